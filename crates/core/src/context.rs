@@ -1,0 +1,69 @@
+//! [`Context`]: what a caller demands of one request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::position::Token;
+
+/// How fresh an answer must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Consistency {
+    /// Anything healthy.
+    Eventual,
+    /// At least the caller's token.
+    #[default]
+    Session,
+    /// The truth itself.
+    Strong,
+}
+
+impl Consistency {
+    /// The word used in `Prefer: consistency=…`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Consistency::Eventual => "eventual",
+            Consistency::Session => "session",
+            Consistency::Strong => "strong",
+        }
+    }
+
+    /// From its word.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Consistency::Eventual, Consistency::Session, Consistency::Strong]
+            .into_iter()
+            .find(|c| c.as_str() == text)
+    }
+}
+
+/// What a caller demands of one request.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// How fresh a read must be.
+    pub consistency: Consistency,
+    /// What a session read must contain.
+    pub token: Token,
+    /// How long the whole request may take.
+    pub timeout: Duration,
+    /// Whether another source may answer when the preferred one fails.
+    pub fallback: bool,
+    /// Makes a repeated write have the effect of one; at most 255 bytes.
+    pub idempotency_key: Option<Arc<str>>,
+    /// Who asks; recorded in the log.
+    pub actor: Option<Arc<str>>,
+    /// Trace of the request (W3C `traceparent`); recorded in the log.
+    pub trace: Option<Arc<str>>,
+}
+
+impl Default for Context {
+    fn default() -> Self {
+        Context {
+            consistency: Consistency::default(),
+            token: Token::default(),
+            timeout: Duration::from_secs(30),
+            fallback: true,
+            idempotency_key: None,
+            actor: None,
+            trace: None,
+        }
+    }
+}

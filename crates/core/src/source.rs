@@ -1,0 +1,345 @@
+//! The contract: [`Source`] and its roles. Each promise has a number and a behaviour case of the same name.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::capability::{Capability, Role};
+use crate::change::Change;
+use crate::entity::Entity;
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::Key;
+use crate::position::{Position, Version};
+use crate::query::{Aggregate, Filter, Groups, Page, Query};
+use crate::record::Stored;
+use crate::time::Timestamp;
+use crate::write::{Committed, Unit};
+
+/// How one entity is kept in one source.
+#[derive(Clone, Debug)]
+pub struct Binding {
+    /// The entity.
+    pub entity: Arc<Entity>,
+    /// What the source does for it.
+    pub role: Role,
+    /// Name of the table, index or folder; the entity's name unless declared.
+    pub place: Arc<str>,
+}
+
+/// How a source is doing.
+#[derive(Clone, Debug, Default)]
+pub struct Probe {
+    /// Bytes that it occupies, where that is cheap to tell.
+    pub bytes: Option<u64>,
+    /// Engine and version, for people.
+    pub engine: String,
+}
+
+/// A configured store: identity, life cycle, and the roles that it plays.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// Its name in the configuration.
+    fn name(&self) -> &Arc<str>;
+
+    /// Its kind, for example `sqlite`.
+    fn kind(&self) -> &'static str;
+
+    /// What it can do.
+    fn capability(&self) -> &Capability;
+
+    /// Makes tables, indexes or folders exist and match; called once, before any role is used.
+    ///
+    /// * `prepare-1` It can be repeated without effect.
+    /// * `prepare-2` Additions (field, index, wider type) are made; the answer lists them for people.
+    /// * `prepare-3` What would lose data is `schema_mismatch`, with the way out as the hint, and changes nothing.
+    async fn prepare(&self, bindings: &[Binding]) -> Result<Vec<String>>;
+
+    /// A cheap sign of life; fails when the source cannot serve.
+    async fn probe(&self) -> Result<Probe>;
+
+    /// Lets go of everything. Afterwards calls fail with `unavailable`.
+    async fn close(&self) -> Result<()>;
+
+    /// Answers questions, if it can.
+    fn reader(self: Arc<Self>) -> Option<Arc<dyn Reader>> {
+        None
+    }
+
+    /// Owns data, if it can.
+    fn truth(self: Arc<Self>) -> Option<Arc<dyn Truth>> {
+        None
+    }
+
+    /// Is fed from the log, if it can.
+    fn follower(self: Arc<Self>) -> Option<Arc<dyn Follower>> {
+        None
+    }
+
+    /// Holds some records, if it can.
+    fn cache(self: Arc<Self>) -> Option<Arc<dyn Cache>> {
+        None
+    }
+
+    /// Can be compared with others, if it can.
+    fn auditor(self: Arc<Self>) -> Option<Arc<dyn Auditor>> {
+        None
+    }
+}
+
+/// A value, and the position up to which the source had taken in everything when it was read.
+#[derive(Clone, Debug)]
+pub struct At<T> {
+    /// What was read.
+    pub value: T,
+    /// Contiguous position of the same snapshot, or an earlier one; never a later one.
+    pub position: Position,
+}
+
+/// Answers questions.
+#[async_trait]
+pub trait Reader: Send + Sync {
+    /// Records by key.
+    ///
+    /// * `get-1` One answer per key, in the order of the keys; a missing record is `None`.
+    /// * `get-2` All are of one snapshot, with its position.
+    async fn get(&self, entity: &Arc<Entity>, keys: &[Key]) -> Result<At<Vec<Option<Stored>>>>;
+
+    /// One page of the records that match.
+    ///
+    /// * `query-1` The answer is that of [`crate::query::eval::page`] over all records, order included;
+    ///   only the order by relevance is the source's own.
+    /// * `query-2` Following `next` visits each record once, if none changes.
+    async fn query(&self, entity: &Arc<Entity>, query: &Query) -> Result<At<Page>>;
+
+    /// How many records match. `count-1` The number that [`crate::query::eval::count`] gives.
+    async fn count(&self, entity: &Arc<Entity>, filter: &Filter, search: Option<&str>) -> Result<At<u64>>;
+
+    /// Groups and totals. `aggregate-1` The groups that [`crate::query::eval::aggregate`] gives, order included.
+    async fn aggregate(&self, entity: &Arc<Entity>, aggregate: &Aggregate) -> Result<At<Groups>>;
+}
+
+/// Where a log begins and ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogBounds {
+    /// Identity of the log, made with it; a checkpoint of another log means nothing here.
+    pub log: Uuid,
+    /// Changes at or before this position have been trimmed.
+    pub trimmed: Position,
+    /// The newest position; equal to `trimmed` for an empty log.
+    pub head: Position,
+}
+
+/// Owns data: its transaction decides, and writes the log.
+#[async_trait]
+pub trait Truth: Send + Sync {
+    /// Commits units in one durable transaction, in order.
+    ///
+    /// * `commit-1` A unit that fails fails alone, entirely, and takes no position.
+    /// * `commit-2` Positions are dense, in the order of the units and of their writes.
+    /// * `commit-3` A later unit sees the earlier ones of the same call.
+    /// * `commit-4` A unit whose idempotency key is known gets the earlier outcome (`replayed`) if the fingerprint
+    ///   is the same, `idempotency_key_reused` otherwise.
+    /// * `commit-5` Unique fields are unique: else `constraint_violated` naming the field.
+    /// * `commit-6` `Err` of the whole call says by its effect whether anything can have been committed.
+    async fn commit(&self, units: Vec<Unit>) -> Result<Vec<Result<Committed>>>;
+
+    /// Where the log begins and ends.
+    async fn bounds(&self) -> Result<LogBounds>;
+
+    /// The changes after a position, in order, at most `changes_max` and about `bytes_max`, but at least one if any.
+    ///
+    /// * `tail-1` Contiguous: the first has the position after `after`.
+    /// * `tail-2` `log_truncated` if the change after `after` was trimmed.
+    async fn read_log(&self, after: Position, changes_max: usize, bytes_max: usize) -> Result<Vec<Arc<Change>>>;
+
+    /// The changes of one record, newest first, before a position if given.
+    async fn history(
+        &self,
+        entity: &Arc<Entity>,
+        key: &Key,
+        before: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<Arc<Change>>>;
+
+    /// Forgets changes up to and including a position, and idempotent outcomes from before a time.
+    ///
+    /// The head never moves back; answers how many changes went.
+    async fn trim(&self, through: Position, outcomes_before: Timestamp) -> Result<u64>;
+
+    /// A small durable record of the engine's own, such as a dead letter; `None` removes it.
+    async fn put_state(&self, space: &str, name: &str, value: Option<String>) -> Result<()>;
+
+    /// The engine's records of a space, ordered by name.
+    async fn list_state(&self, space: &str) -> Result<Vec<(String, String)>>;
+}
+
+/// The position up to which one follower has durably applied everything of one entity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// The log that the position belongs to.
+    pub log: Uuid,
+    /// Everything at or before it has been applied.
+    pub position: Position,
+    /// Set while the first copy is being made: the key up to which it has come, empty at its start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backfill: Option<String>,
+}
+
+/// Moves a checkpoint in the same atomic step as a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advance {
+    /// Where the checkpoint must be now; else `checkpoint_moved`, and nothing changes.
+    pub from: Option<Checkpoint>,
+    /// Where it is afterwards.
+    pub to: Checkpoint,
+}
+
+/// Changes for one follower, each key at most once unless it wants history.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The entity of all changes.
+    pub entity: Arc<Entity>,
+    /// In the order of the log.
+    pub changes: Vec<Arc<Change>>,
+    /// Whether the changes are current states read from the truth (backfill, repair) and not news from the log;
+    /// they do not belong in an archive of the log.
+    pub copied: bool,
+    /// If set, the checkpoint moves with the batch.
+    pub advance: Option<Advance>,
+}
+
+/// What became of one change.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It was taken in.
+    Applied,
+    /// The follower had this version or a newer one.
+    Stale,
+    /// It never will be: a dead letter.
+    Rejected(Error),
+    /// It may be when tried again.
+    Retry(Error),
+}
+
+/// What became of a batch.
+#[derive(Debug)]
+pub struct Applied {
+    /// One for each change, in order.
+    pub outcomes: Vec<Outcome>,
+    /// Whether the checkpoint moved.
+    pub advanced: bool,
+}
+
+/// Is fed from the log.
+#[async_trait]
+pub trait Follower: Send + Sync {
+    /// Takes in a batch durably.
+    ///
+    /// * `apply-1` An older or equal version changes nothing (`Stale`), also when the record was deleted by a newer
+    ///   one: a deletion is remembered until a later batch has moved the checkpoint to it or beyond.
+    /// * `apply-2` The checkpoint moves only if every change was `Applied` or `Stale`, in one atomic step with them.
+    /// * `apply-3` If `advance.from` is not the stored checkpoint: `checkpoint_moved`, and nothing changes.
+    /// * `apply-4` `Err` means that any part may have been taken in; repeating the batch is safe.
+    /// * `apply-5` Afterwards, readers of the same source see the batch.
+    async fn apply(&self, batch: Batch) -> Result<Applied>;
+
+    /// The stored checkpoint, read from where it is kept; `None` if there is none, also when the data was
+    /// deleted from outside while the source was open.
+    async fn checkpoint(&self, entity: &Arc<Entity>) -> Result<Option<Checkpoint>>;
+
+    /// Forgets all records and the checkpoint of an entity.
+    async fn reset(&self, entity: &Arc<Entity>) -> Result<()>;
+}
+
+/// What a cache knows of a key.
+#[derive(Clone, Debug)]
+pub struct Lookup {
+    /// The live entry, if there is one.
+    pub entry: Option<Entry>,
+    /// Everything up to here has been taken into account: an entry is never older.
+    pub applied: Position,
+    /// Which life of the cache answered; a fill must name it.
+    pub epoch: u64,
+}
+
+/// A cached record, or the knowledge that there is none.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The record; `None` if there is none.
+    pub stored: Option<Arc<Stored>>,
+    /// Version of the record; for an absent one, the position at which it was absent.
+    pub version: Version,
+    /// When it was put in.
+    pub filled: Timestamp,
+    /// When it stops being served.
+    pub expires: Timestamp,
+}
+
+/// What became of a fill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// It is cached.
+    Stored,
+    /// Something newer is cached, or changed since the read.
+    Outdated,
+    /// The cache began a new life since the lookup.
+    OtherEpoch,
+}
+
+/// Holds some records. The protocol is `lessons/caching.md` 5.1–5.4: epoch, fence, and compare-and-set of `applied`.
+#[async_trait]
+pub trait Cache: Send + Sync {
+    /// What it knows of a key at `now`.
+    async fn lookup(&self, entity: &Arc<Entity>, key: &Key, now: Timestamp) -> Result<Lookup>;
+
+    /// Offers what a reader found at `read`, the contiguous position of its snapshot.
+    ///
+    /// * `fill-1` Refused if the epoch is not the current one.
+    /// * `fill-2` Refused if the key changed after `read`, as far as the cache has applied the log.
+    /// * `fill-3` Refused if the cached version is the same or newer.
+    async fn fill(&self, entity: &Arc<Entity>, key: &Key, entry: Entry, read: Position, epoch: u64) -> Result<Filled>;
+
+    /// Takes in the changes in `(from, to]`: cached keys get the new state, a deleted one its absence.
+    ///
+    /// * `follow-1` Fails with `checkpoint_moved` unless `applied` is `from`.
+    /// * `follow-2` No entry is ever older than `applied`.
+    async fn follow(
+        &self,
+        entity: &Arc<Entity>,
+        changes: &[Arc<Change>],
+        from: Position,
+        to: Position,
+        expires: Timestamp,
+    ) -> Result<()>;
+
+    /// Begins a new life of an entity's entries: empty, applied up to `at`, under a new epoch, which is returned.
+    async fn restart(&self, entity: &Arc<Entity>, at: Position) -> Result<u64>;
+}
+
+/// One page of a scan.
+#[derive(Clone, Debug)]
+pub struct ScanPage {
+    /// Records in the order of their keys.
+    pub records: Vec<Stored>,
+    /// Whether there are none after the last.
+    pub end: bool,
+}
+
+/// Can be compared, copied and exported.
+#[async_trait]
+pub trait Auditor: Send + Sync {
+    /// The records after a key, in the order of keys, at most `limit`.
+    ///
+    /// * `scan-1` Records are read back from where the source keeps them, never from a copy of what was written.
+    /// * `scan-2` `position` is as in [`At`].
+    async fn scan(&self, entity: &Arc<Entity>, after: Option<&Key>, limit: usize) -> Result<At<ScanPage>>;
+}
+
+/// The role of a source, or an error that says that it cannot play it.
+pub fn require<T: ?Sized>(role: Option<Arc<T>>, source: &str, role_name: &'static str) -> Result<Arc<T>> {
+    role.ok_or_else(|| {
+        Error::new(ErrorKind::Unsupported, "the source cannot play this role").at(source).with("role", role_name)
+    })
+}

@@ -1,0 +1,85 @@
+//! [`Declaration`]: what the configuration asks for, resolved and checked; the engine is built from it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use unisono_core::Entity;
+use unisono_core::kind::Options;
+
+use crate::rule::Rule;
+
+/// Everything that the engine needs to know.
+#[derive(Clone, Debug, Default)]
+pub struct Declaration {
+    /// The stores, by name.
+    pub sources: BTreeMap<Arc<str>, SourceDeclaration>,
+    /// The entities, by name.
+    pub entities: BTreeMap<Arc<str>, EntityDeclaration>,
+    /// How long changes are kept.
+    pub log: LogDeclaration,
+}
+
+/// One store.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourceDeclaration {
+    /// Its kind, one of the registry's.
+    pub kind: Arc<str>,
+    /// Its options, checked against the kind, defaults filled in.
+    pub options: Options,
+}
+
+/// One entity and where it is kept.
+#[derive(Clone, Debug)]
+pub struct EntityDeclaration {
+    /// Its fields and rules.
+    pub entity: Arc<Entity>,
+    /// The source whose transaction decides.
+    pub truth: Arc<str>,
+    /// Name of its table in the truth, if it is not the entity's name.
+    pub table: Option<Arc<str>>,
+    /// Where some records are held for fast reads.
+    pub cache: Option<CacheDeclaration>,
+    /// The sources that are fed from the log.
+    pub followers: Vec<FollowerDeclaration>,
+}
+
+/// How records of an entity are cached.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CacheDeclaration {
+    /// The source that holds them.
+    pub source: Arc<str>,
+    /// How long an entry is served; it follows the log meanwhile.
+    pub ttl: Duration,
+    /// How long the absence of a record is remembered.
+    pub negative_ttl: Duration,
+}
+
+/// One source fed from the log of an entity.
+#[derive(Clone, Debug)]
+pub struct FollowerDeclaration {
+    /// The source.
+    pub source: Arc<str>,
+    /// Name of its table, index or folder, if it is not the entity's name.
+    pub place: Option<Arc<str>>,
+    /// Which records it holds; all of them if absent.
+    pub filter: Option<Arc<Rule>>,
+}
+
+/// How long changes are kept, in every log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogDeclaration {
+    /// Changes younger than this stay, for the audit trail and `/v1/changes`.
+    pub retention: Duration,
+    /// A follower that lags by more changes than this no longer holds up trimming and is copied anew when it returns.
+    pub changes_max: u64,
+    /// How long the outcome of an idempotent write is remembered.
+    pub outcomes: Duration,
+}
+
+impl Default for LogDeclaration {
+    fn default() -> Self {
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        LogDeclaration { retention: 7 * DAY, changes_max: 10_000_000, outcomes: DAY }
+    }
+}
