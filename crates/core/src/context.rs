@@ -48,6 +48,9 @@ pub struct Context {
     pub fallback: bool,
     /// Makes a repeated write have the effect of one; at most 255 bytes.
     pub idempotency_key: Option<Arc<str>>,
+    /// Hash of the request as the caller sent it, to tell a repetition from another use of the same key;
+    /// worked out from the writes if absent.
+    pub fingerprint: Option<u128>,
     /// Who asks; recorded in the log.
     pub actor: Option<Arc<str>>,
     /// Trace of the request (W3C `traceparent`); recorded in the log.
@@ -62,6 +65,7 @@ impl Default for Context {
             timeout: Duration::from_secs(30),
             fallback: true,
             idempotency_key: None,
+            fingerprint: None,
             actor: None,
             trace: None,
         }

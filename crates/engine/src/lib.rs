@@ -1,1 +1,20 @@
-//! placeholder
+//! What Unisono does: writes, the log, delivery, reads and verification. Knows roles, never kinds.
+//!
+//! Modules in the order in which a write travels: it is committed ([`engine::Engine::write`]), its change is published
+//! to the tail of the log, carried to followers and caches, read back, and verified.
+
+pub mod answer;
+mod cache;
+pub mod delivery;
+pub mod engine;
+mod log;
+mod open;
+mod read;
+pub mod runtime;
+pub mod status;
+pub mod verify;
+mod write;
+
+pub use answer::{Answer, CacheStatus, Written};
+pub use engine::{Engine, Operation};
+pub use runtime::Runtime;

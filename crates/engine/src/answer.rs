@@ -1,0 +1,59 @@
+//! What callers get: the value, and where it came from, how old it is and what it cost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use unisono_core::{Change, Position, Role, Token};
+
+/// An answer to a read. Every answer names its source, its position and its age.
+#[derive(Clone, Debug)]
+pub struct Answer<T> {
+    /// What was asked for.
+    pub value: T,
+    /// The source that answered.
+    pub source: Arc<str>,
+    /// What that source is for the entity.
+    pub role: Role,
+    /// The position up to which the source had taken in everything.
+    pub position: Position,
+    /// What the caller should send with later reads to never see anything older.
+    pub token: Token,
+    /// For how long the answer has been known to that source unrefreshed; 0 from the truth.
+    pub age: Duration,
+    /// Whether newer data may exist that the source has not taken in.
+    pub stale: bool,
+    /// What the cache did.
+    pub cache: CacheStatus,
+    /// The sources that were asked before and failed, in order, with the reason in one line.
+    pub failed: Vec<(Arc<str>, String)>,
+}
+
+/// What the cache did for a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheStatus {
+    /// The entity has no cache, or the request did not want it.
+    Bypass,
+    /// It answered; the entry lives this much longer.
+    Hit {
+        /// Time left to live.
+        ttl: Duration,
+    },
+    /// It had nothing usable; the answer was offered to it.
+    Miss {
+        /// Whether it took the answer in.
+        stored: bool,
+        /// Whether the answer was read by another request that asked for the same at the same time.
+        shared: bool,
+    },
+}
+
+/// A write that took place.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// One change for each write, in order.
+    pub changes: Vec<Arc<Change>>,
+    /// What the caller should send with later reads to see this write.
+    pub token: Token,
+    /// Whether it had taken place before, under the same idempotency key.
+    pub replayed: bool,
+}

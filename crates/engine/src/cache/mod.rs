@@ -1,0 +1,206 @@
+//! Caches follow the log: [`Feed`] carries changes to one cache and entity, and knows whether it is up to date.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use unisono_core::source::{Cache, Entry, Filled, Lookup};
+use unisono_core::{Change, Entity, ErrorKind, Key, Position, Result, Stored, Timestamp};
+use unisono_policy::declaration::CacheDeclaration;
+use unisono_policy::retry;
+
+use crate::log::Log;
+use crate::runtime::{Runtime, until};
+use crate::status::CacheStatistics;
+
+/// How many changes are taken at once.
+const WINDOW: usize = 1024;
+const WINDOW_BYTES: usize = 4 << 20;
+/// Entries are served without a sign of life from the log for at most this long; afterwards the cache is bypassed
+/// while the truth answers, and served as stale while it does not.
+const UNVERIFIED_MAX: Duration = Duration::from_secs(3);
+/// How often a quiet feed asks for a sign of life.
+const VERIFY_EVERY: Duration = Duration::from_secs(1);
+
+/// One cache of one entity.
+pub(crate) struct Feed {
+    entity: Arc<Entity>,
+    declared: CacheDeclaration,
+    cache: Arc<dyn Cache>,
+    log: Arc<Log>,
+    runtime: Runtime,
+    applied: AtomicU64,
+    verified: AtomicI64,
+    down: AtomicBool,
+    hits: AtomicU64,
+    misses: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Feed {
+    /// Starts a new life of the cache at the head of the log, and the task that keeps it there.
+    pub(crate) async fn start(
+        entity: &Arc<Entity>,
+        declared: &CacheDeclaration,
+        cache: Arc<dyn Cache>,
+        log: Arc<Log>,
+        runtime: &Runtime,
+    ) -> Result<Arc<Self>> {
+        let feed = Arc::new(Feed {
+            entity: Arc::clone(entity),
+            declared: declared.clone(),
+            cache,
+            log,
+            runtime: runtime.clone(),
+            applied: AtomicU64::new(0),
+            verified: AtomicI64::new(0),
+            down: AtomicBool::new(false),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        });
+        feed.restart().await?;
+        runtime.spawn(Arc::clone(&feed).run());
+        Ok(feed)
+    }
+
+    /// The source that holds the entries.
+    pub(crate) fn source(&self) -> &Arc<str> {
+        &self.declared.source
+    }
+
+    /// What the cache knows of a key.
+    pub(crate) async fn lookup(&self, key: &Key, now: Timestamp) -> Result<Lookup> {
+        self.cache.lookup(&self.entity, key, now).await
+    }
+
+    /// Whether the log has given a sign of life lately, so that entries are known to be current.
+    pub(crate) fn is_verified(&self, now: Timestamp) -> bool {
+        let verified = Timestamp::from_micros_clamped(self.verified.load(Ordering::Acquire));
+        !self.down.load(Ordering::Acquire) && now < verified.plus(UNVERIFIED_MAX)
+    }
+
+    /// Everything up to here is taken into account.
+    pub(crate) fn applied(&self) -> Position {
+        Position::new(self.applied.load(Ordering::Acquire)).unwrap_or(Position::ZERO)
+    }
+
+    /// Counts a lookup.
+    pub(crate) fn count(&self, hit: bool) {
+        if hit { &self.hits } else { &self.misses }.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Offers what was read at `read`, after a lookup under `epoch`; answers whether it was taken in.
+    pub(crate) async fn fill(
+        &self,
+        key: &Key,
+        stored: Option<Arc<Stored>>,
+        read: Position,
+        epoch: u64,
+    ) -> bool {
+        let now = self.runtime.now();
+        let ttl = if stored.is_some() { self.declared.ttl } else { self.declared.negative_ttl };
+        // A tenth of jitter, so that entries filled together do not end together.
+        let ttl = ttl.mul_f64(1.0 - 0.1 * self.runtime.random());
+        let version = stored.as_ref().map_or(read, |s| s.version);
+        let entry = Entry { stored, version, filled: now, expires: now.plus(ttl) };
+        match self.cache.fill(&self.entity, key, entry, read, epoch).await {
+            Ok(Filled::Stored) => true,
+            Ok(Filled::Outdated | Filled::OtherEpoch) => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                false
+            }
+            Err(error) => {
+                tracing::warn!(%error, entity = %self.entity.name(), "a cache could not be filled");
+                false
+            }
+        }
+    }
+
+    /// How it is doing.
+    pub(crate) fn statistics(&self) -> CacheStatistics {
+        CacheStatistics {
+            entity: self.entity.name().clone(),
+            source: self.declared.source.clone(),
+            applied: self.applied(),
+            hits: self.hits.load(Ordering::Relaxed),
+            misses: self.misses.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+        }
+    }
+
+    async fn restart(&self) -> Result<()> {
+        let head = self.log.tail.head();
+        self.cache.restart(&self.entity, head).await?;
+        self.reached(head);
+        self.verify();
+        Ok(())
+    }
+
+    fn reached(&self, position: Position) {
+        self.applied.store(position.as_u64(), Ordering::Release);
+    }
+
+    fn verify(&self) {
+        self.verified.store(self.runtime.now().micros(), Ordering::Release);
+        self.down.store(false, Ordering::Release);
+    }
+
+    async fn run(self: Arc<Self>) {
+        let mut head = self.log.tail.subscribe();
+        let mut attempt = 0;
+        loop {
+            let result = self.step(&mut head).await;
+            let Err(error) = result else {
+                attempt = 0;
+                continue;
+            };
+            self.down.store(true, Ordering::Release);
+            attempt += 1;
+            tracing::warn!(%error, entity = %self.entity.name(), "a cache cannot follow the log");
+            self.runtime.sleep(retry::backoff(attempt, self.runtime.random())).await;
+        }
+    }
+
+    async fn step(&self, head: &mut tokio::sync::watch::Receiver<Position>) -> Result<()> {
+        let from = self.applied();
+        match self.log.tail.read(from, WINDOW, WINDOW_BYTES).await {
+            Ok(window) if window.is_empty() => self.wait(from, head).await,
+            Ok(window) => self.follow(&window, from).await,
+            Err(error) if error.kind() == ErrorKind::LogTruncated => self.restart().await,
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn wait(
+        &self,
+        from: Position,
+        head: &mut tokio::sync::watch::Receiver<Position>,
+    ) -> Result<()> {
+        tokio::select! {
+            biased;
+            () = until(head, |head| *head > from) => Ok(()),
+            () = self.runtime.sleep(VERIFY_EVERY) => {
+                self.log.truth.bounds().await?;
+                self.verify();
+                Ok(())
+            }
+        }
+    }
+
+    async fn follow(&self, window: &[Arc<Change>], from: Position) -> Result<()> {
+        let Some(to) = window.last().map(|c| c.position) else { return Ok(()) };
+        let mine: Vec<_> =
+            window.iter().filter(|c| c.entity == *self.entity.name()).cloned().collect();
+        let expires = self.runtime.now().plus(self.declared.ttl);
+        match self.cache.follow(&self.entity, &mine, from, to, expires).await {
+            Ok(()) => {
+                self.reached(to);
+                self.verify();
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::CheckpointMoved => self.restart().await,
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Carrying changes from the log to the followers: one [`Delivery`] for each follower and entity.
+//!
+//! A delivery is one task. It reads the log after its checkpoint, keeps the changes of its entity, cuts out what its
+//! `where` excludes, folds superseded changes of a key, and has the follower apply the rest; the checkpoint moves in
+//! the same step as the data. A follower without a checkpoint (new, wiped, restored too old) is copied from the
+//! truth beside the stream. Read `session.rs` first.
+
+mod copy;
+pub mod dead_letter;
+mod letters;
+mod progress;
+mod redeliver;
+mod session;
+mod stream;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use unisono_core::source::{Auditor, Follower};
+use unisono_core::{Capability, Entity, Error, ErrorKind, Key, Position, Result};
+use unisono_policy::retry;
+use unisono_policy::rule::Rule;
+
+use crate::log::Log;
+use crate::runtime::{Runtime, until};
+use crate::status::{DeliveryState, DeliveryStatus};
+pub(crate) use letters::all as all_letters;
+
+use dead_letter::DeadLetter;
+use progress::Progress;
+
+/// What a delivery works with.
+pub(crate) struct Target {
+    /// The entity whose changes are delivered.
+    pub(crate) entity: Arc<Entity>,
+    /// The follower's source name.
+    pub(crate) source: Arc<str>,
+    /// Who applies them.
+    pub(crate) follower: Arc<dyn Follower>,
+    /// Tells which records the follower holds, to find those that should not be there.
+    pub(crate) auditor: Arc<dyn Auditor>,
+    /// How it wants to be fed.
+    pub(crate) capability: Capability,
+    /// Which records it holds; all if absent.
+    pub(crate) filter: Option<Arc<Rule>>,
+}
+
+/// One follower of one entity, and the task that feeds it.
+pub(crate) struct Delivery {
+    target: Target,
+    log: Arc<Log>,
+    runtime: Runtime,
+    progress: Progress,
+    commands: mpsc::Sender<Command>,
+    closing: watch::Sender<bool>,
+}
+
+/// What a delivery can be told to do, between two batches.
+enum Command {
+    /// Copy everything from the truth again, beside the stream.
+    Copy,
+    /// Deliver the current state of these records.
+    Redeliver { keys: Vec<Key>, reply: oneshot::Sender<Result<Vec<Redelivered>>> },
+    /// Forget a dead letter.
+    Discard { key: String, reply: oneshot::Sender<Result<()>> },
+}
+
+/// What became of a record that was delivered again.
+#[derive(Clone, Debug)]
+pub(crate) enum Redelivered {
+    /// The follower has it.
+    Accepted,
+    /// The follower refuses it; it is a dead letter.
+    Rejected,
+}
+
+impl Delivery {
+    /// Starts the task.
+    pub(crate) fn start(target: Target, log: Arc<Log>, runtime: &Runtime) -> Arc<Self> {
+        let (commands, inbox) = mpsc::channel(64);
+        let delivery = Arc::new(Delivery {
+            target,
+            log,
+            runtime: runtime.clone(),
+            progress: Progress::default(),
+            commands,
+            closing: watch::Sender::new(false),
+        });
+        runtime.spawn(Arc::clone(&delivery).run(inbox));
+        delivery
+    }
+
+    /// What it works with.
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Everything up to here is applied and visible in the follower.
+    pub(crate) fn applied(&self) -> Position {
+        self.progress.applied()
+    }
+
+    /// Everything up to here is applied, durably: what trimming may count on.
+    pub(crate) fn saved_position(&self) -> Position {
+        self.progress.saved()
+    }
+
+    /// Whether the follower can answer for the whole entity: its first copy is complete.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.progress.is_complete()
+    }
+
+    /// Waits until everything up to a position is applied.
+    pub(crate) async fn wait_applied(&self, position: Position) {
+        let mut applied = self.progress.subscribe();
+        until(&mut applied, |p| *p >= position).await;
+    }
+
+    /// How it is doing.
+    pub(crate) fn status(&self) -> DeliveryStatus {
+        self.progress.status(&self.target, self.log.tail.head(), self.runtime.now())
+    }
+
+    /// Has everything copied again, beside the stream.
+    pub(crate) async fn copy_again(&self) -> Result<()> {
+        self.send(Command::Copy).await
+    }
+
+    /// Delivers the current state of records again: repair, and replay of dead letters.
+    pub(crate) async fn redeliver(&self, keys: Vec<Key>) -> Result<Vec<Redelivered>> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Redeliver { keys, reply }).await?;
+        answer.await.map_err(|_| self.ended())?
+    }
+
+    /// Forgets a dead letter.
+    pub(crate) async fn discard(&self, letter: &DeadLetter) -> Result<()> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Discard { key: letter.key.clone(), reply }).await?;
+        answer.await.map_err(|_| self.ended())?
+    }
+
+    /// Waits until the task has ended.
+    pub(crate) async fn wait_stopped(&self) {
+        self.commands.closed().await;
+    }
+
+    /// Ends the task after the batch at hand, with the checkpoint saved.
+    pub(crate) fn close(&self) {
+        self.closing.send_replace(true);
+    }
+
+    async fn send(&self, command: Command) -> Result<()> {
+        self.commands.send(command).await.map_err(|_| self.ended())
+    }
+
+    fn ended(&self) -> Error {
+        Error::new(ErrorKind::Cancelled, "the delivery has ended")
+            .at(&self.target.source)
+            .of(self.target.entity.name())
+    }
+
+    /// Sessions one after another: each failure is waited out, nothing is skipped.
+    async fn run(self: Arc<Self>, mut inbox: mpsc::Receiver<Command>) {
+        let mut closing = self.closing.subscribe();
+        let mut attempt = 0;
+        while !*closing.borrow() {
+            let before = self.progress.applied();
+            let Err(error) = self.session(&mut inbox, &mut closing).await else { break };
+            if self.progress.applied() > before {
+                attempt = 0;
+            }
+            attempt += 1;
+            self.progress.failed(&error);
+            if error.kind() == ErrorKind::CheckpointMoved && attempt == 1 {
+                continue;
+            }
+            tracing::warn!(%error, entity = %self.target.entity.name(), source = %self.target.source, attempt,
+                "delivery failed; it will be tried again");
+            let pause = retry::backoff(attempt, self.runtime.random());
+            self.pause(pause, &mut closing).await;
+        }
+        self.progress.enter(DeliveryState::Stopped);
+    }
+
+    async fn pause(&self, pause: Duration, closing: &mut watch::Receiver<bool>) {
+        tokio::select! {
+            biased;
+            () = until(closing, |closing| *closing) => {}
+            () = self.runtime.sleep(pause) => {}
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What a delivery has done so far, as others see it.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::watch;
+use unisono_core::source::Checkpoint;
+use unisono_core::{Error, Position, Timestamp};
+
+use crate::delivery::Target;
+use crate::status::{DeliveryState, DeliveryStatus};
+
+/// Counters and positions of one delivery. Written by its task, read by everyone.
+#[derive(Default)]
+pub(crate) struct Progress {
+    applied: watch::Sender<Position>,
+    saved: AtomicU64,
+    complete: AtomicBool,
+    /// Time of the oldest change seen that is not applied, in microseconds; 0 if there is none.
+    waiting_since: AtomicI64,
+    pub(super) counts: Counts,
+    told: Mutex<Told>,
+}
+
+#[derive(Default)]
+pub(super) struct Counts {
+    pub(super) applied: AtomicU64,
+    pub(super) stale: AtomicU64,
+    pub(super) folded: AtomicU64,
+    pub(super) copied: AtomicU64,
+    pub(super) retries: AtomicU64,
+    pub(super) letters: AtomicU64,
+}
+
+struct Told {
+    state: DeliveryState,
+    error: Option<String>,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Told { state: DeliveryState::Starting, error: None }
+    }
+}
+
+/// Adds to a counter.
+pub(super) fn count(counter: &AtomicU64, n: usize) {
+    counter.fetch_add(n as u64, Ordering::Relaxed);
+}
+
+impl Progress {
+    pub(super) fn applied(&self) -> Position {
+        *self.applied.borrow()
+    }
+
+    pub(super) fn saved(&self) -> Position {
+        Position::new(self.saved.load(Ordering::Acquire)).unwrap_or(Position::ZERO)
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Acquire)
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<Position> {
+        self.applied.subscribe()
+    }
+
+    /// The follower durably has this checkpoint. While the first copy is going, nothing counts as applied.
+    pub(super) fn saved_at(&self, checkpoint: &Checkpoint) {
+        self.saved.store(checkpoint.position.as_u64(), Ordering::Release);
+        self.complete.store(checkpoint.backfill.is_none(), Ordering::Release);
+        self.applied_to(if checkpoint.backfill.is_none() {
+            checkpoint.position
+        } else {
+            Position::ZERO
+        });
+    }
+
+    /// Nothing is known to be in the follower.
+    pub(super) fn lost(&self) {
+        self.saved.store(0, Ordering::Release);
+        self.complete.store(false, Ordering::Release);
+        self.applied_to(Position::ZERO);
+    }
+
+    /// Everything up to a position is visible in the follower, though its checkpoint may be saved later.
+    pub(super) fn applied_to(&self, position: Position) {
+        self.applied.send_if_modified(|p| {
+            let moved = *p != position;
+            *p = position;
+            moved
+        });
+        self.waiting_since.store(0, Ordering::Relaxed);
+    }
+
+    /// A change of this time is about to be applied.
+    pub(super) fn working_on(&self, time: Timestamp) {
+        self.waiting_since.store(time.micros(), Ordering::Relaxed);
+    }
+
+    pub(super) fn enter(&self, state: DeliveryState) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.state = state;
+        if matches!(state, DeliveryState::Live) {
+            told.error = None;
+        }
+    }
+
+    pub(super) fn failed(&self, error: &Error) {
+        count(&self.counts.retries, 1);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.state = DeliveryState::Waiting;
+        told.error = Some(error.to_string());
+    }
+
+    pub(super) fn status(&self, target: &Target, head: Position, now: Timestamp) -> DeliveryStatus {
+        let position = self.applied();
+        let lag = head.since(position);
+        let since = self.waiting_since.load(Ordering::Relaxed);
+        let since = if lag > 0 && since != 0 { Timestamp::from_micros_clamped(since) } else { now };
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        DeliveryStatus {
+            entity: target.entity.name().clone(),
+            source: target.source.clone(),
+            state: told.state,
+            position,
+            lag_changes: lag,
+            lag_seconds: now.seconds_since(since),
+            applied: load(&self.counts.applied),
+            stale: load(&self.counts.stale),
+            folded: load(&self.counts.folded),
+            copied: load(&self.counts.copied),
+            retries: load(&self.counts.retries),
+            dead_letters: load(&self.counts.letters),
+            last_error: told.error.clone(),
+        }
+    }
+}

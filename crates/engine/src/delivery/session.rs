@@ -1,0 +1,297 @@
+//! One session of a delivery: from what the follower says about itself to its end or its first failure.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use unisono_core::source::{Advance, Applied, Batch, Checkpoint, LogBounds, Outcome};
+use unisono_core::{Change, Error, ErrorKind, Position, Result};
+use unisono_policy::batch::BatchSizer;
+
+use crate::delivery::letters::Letters;
+use crate::delivery::progress::count;
+use crate::delivery::{Command, Delivery};
+use crate::runtime::until;
+use crate::status::DeliveryState;
+
+/// How often an idle delivery looks whether its follower still has its data, and saves a checkpoint that moved
+/// without data.
+const IDLE: Duration = Duration::from_secs(1);
+/// How many changes a delivery at the head sends first; backlog makes it grow.
+const BATCH_START: usize = 256;
+
+/// The state of a session.
+pub(super) struct Session {
+    /// The checkpoint that the follower durably has.
+    pub(super) saved: Checkpoint,
+    /// Where the delivery is: at or after `saved.position`.
+    pub(super) position: Position,
+    /// Dead letters that wait.
+    pub(super) letters: Letters,
+    /// How many changes go in one batch.
+    pub(super) sizer: BatchSizer,
+}
+
+impl Delivery {
+    /// Delivers until told to close (`Ok`) or until something fails (`Err`); the next session then starts from what
+    /// the follower says, so nothing that failed half-way matters.
+    pub(super) async fn session(
+        &self,
+        inbox: &mut mpsc::Receiver<Command>,
+        closing: &mut watch::Receiver<bool>,
+    ) -> Result<()> {
+        let saved = self.start_checkpoint().await?;
+        self.progress.saved_at(&saved);
+        let max = self.target.capability.apply.batch_changes_max;
+        let mut session = Session {
+            position: saved.position,
+            saved,
+            letters: self.load_letters().await?,
+            sizer: BatchSizer::new(BATCH_START.min(max), max),
+        };
+        let mut head = self.log.tail.subscribe();
+        loop {
+            if *closing.borrow() {
+                return self.save(&mut session).await;
+            }
+            while let Ok(command) = inbox.try_recv() {
+                self.obey(&mut session, command).await?;
+            }
+            let streamed = self.stream_step(&mut session).await?;
+            if session.saved.backfill.is_some() {
+                self.progress.enter(DeliveryState::Backfilling);
+                self.copy_step(&mut session).await?;
+                continue;
+            }
+            if streamed && session.position < self.log.tail.head() {
+                self.progress.enter(DeliveryState::CatchingUp);
+                continue;
+            }
+            self.progress.enter(DeliveryState::Live);
+            tokio::select! {
+                biased;
+                () = until(closing, |closing| *closing) => {}
+                Some(command) = inbox.recv() => self.obey(&mut session, command).await?,
+                () = until(&mut head, |head| *head > session.position) => {}
+                () = self.runtime.sleep(IDLE) => self.idle(&mut session).await?,
+            }
+        }
+    }
+
+    /// Where to begin. A follower without a usable checkpoint is emptied and copied; one whose next change was
+    /// trimmed is copied over what it has, and what should not be there is removed.
+    async fn start_checkpoint(&self) -> Result<Checkpoint> {
+        let entity = &self.target.entity;
+        let stored = self.target.follower.checkpoint(entity).await?;
+        let bounds = self.log.truth.bounds().await?;
+        match &stored {
+            Some(c) if usable(c, &bounds) => return Ok(c.clone()),
+            Some(c) if c.log == bounds.log && c.position < bounds.trimmed => {
+                tracing::info!(entity = %entity.name(), source = %self.target.source, "follower lags beyond the log; copying");
+                return self.begin_copy(stored, bounds.head).await;
+            }
+            _ => {}
+        }
+        tracing::info!(entity = %entity.name(), source = %self.target.source, "follower has no usable checkpoint; copying");
+        self.progress.lost();
+        self.target.follower.reset(entity).await?;
+        self.begin_copy(None, bounds.head).await
+    }
+
+    /// Saves the checkpoint at which a copy begins: the stream goes on from `position`, the copy from the first key.
+    pub(super) async fn begin_copy(
+        &self,
+        from: Option<Checkpoint>,
+        position: Position,
+    ) -> Result<Checkpoint> {
+        let to = Checkpoint { log: self.log.id, position, backfill: Some(String::new()) };
+        self.advance(from, to.clone()).await?;
+        Ok(to)
+    }
+
+    async fn obey(&self, session: &mut Session, command: Command) -> Result<()> {
+        match command {
+            Command::Copy => {
+                let position = session.position;
+                session.saved = self.begin_copy(Some(session.saved.clone()), position).await?;
+                self.progress.saved_at(&session.saved);
+            }
+            Command::Redeliver { keys, reply } => {
+                // The caller may have stopped waiting; the records are delivered all the same.
+                let _ = reply.send(self.redeliver_now(session, keys).await);
+            }
+            Command::Discard { key, reply } => {
+                let _ = reply.send(self.forget_letter(&mut session.letters, &key).await);
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing to do for a while: save a checkpoint that moved without data, and see whether the follower still has
+    /// what it had.
+    async fn idle(&self, session: &mut Session) -> Result<()> {
+        self.save(session).await?;
+        let stored = self.target.follower.checkpoint(&self.target.entity).await?;
+        if stored.as_ref() == Some(&session.saved) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::CheckpointMoved,
+            "the follower's checkpoint changed from outside",
+        )
+        .at(&self.target.source)
+        .of(self.target.entity.name()))
+    }
+
+    /// Saves the position if it moved since the last batch.
+    async fn save(&self, session: &mut Session) -> Result<()> {
+        if session.position > session.saved.position {
+            let to = Checkpoint { position: session.position, ..session.saved.clone() };
+            self.advance(Some(session.saved.clone()), to.clone()).await?;
+            session.saved = to;
+            self.progress.saved_at(&session.saved);
+        }
+        Ok(())
+    }
+
+    async fn advance(&self, from: Option<Checkpoint>, to: Checkpoint) -> Result<()> {
+        let advance = Some(Advance { from, to });
+        let batch = Batch {
+            entity: Arc::clone(&self.target.entity),
+            changes: Vec::new(),
+            copied: false,
+            advance,
+        };
+        let applied = self.target.follower.apply(batch).await?;
+        if applied.advanced {
+            Ok(())
+        } else {
+            Err(Error::internal("an empty batch did not move the checkpoint"))
+        }
+    }
+
+    /// Has the follower take in changes and move its checkpoint to `to`. Refused changes become dead letters first,
+    /// and only then the checkpoint passes them.
+    pub(super) async fn settle(
+        &self,
+        session: &mut Session,
+        mut changes: Vec<Arc<Change>>,
+        copied: bool,
+        to: Checkpoint,
+    ) -> Result<()> {
+        loop {
+            let applied = self.apply(session, &changes, copied, &to).await?;
+            let refused = self.sort_out(session, &changes, &applied).await?;
+            if applied.advanced {
+                session.saved = to;
+                session.position = session.saved.position;
+                self.progress.saved_at(&session.saved);
+                return Ok(());
+            }
+            if refused.is_empty() {
+                return Err(Error::internal(
+                    "a batch without refused changes did not move the checkpoint",
+                ));
+            }
+            let mut n = 0;
+            changes.retain(|_| {
+                n += 1;
+                !refused.contains(&(n - 1))
+            });
+        }
+    }
+
+    /// One attempt. With several lanes the changes go in parallel, keys kept together, and the checkpoint follows.
+    async fn apply(
+        &self,
+        session: &Session,
+        changes: &[Arc<Change>],
+        copied: bool,
+        to: &Checkpoint,
+    ) -> Result<Applied> {
+        let advance = Advance { from: Some(session.saved.clone()), to: to.clone() };
+        let entity = &self.target.entity;
+        let lanes = self.target.capability.apply.lanes.max(1);
+        if lanes == 1 || changes.len() < 2 {
+            let batch = Batch {
+                entity: Arc::clone(entity),
+                changes: changes.to_vec(),
+                copied,
+                advance: Some(advance),
+            };
+            return self.target.follower.apply(batch).await;
+        }
+        let outcomes = self.apply_in_lanes(changes, copied, lanes).await?;
+        let settled = outcomes.iter().all(|o| matches!(o, Outcome::Applied | Outcome::Stale));
+        if settled {
+            self.advance(advance.from, advance.to).await?;
+        }
+        Ok(Applied { outcomes, advanced: settled })
+    }
+
+    async fn apply_in_lanes(
+        &self,
+        changes: &[Arc<Change>],
+        copied: bool,
+        lanes: usize,
+    ) -> Result<Vec<Outcome>> {
+        let mut lane_of: Vec<Vec<usize>> = vec![Vec::new(); lanes];
+        for (n, change) in changes.iter().enumerate() {
+            lane_of[(change.key.stable_hash() % lanes as u64) as usize].push(n);
+        }
+        let work =
+            lane_of.iter().filter(|members| !members.is_empty()).map(|members| {
+                let changes = members.iter().map(|n| Arc::clone(&changes[*n])).collect();
+                let batch = Batch {
+                    entity: Arc::clone(&self.target.entity),
+                    changes,
+                    copied,
+                    advance: None,
+                };
+                async move {
+                    Ok::<_, Error>((members, self.target.follower.apply(batch).await?.outcomes))
+                }
+            });
+        let mut outcomes: Vec<Option<Outcome>> = changes.iter().map(|_| None).collect();
+        for (members, of_lane) in futures::future::try_join_all(work).await? {
+            for (n, outcome) in members.iter().zip(of_lane) {
+                outcomes[*n] = Some(outcome);
+            }
+        }
+        outcomes
+            .into_iter()
+            .map(|o| o.ok_or_else(|| Error::internal("a change has no outcome")))
+            .collect()
+    }
+
+    /// Counts outcomes, sets refused changes aside, forgets superseded dead letters; answers which were refused.
+    async fn sort_out(
+        &self,
+        session: &mut Session,
+        changes: &[Arc<Change>],
+        applied: &Applied,
+    ) -> Result<Vec<usize>> {
+        let counts = &self.progress.counts;
+        let mut refused = Vec::new();
+        for (n, (change, outcome)) in changes.iter().zip(&applied.outcomes).enumerate() {
+            match outcome {
+                Outcome::Applied => count(&counts.applied, 1),
+                Outcome::Stale => count(&counts.stale, 1),
+                Outcome::Rejected(reason) => {
+                    self.set_aside(&mut session.letters, change, reason).await?;
+                    refused.push(n);
+                    continue;
+                }
+                Outcome::Retry(reason) => return Err(reason.duplicate()),
+            }
+            if !session.letters.is_empty() && applied.advanced {
+                self.forget_letter(&mut session.letters, &change.key.to_string()).await?;
+            }
+        }
+        Ok(refused)
+    }
+}
+
+fn usable(checkpoint: &Checkpoint, bounds: &LogBounds) -> bool {
+    checkpoint.log == bounds.log && (bounds.trimmed..=bounds.head).contains(&checkpoint.position)
+}

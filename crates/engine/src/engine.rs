@@ -1,0 +1,569 @@
+//! [`Engine`]: everything that a caller can ask for. Each operation only names its steps; they live in the modules.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use unisono_core::query::{Aggregate, Filter, Groups, Page, Query};
+use unisono_core::source::{LogBounds, Source};
+use unisono_core::write::{Committed, Idempotency, Unit, Write};
+use unisono_core::{
+    Change, Context, Effect, Entity, Error, ErrorKind, FieldType, Key, LogName, Position, Result,
+    Stored, Token,
+};
+use unisono_policy::declaration::Declaration;
+use unisono_policy::route;
+use unisono_policy::similar;
+
+use crate::answer::{Answer, Written};
+use crate::delivery::dead_letter::DeadLetter;
+use crate::delivery::{Delivery, Redelivered, all_letters};
+use crate::log::Log;
+use crate::open::{self, Running};
+use crate::read::ask::Reading;
+use crate::read::get;
+use crate::read::serving::Serving;
+use crate::runtime::{Runtime, until};
+use crate::status::{LogStatus, SourceStatus, Status};
+use crate::verify::compare::Audit;
+use crate::verify::report::{Comparison, Progress, Report, VerifyOptions};
+use crate::write::idempotency::{InFlight, fingerprint};
+
+/// A running Unisono: sources opened, deliveries going. Cheap to clone; all clones are the same engine.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    declaration: Declaration,
+    runtime: Runtime,
+    running: Running,
+    in_flight: InFlight,
+}
+
+/// How long closing waits for running work.
+const CLOSE_MAX: Duration = Duration::from_secs(10);
+/// The most writes in one call.
+const WRITES_MAX: usize = 10_000;
+
+impl Engine {
+    /// Prepares every source, and starts delivery. The texts say what was changed in the sources' schemas.
+    pub async fn open(
+        declaration: Declaration,
+        sources: BTreeMap<Arc<str>, Arc<dyn Source>>,
+        runtime: Runtime,
+    ) -> Result<(Engine, Vec<String>)> {
+        let running = open::open(&declaration, sources, &runtime).await?;
+        let notes = running.notes.clone();
+        Ok((
+            Engine(Arc::new(Inner {
+                declaration,
+                runtime,
+                running,
+                in_flight: InFlight::default(),
+            })),
+            notes,
+        ))
+    }
+
+    /// What it was opened with.
+    pub fn declaration(&self) -> &Declaration {
+        &self.0.declaration
+    }
+
+    /// Its time, randomness and tasks.
+    pub fn runtime(&self) -> &Runtime {
+        &self.0.runtime
+    }
+
+    /// A declared entity, or `not_found` with the nearest name as the hint.
+    pub fn entity(&self, name: &str) -> Result<&Arc<Entity>> {
+        Ok(&self.serving(name)?.entity)
+    }
+
+    /// A key for a new record: a UUID v7 for `string` and `uuid` keys, `invalid_input` for integer keys.
+    pub fn new_key(&self, entity: &Entity) -> Result<Key> {
+        match entity.key_field().ty {
+            FieldType::Uuid => Ok(Key::Uuid(self.0.runtime.uuid())),
+            FieldType::Integer => {
+                Err(Error::invalid("a record with an integer key needs the key given")
+                    .of(entity.name())
+                    .with("field", &entity.key_field().name))
+            }
+            _ => Key::from_text(&self.0.runtime.uuid().to_string()),
+        }
+    }
+
+    /// One record, or the knowledge that there is none.
+    pub async fn get(
+        &self,
+        context: &Context,
+        entity: &Arc<Entity>,
+        key: &Key,
+    ) -> Result<Answer<Option<Arc<Stored>>>> {
+        get::get(self.serving(entity.name())?, context, key, &self.0.runtime).await
+    }
+
+    /// One page of records. Hits hold whole records; cutting out `fields` is the caller's.
+    pub async fn query(
+        &self,
+        context: &Context,
+        entity: &Arc<Entity>,
+        query: &Query,
+    ) -> Result<Answer<Page>> {
+        let serving = self.serving(entity.name())?;
+        let operation =
+            if query.search.is_some() { route::Operation::Search } else { route::Operation::Query };
+        let question = &|reader: Arc<dyn unisono_core::source::Reader>| {
+            let work = async move { reader.query(&serving.entity, query).await };
+            Box::pin(work) as futures::future::BoxFuture<'_, _>
+        };
+        Reading::new(serving, context, &self.0.runtime).ask(operation, question).await
+    }
+
+    /// How many records match.
+    pub async fn count(
+        &self,
+        context: &Context,
+        entity: &Arc<Entity>,
+        filter: &Filter,
+        search: Option<&str>,
+    ) -> Result<Answer<u64>> {
+        let serving = self.serving(entity.name())?;
+        let operation =
+            if search.is_some() { route::Operation::SearchCount } else { route::Operation::Count };
+        let question = &|reader: Arc<dyn unisono_core::source::Reader>| {
+            let work = async move { reader.count(&serving.entity, filter, search).await };
+            Box::pin(work) as futures::future::BoxFuture<'_, _>
+        };
+        Reading::new(serving, context, &self.0.runtime).ask(operation, question).await
+    }
+
+    /// Groups and totals.
+    pub async fn aggregate(
+        &self,
+        context: &Context,
+        entity: &Arc<Entity>,
+        aggregate: &Aggregate,
+    ) -> Result<Answer<Groups>> {
+        let serving = self.serving(entity.name())?;
+        let question = &|reader: Arc<dyn unisono_core::source::Reader>| {
+            let work = async move { reader.aggregate(&serving.entity, aggregate).await };
+            Box::pin(work) as futures::future::BoxFuture<'_, _>
+        };
+        Reading::new(serving, context, &self.0.runtime)
+            .ask(route::Operation::Aggregate, question)
+            .await
+    }
+
+    /// The changes of one record, newest first.
+    pub async fn history(
+        &self,
+        context: &Context,
+        entity: &Arc<Entity>,
+        key: &Key,
+        before: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<Arc<Change>>> {
+        let truth = &self.serving(entity.name())?.log.truth;
+        self.0.runtime.within(context.timeout, truth.history(entity, key, before, limit)).await
+    }
+
+    /// Writes that take place together or not at all. Their entities must share a truth.
+    ///
+    /// A caller that goes away, or whose time is up, does not undo its write: the error then says `unknown`.
+    pub async fn write(&self, context: &Context, writes: Vec<Write>) -> Result<Written> {
+        let log = Arc::clone(self.log_of(&writes)?);
+        let running = match &context.idempotency_key {
+            Some(key) => Some(self.0.in_flight.enter(key)?),
+            None => None,
+        };
+        let unit = self.unit(context, writes);
+        let committed = self.0.runtime.within(context.timeout, log.committer.commit(unit)).await;
+        drop(running);
+        committed.map(|c| written(&log, context, c)).map_err(|error| {
+            if error.kind() == ErrorKind::Timeout {
+                error.effect(Effect::Unknown).on("write")
+            } else {
+                error
+            }
+        })
+    }
+
+    /// Writes that take place each for itself, in order, in as few commits as possible.
+    pub async fn write_each(&self, context: &Context, writes: Vec<Write>) -> Vec<Result<Written>> {
+        if context.idempotency_key.is_some() {
+            let refuse = || {
+                Error::invalid("an idempotency key needs an atomic batch")
+                    .hint("send \"atomic\": true")
+            };
+            return writes.iter().map(|_| Err(refuse())).collect();
+        }
+        let mut by_log: BTreeMap<Arc<str>, (Arc<Log>, Vec<usize>, Vec<Unit>)> = BTreeMap::new();
+        let mut results: Vec<Option<Result<Written>>> = writes.iter().map(|_| None).collect();
+        for (n, write) in writes.into_iter().enumerate() {
+            match self.serving(write.entity.name()) {
+                Err(error) => results[n] = Some(Err(error)),
+                Ok(serving) => {
+                    let log = &serving.log;
+                    let (_, numbers, units) = by_log
+                        .entry(Arc::clone(&log.name.truth))
+                        .or_insert_with(|| (Arc::clone(log), Vec::new(), Vec::new()));
+                    numbers.push(n);
+                    units.push(self.unit(context, vec![write]));
+                }
+            }
+        }
+        for (log, numbers, units) in by_log.into_values() {
+            for (n, result) in numbers.into_iter().zip(log.committer.commit_each(units).await) {
+                results[n] = Some(result.map(|c| written(&log, context, c)));
+            }
+        }
+        let missing = || Err(Error::internal("a write has no outcome").effect(Effect::Unknown));
+        results.into_iter().map(|r| r.unwrap_or_else(missing)).collect()
+    }
+
+    /// The logs and where they begin and end.
+    pub async fn logs(&self) -> Result<Vec<(LogName, LogBounds)>> {
+        let mut logs = Vec::new();
+        for log in self.0.running.logs.values() {
+            logs.push((log.name.clone(), log.truth.bounds().await?));
+        }
+        Ok(logs)
+    }
+
+    /// The changes of a log after a position, at most `max`; waits up to `wait` for the first.
+    pub async fn changes(
+        &self,
+        log: &LogName,
+        after: Position,
+        max: usize,
+        wait: Duration,
+    ) -> Result<Vec<Arc<Change>>> {
+        let found = self.0.running.logs.get(&log.truth).filter(|l| l.name == *log);
+        let log = found.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "there is no such log").with("log", log)
+        })?;
+        let mut head = log.tail.subscribe();
+        let more = async {
+            until(&mut head, |head| *head > after).await;
+            Ok(())
+        };
+        // No change within the time is an empty answer, not a failure.
+        let _ = self.0.runtime.within(wait, more).await;
+        log.tail.read(after, max, 8 << 20).await
+    }
+
+    /// How everything is doing.
+    pub async fn status(&self) -> Status {
+        let running = &self.0.running;
+        let mut sources = Vec::new();
+        for (name, handle) in &running.sources {
+            let probe = self.0.runtime.within(Duration::from_secs(2), handle.source.probe()).await;
+            let (state, probe) = match probe {
+                Ok(probe) => ("up".to_owned(), probe),
+                Err(error) => (error.to_string(), Default::default()),
+            };
+            let kind = handle.source.kind().to_owned();
+            sources.push(SourceStatus {
+                name: Arc::clone(name),
+                kind,
+                state,
+                engine: probe.engine,
+                bytes: probe.bytes,
+            });
+        }
+        let mut logs = Vec::new();
+        for log in running.logs.values() {
+            let head = log.tail.head();
+            let trimmed = log.truth.bounds().await.map_or(Position::ZERO, |b| b.trimmed);
+            logs.push(LogStatus {
+                log: log.name.to_string(),
+                head,
+                trimmed,
+                retained: head.since(trimmed),
+            });
+        }
+        Status {
+            time: self.0.runtime.now(),
+            sources,
+            logs,
+            deliveries: running.deliveries.iter().map(|d| d.status()).collect(),
+            caches: running
+                .entities
+                .values()
+                .filter_map(|s| s.cache.as_ref())
+                .map(|c| c.statistics())
+                .collect(),
+        }
+    }
+
+    /// Waits until every follower has applied the token's positions.
+    pub async fn wait_applied(&self, token: &Token, limit: Duration) -> Result<()> {
+        let all = async {
+            for delivery in &self.0.running.deliveries {
+                let serving = self.serving(delivery.target().entity.name())?;
+                delivery.wait_applied(token.position(&serving.log.name)).await;
+            }
+            Ok(())
+        };
+        self.0.runtime.within(limit, all).await
+    }
+
+    /// A token for everything committed so far.
+    pub async fn head_token(&self) -> Result<Token> {
+        let mut token = Token::default();
+        for (name, bounds) in self.logs().await? {
+            token.merge(&Token::at(name, bounds.head));
+        }
+        Ok(token)
+    }
+
+    /// Compares followers with the truth, record by record, while everything goes on; repairs if asked.
+    pub async fn verify(
+        &self,
+        options: &VerifyOptions,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<Report> {
+        let mut report = Report::default();
+        for delivery in &self.0.running.deliveries {
+            let target = delivery.target();
+            let named = |wanted: &Option<Arc<str>>, name: &Arc<str>| {
+                wanted.as_ref().is_none_or(|w| w == name)
+            };
+            if named(&options.entity, target.entity.name())
+                && named(&options.source, &target.source)
+            {
+                report.comparisons.push(self.compare(delivery, options.repair, progress).await?);
+            }
+        }
+        if report.comparisons.is_empty() && (options.entity.is_some() || options.source.is_some()) {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                "there is no such follower of such an entity",
+            ));
+        }
+        Ok(report)
+    }
+
+    /// Makes the copy of an entity in a follower anew, beside the stream.
+    pub async fn backfill(&self, entity: &str, source: &str) -> Result<()> {
+        self.delivery(entity, source)?.copy_again().await
+    }
+
+    /// The dead letters that wait.
+    pub async fn dead_letters(&self) -> Result<Vec<DeadLetter>> {
+        let mut letters = Vec::new();
+        for log in self.0.running.logs.values() {
+            letters.extend(all_letters(log.truth.as_ref()).await?);
+        }
+        Ok(letters)
+    }
+
+    /// Delivers the current state of a dead letter's record again; answers whether it was accepted.
+    pub async fn replay(&self, letter: &DeadLetter) -> Result<bool> {
+        let delivery = self.delivery(&letter.entity, &letter.source)?;
+        let key = Key::parse(&delivery.target().entity, &letter.key)?;
+        let outcomes = delivery.redeliver(vec![key]).await?;
+        Ok(outcomes.iter().all(|o| matches!(o, Redelivered::Accepted)))
+    }
+
+    /// Forgets a dead letter; verification will find the record different.
+    pub async fn discard(&self, letter: &DeadLetter) -> Result<()> {
+        self.delivery(&letter.entity, &letter.source)?.discard(letter).await
+    }
+
+    /// All records of an entity in key order, page by page, from the truth: for export.
+    pub async fn scan(
+        &self,
+        entity: &Arc<Entity>,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<(Vec<Stored>, bool)> {
+        let page = self.serving(entity.name())?.log.auditor.scan(entity, after, limit).await?.value;
+        Ok((page.records, page.end))
+    }
+
+    /// The decision for a read, without making it: one line per candidate, with the reason.
+    pub fn explain(
+        &self,
+        context: &Context,
+        entity: &Arc<Entity>,
+        operation: &Operation,
+    ) -> Vec<String> {
+        let Ok(serving) = self.serving(entity.name()) else { return Vec::new() };
+        let now = self.0.runtime.now();
+        let reading = Reading::new(serving, context, &self.0.runtime);
+        let request = reading.request(operation.routed());
+        let mut facts = serving.facts(now);
+        facts.extend(serving.cache.iter().map(|feed| route::Facts {
+            source: Arc::clone(feed.source()),
+            role: unisono_core::Role::Cache,
+            query: Default::default(),
+            blocked: !feed.is_verified(now),
+            applied: Some(feed.applied()),
+            lag: Duration::ZERO,
+            filtered: false,
+        }));
+        let plan = route::plan(&request, &facts);
+        let asked = plan
+            .candidates
+            .iter()
+            .enumerate()
+            .map(|(n, c)| format!("{}. {} ({}): {}", n + 1, c.source, c.role.as_str(), c.why));
+        let not = plan.excluded.iter().map(|(source, reason)| format!("-  {source}: {reason}"));
+        asked.chain(not).collect()
+    }
+
+    /// Stops taking requests, lets running ones and checkpoints finish, closes the sources.
+    pub async fn close(&self) -> Result<()> {
+        let running = &self.0.running;
+        for delivery in &running.deliveries {
+            delivery.close();
+        }
+        let stopped = async {
+            for delivery in &running.deliveries {
+                delivery.wait_stopped().await;
+            }
+            Ok(())
+        };
+        // A delivery that cannot finish goes on from its checkpoint at the next start.
+        let _ = self.0.runtime.within(CLOSE_MAX, stopped).await;
+        self.0.runtime.abort();
+        self.0.runtime.join().await;
+        for handle in running.sources.values() {
+            handle.source.close().await?;
+        }
+        Ok(())
+    }
+
+    async fn compare(
+        &self,
+        delivery: &Arc<Delivery>,
+        repair: bool,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<Comparison> {
+        let target = delivery.target();
+        let serving = self.serving(target.entity.name())?;
+        let follower = serving
+            .answering
+            .get(&target.source)
+            .ok_or_else(|| Error::internal("the follower does not answer"))?;
+        let total = serving.log.reader.count(&serving.entity, &Filter::All, None).await?.value;
+        let mut audit = Audit {
+            delivery,
+            entity: &serving.entity,
+            truth: (serving.log.reader.as_ref(), serving.log.auditor.as_ref()),
+            follower: follower.reader.as_ref(),
+            head: &|| serving.log.tail.head(),
+            runtime: &self.0.runtime,
+            repair,
+            found: Comparison {
+                entity: Arc::clone(target.entity.name()),
+                source: Arc::clone(&target.source),
+                records: 0,
+                position: Position::ZERO,
+                differences: Vec::new(),
+                different: 0,
+                repaired: 0,
+                error: None,
+            },
+        };
+        let tell = |found: &Comparison| {
+            progress(Progress {
+                entity: Arc::clone(&found.entity),
+                source: Arc::clone(&found.source),
+                records: found.records,
+                total,
+                different: found.different,
+            });
+        };
+        if let Err(error) = audit.run(&tell).await {
+            audit.found.error = Some(error.to_string());
+        }
+        Ok(audit.found)
+    }
+
+    fn unit(&self, context: &Context, writes: Vec<Write>) -> Unit {
+        let idempotency = context.idempotency_key.as_ref().map(|key| Idempotency {
+            key: Arc::clone(key),
+            fingerprint: context.fingerprint.unwrap_or_else(|| fingerprint(&writes)),
+        });
+        Unit {
+            writes,
+            idempotency,
+            time: self.0.runtime.now(),
+            actor: context.actor.clone(),
+            trace: context.trace.clone(),
+        }
+    }
+
+    fn log_of(&self, writes: &[Write]) -> Result<&Arc<Log>> {
+        let first = writes.first().ok_or_else(|| Error::invalid("there is nothing to write"))?;
+        if writes.len() > WRITES_MAX {
+            return Err(Error::new(ErrorKind::LimitExceeded, "too many writes in one unit")
+                .with("limit", WRITES_MAX));
+        }
+        let log = &self.serving(first.entity.name())?.log;
+        for write in writes {
+            if self.serving(write.entity.name())?.log.name != log.name {
+                return Err(Error::invalid("an atomic batch cannot span two truths")
+                    .of(write.entity.name())
+                    .hint("send one batch per truth"));
+            }
+        }
+        Ok(log)
+    }
+
+    fn delivery(&self, entity: &str, source: &str) -> Result<&Arc<Delivery>> {
+        let is = |d: &&Arc<Delivery>| {
+            **d.target().entity.name() == *entity && *d.target().source == *source
+        };
+        self.0.running.deliveries.iter().find(is).ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "there is no such follower of this entity")
+                .at(source)
+                .of(entity)
+        })
+    }
+
+    fn serving(&self, name: &str) -> Result<&Serving> {
+        let entities = &self.0.running.entities;
+        entities.get(name).ok_or_else(|| {
+            let error =
+                Error::new(ErrorKind::NotFound, "there is no such entity").with("entity", name);
+            match similar::closest(name, entities.keys().map(|n| n.as_ref())) {
+                Some(near) => error.hint(format!("did you mean {near}?")),
+                None => error,
+            }
+        })
+    }
+}
+
+fn written(log: &Log, context: &Context, committed: Committed) -> Written {
+    let mut token = context.token.clone();
+    if let Some(last) = committed.changes.last() {
+        token.merge(&Token::at(log.name.clone(), last.position));
+    }
+    Written { changes: committed.changes, token, replayed: committed.replayed }
+}
+
+/// An operation to explain.
+#[derive(Clone, Debug)]
+pub enum Operation {
+    /// [`Engine::get`].
+    Get(Key),
+    /// [`Engine::query`].
+    Query(Box<Query>),
+    /// [`Engine::aggregate`].
+    Aggregate(Box<Aggregate>),
+}
+
+impl Operation {
+    fn routed(&self) -> route::Operation {
+        match self {
+            Operation::Get(_) => route::Operation::Get,
+            Operation::Query(query) if query.search.is_some() => route::Operation::Search,
+            Operation::Query(_) => route::Operation::Query,
+            Operation::Aggregate(_) => route::Operation::Aggregate,
+        }
+    }
+}

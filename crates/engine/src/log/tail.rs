@@ -1,0 +1,185 @@
+//! [`Tail`]: the newest changes of a log, kept in memory, so that deliveries do not each read them from the truth.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use unisono_core::source::{LogBounds, Truth};
+use unisono_core::{Change, Position, Result};
+
+use crate::runtime::Runtime;
+
+const CHANGES_MAX: usize = 8192;
+const BYTES_MAX: usize = 8 << 20;
+/// How often the head is read from the truth: for changes committed by others, and as a sign of life.
+const POLL: Duration = Duration::from_secs(1);
+
+/// The newest changes of one log, and a signal when there are more.
+pub(crate) struct Tail {
+    truth: Arc<dyn Truth>,
+    recent: Mutex<Recent>,
+    head: watch::Sender<Position>,
+}
+
+/// A contiguous run of changes that ends at the newest one known.
+#[derive(Default)]
+struct Recent {
+    changes: VecDeque<Arc<Change>>,
+    bytes: usize,
+}
+
+impl Tail {
+    pub(crate) fn new(truth: Arc<dyn Truth>, bounds: LogBounds) -> Self {
+        Tail { truth, recent: Mutex::default(), head: watch::Sender::new(bounds.head) }
+    }
+
+    /// Takes in changes that were just committed here, in order, and wakes everyone who waits for them.
+    pub(crate) fn publish(&self, changes: &[Arc<Change>]) {
+        let Some(last) = changes.last() else { return };
+        let head = last.position;
+        self.recent().extend(changes);
+        self.advance(head);
+    }
+
+    /// The newest position known.
+    pub(crate) fn head(&self) -> Position {
+        *self.head.borrow()
+    }
+
+    /// A signal that fires when the head moves.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Position> {
+        self.head.subscribe()
+    }
+
+    /// The changes after a position: from memory if they are there, else from the truth.
+    pub(crate) async fn read(
+        &self,
+        after: Position,
+        changes_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Arc<Change>>> {
+        if after >= self.head() {
+            return Ok(Vec::new());
+        }
+        if let Some(changes) = self.recent().after(after, changes_max, bytes_max) {
+            return Ok(changes);
+        }
+        self.truth.read_log(after, changes_max, bytes_max).await
+    }
+
+    /// Reads the head from the truth again and again, until the engine ends.
+    pub(crate) async fn poll(self: Arc<Self>, runtime: Runtime) {
+        loop {
+            runtime.sleep(POLL).await;
+            match self.truth.bounds().await {
+                Ok(bounds) => self.advance(bounds.head),
+                Err(error) => tracing::warn!(%error, "the head of the log cannot be read"),
+            }
+        }
+    }
+
+    fn advance(&self, to: Position) {
+        self.head.send_if_modified(|head| {
+            let newer = to > *head;
+            *head = (*head).max(to);
+            newer
+        });
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Recent {
+    fn extend(&mut self, changes: &[Arc<Change>]) {
+        for change in changes {
+            let expected = self.changes.back().map(|last| last.position.next());
+            if expected.is_some_and(|p| p != change.position) {
+                self.changes.clear();
+                self.bytes = 0;
+            }
+            self.bytes += change.weight();
+            self.changes.push_back(Arc::clone(change));
+        }
+        while self.changes.len() > CHANGES_MAX || self.bytes > BYTES_MAX {
+            match self.changes.pop_front() {
+                Some(oldest) => self.bytes -= oldest.weight(),
+                None => break,
+            }
+        }
+    }
+
+    /// `None` if the change after `after` is not in memory.
+    fn after(
+        &self,
+        after: Position,
+        changes_max: usize,
+        bytes_max: usize,
+    ) -> Option<Vec<Arc<Change>>> {
+        let first = self.changes.front()?.position;
+        let skip = usize::try_from(after.next().as_u64().checked_sub(first.as_u64())?).ok()?;
+        if skip >= self.changes.len() {
+            return None;
+        }
+        let mut bytes = 0;
+        let within = |change: &&Arc<Change>| {
+            let first = bytes == 0;
+            bytes += change.weight();
+            first || bytes <= bytes_max
+        };
+        Some(self.changes.range(skip..).take(changes_max).take_while(within).cloned().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use unisono_core::{Key, Operation, Timestamp};
+
+    fn change(position: u64) -> Arc<Change> {
+        Arc::new(Change {
+            position: Position::new(position).unwrap(),
+            entity: "e".into(),
+            key: Key::Integer(1),
+            operation: Operation::Delete,
+            replaced: None,
+            image: None,
+            time: Timestamp::EPOCH,
+            actor: None,
+            trace: None,
+        })
+    }
+
+    fn positions(recent: &Recent, after: u64, max: usize) -> Option<Vec<u64>> {
+        let found = recent.after(Position::new(after).unwrap(), max, usize::MAX)?;
+        Some(found.iter().map(|c| c.position.as_u64()).collect())
+    }
+
+    #[test]
+    fn only_a_contiguous_run_is_answered_from_memory() {
+        let mut recent = Recent::default();
+        recent.extend(&[change(5), change(6), change(7)]);
+        assert_eq!(positions(&recent, 5, 10), Some(vec![6, 7]));
+        assert_eq!(positions(&recent, 4, 2), Some(vec![5, 6]));
+        assert_eq!(positions(&recent, 3, 10), None, "change 4 is not in memory");
+        recent.extend(&[change(9)]);
+        assert_eq!(
+            positions(&recent, 6, 10),
+            None,
+            "change 8 is missing, so 7 must not be taken for all there is"
+        );
+        assert_eq!(positions(&recent, 8, 10), Some(vec![9]));
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut recent = Recent::default();
+        for position in 1..=(CHANGES_MAX as u64 + 10) {
+            recent.extend(&[change(position)]);
+        }
+        assert_eq!(recent.changes.len(), CHANGES_MAX);
+        assert_eq!(recent.bytes, recent.changes.iter().map(|c| c.weight()).sum::<usize>());
+    }
+}

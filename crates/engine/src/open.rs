@@ -1,0 +1,182 @@
+//! Opening: sources are prepared, logs begun, entities bound to what answers for them and deliveries started.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use unisono_core::capability::Role;
+use unisono_core::source::{Binding, Source, require};
+use unisono_core::{Error, ErrorKind, LogName, Result};
+use unisono_policy::declaration::{Declaration, EntityDeclaration};
+
+use crate::cache::Feed;
+use crate::delivery::{Delivery, Target};
+use crate::log::tail::Tail;
+use crate::log::{Log, trim};
+use crate::read::serving::{Answering, Serving, SourceHandle};
+use crate::runtime::Runtime;
+use crate::write::commit::Committer;
+
+/// Everything that runs.
+pub(crate) struct Running {
+    pub(crate) sources: BTreeMap<Arc<str>, Arc<SourceHandle>>,
+    pub(crate) logs: BTreeMap<Arc<str>, Arc<Log>>,
+    pub(crate) entities: HashMap<Arc<str>, Serving>,
+    pub(crate) deliveries: Vec<Arc<Delivery>>,
+    /// What was changed in the sources' schemas.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Prepares and starts everything that a declaration asks for.
+pub(crate) async fn open(
+    declaration: &Declaration,
+    sources: BTreeMap<Arc<str>, Arc<dyn Source>>,
+    runtime: &Runtime,
+) -> Result<Running> {
+    let notes = prepare(declaration, &sources).await?;
+    let mut running = Running {
+        sources: sources
+            .into_iter()
+            .map(|(name, s)| (name, Arc::new(SourceHandle::new(s))))
+            .collect(),
+        logs: BTreeMap::new(),
+        entities: HashMap::new(),
+        deliveries: Vec::new(),
+        notes,
+    };
+    for declared in declaration.entities.values() {
+        running.start_log(&declared.truth, runtime).await?;
+        let serving = running.serve(declared, runtime).await?;
+        running.entities.insert(Arc::clone(declared.entity.name()), serving);
+    }
+    for log in running.logs.values() {
+        runtime.spawn(Arc::clone(&log.tail).poll(runtime.clone()));
+        let of_log = |d: &&Arc<Delivery>| {
+            declaration
+                .entities
+                .get(d.target().entity.name())
+                .is_some_and(|e| e.truth == log.name.truth)
+        };
+        let deliveries = running.deliveries.iter().filter(of_log).cloned().collect();
+        runtime.spawn(trim::run(
+            Arc::clone(log),
+            deliveries,
+            declaration.log.clone(),
+            runtime.clone(),
+        ));
+    }
+    Ok(running)
+}
+
+/// Makes each source match what is declared of it; nothing is served before all of them do.
+async fn prepare(
+    declaration: &Declaration,
+    sources: &BTreeMap<Arc<str>, Arc<dyn Source>>,
+) -> Result<Vec<String>> {
+    let mut bindings: BTreeMap<&Arc<str>, Vec<Binding>> =
+        sources.keys().map(|name| (name, Vec::new())).collect();
+    for declared in declaration.entities.values() {
+        let mut bind = |source: &Arc<str>, role, place: Option<&Arc<str>>| {
+            let entity = Arc::clone(&declared.entity);
+            let place = Arc::clone(place.unwrap_or(declared.entity.name()));
+            let Some(of_source) = bindings.get_mut(source) else {
+                return Err(
+                    Error::new(ErrorKind::InvalidConfig, "the source is not declared").at(source)
+                );
+            };
+            of_source.push(Binding { entity, role, place });
+            Ok(())
+        };
+        bind(&declared.truth, Role::Truth, declared.table.as_ref())?;
+        for follower in &declared.followers {
+            bind(&follower.source, Role::Follower, follower.place.as_ref())?;
+        }
+        if let Some(cache) = &declared.cache {
+            bind(&cache.source, Role::Cache, None)?;
+        }
+    }
+    let mut notes = Vec::new();
+    for (name, of_source) in bindings {
+        if let Some(source) = sources.get(name) {
+            let made = source.prepare(&of_source).await.map_err(|e| e.on("prepare").at(name))?;
+            notes.extend(made.into_iter().map(|note| format!("{name}: {note}")));
+        }
+    }
+    Ok(notes)
+}
+
+impl Running {
+    async fn start_log(&mut self, name: &Arc<str>, runtime: &Runtime) -> Result<()> {
+        if self.logs.contains_key(name) {
+            return Ok(());
+        }
+        let source = &self.source(name)?.source;
+        let truth = require(Arc::clone(source).truth(), name, "truth")?;
+        let bounds = truth.bounds().await.map_err(|e| e.at(name))?;
+        let tail = Arc::new(Tail::new(Arc::clone(&truth), bounds));
+        let log = Log {
+            name: LogName::of(name),
+            id: bounds.log,
+            reader: require(Arc::clone(source).reader(), name, "reader")?,
+            auditor: require(Arc::clone(source).auditor(), name, "auditor")?,
+            committer: Committer::start(Arc::clone(&truth), Arc::clone(&tail), runtime),
+            truth,
+            tail,
+        };
+        self.logs.insert(Arc::clone(name), Arc::new(log));
+        Ok(())
+    }
+
+    async fn serve(&mut self, declared: &EntityDeclaration, runtime: &Runtime) -> Result<Serving> {
+        let entity = &declared.entity;
+        let log = Arc::clone(
+            self.logs.get(&declared.truth).ok_or_else(|| Error::internal("the log is not open"))?,
+        );
+        let mut answering = BTreeMap::new();
+        let handle = Arc::clone(self.source(&declared.truth)?);
+        let reader = Arc::clone(&log.reader);
+        answering.insert(
+            Arc::clone(&declared.truth),
+            Answering { handle, reader, role: Role::Truth, delivery: None },
+        );
+        for follower in &declared.followers {
+            let name = &follower.source;
+            let handle = Arc::clone(self.source(name)?);
+            let source = &handle.source;
+            let target = Target {
+                entity: Arc::clone(entity),
+                source: Arc::clone(name),
+                follower: require(Arc::clone(source).follower(), name, "follower")?,
+                auditor: require(Arc::clone(source).auditor(), name, "auditor")?,
+                capability: source.capability().clone(),
+                filter: follower.filter.clone(),
+            };
+            let reader = require(Arc::clone(source).reader(), name, "reader")?;
+            let delivery = Delivery::start(target, Arc::clone(&log), runtime);
+            self.deliveries.push(Arc::clone(&delivery));
+            let follower =
+                Answering { handle, reader, role: Role::Follower, delivery: Some(delivery) };
+            answering.insert(Arc::clone(name), follower);
+        }
+        let cache = match &declared.cache {
+            None => None,
+            Some(cache) => {
+                let source = &self.source(&cache.source)?.source;
+                let role = require(Arc::clone(source).cache(), &cache.source, "cache")?;
+                Some(Feed::start(entity, cache, role, Arc::clone(&log), runtime).await?)
+            }
+        };
+        Ok(Serving {
+            entity: Arc::clone(entity),
+            log,
+            answering,
+            cache,
+            flights: Default::default(),
+        })
+    }
+
+    fn source(&self, name: &Arc<str>) -> Result<&Arc<SourceHandle>> {
+        self.sources.get(name).ok_or_else(|| {
+            Error::new(ErrorKind::InvalidConfig, "the source is not declared").at(name)
+        })
+    }
+}

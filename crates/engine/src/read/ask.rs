@@ -1,0 +1,176 @@
+//! Asking the sources in the order of the plan until one answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use unisono_core::source::{At, Reader};
+use unisono_core::{Consistency, Context, Error, ErrorKind, Result, Role, Token};
+use unisono_policy::breaker;
+use unisono_policy::route::{self, Candidate, Operation, Request};
+
+use crate::answer::{Answer, CacheStatus};
+use crate::read::serving::{Answering, Serving};
+use crate::runtime::{Runtime, Stopwatch};
+
+/// How long a read waits for a follower to apply its token while another source could answer instead.
+const CATCH_UP: Duration = Duration::from_millis(500);
+
+/// Asks one source a question.
+pub(crate) type Question<'a, T> =
+    &'a (dyn Fn(Arc<dyn Reader>) -> BoxFuture<'a, Result<At<T>>> + Sync);
+
+/// One read: what it demands, and the time that it has left.
+pub(crate) struct Reading<'a> {
+    pub(crate) serving: &'a Serving,
+    pub(crate) context: &'a Context,
+    pub(crate) runtime: &'a Runtime,
+    pub(crate) watch: Stopwatch,
+}
+
+impl<'a> Reading<'a> {
+    pub(crate) fn new(serving: &'a Serving, context: &'a Context, runtime: &'a Runtime) -> Self {
+        Reading { serving, context, runtime, watch: runtime.stopwatch() }
+    }
+
+    /// What the plan is made from.
+    pub(crate) fn request(&self, operation: Operation) -> Request {
+        Request {
+            operation,
+            consistency: self.context.consistency,
+            token: self.context.token.position(&self.serving.log.name),
+            fallback: self.context.fallback,
+        }
+    }
+
+    /// Asks the candidates one after another. What is wrong with the question itself is answered at once; what is
+    /// wrong with a source makes the next one be asked.
+    pub(crate) async fn ask<T>(
+        &self,
+        operation: Operation,
+        question: Question<'a, T>,
+    ) -> Result<Answer<T>> {
+        let request = self.request(operation);
+        let plan = route::plan(&request, &self.serving.facts(self.runtime.now()));
+        let mut failed: Vec<(Arc<str>, Error)> = Vec::new();
+        for (n, candidate) in plan.candidates.iter().enumerate() {
+            let Some(answering) = self.serving.answering.get(&candidate.source) else { continue };
+            let last = n + 1 == plan.candidates.len();
+            match self.try_one(&request, candidate, answering, last, question).await {
+                Ok(at) => return Ok(self.answer(candidate, answering, at, failed)),
+                Err(error) if passes_on(error.kind()) => {
+                    failed.push((Arc::clone(&candidate.source), error))
+                }
+                Err(error) => {
+                    return Err(error.at(&candidate.source).of(self.serving.entity.name()));
+                }
+            }
+        }
+        Err(self.nobody_answered(&plan, failed))
+    }
+
+    async fn try_one<T>(
+        &self,
+        request: &Request,
+        candidate: &Candidate,
+        answering: &Answering,
+        last: bool,
+        question: Question<'a, T>,
+    ) -> Result<At<T>> {
+        let left = self.context.timeout.saturating_sub(self.watch.elapsed());
+        if let (Some(position), Some(delivery)) = (candidate.needs_wait, &answering.delivery) {
+            let limit = if last { left } else { left.min(CATCH_UP) };
+            let caught_up = async {
+                delivery.wait_applied(position).await;
+                Ok(())
+            };
+            let behind = |_| {
+                Error::new(ErrorKind::TooStale, "the follower has not applied the token in time")
+            };
+            self.runtime.within(limit, caught_up).await.map_err(behind)?;
+        }
+        if !answering.handle.allows(self.runtime.now()) {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "the source has failed repeatedly and is given a pause",
+            ));
+        }
+        let left = self.context.timeout.saturating_sub(self.watch.elapsed());
+        let asked = question(Arc::clone(&answering.reader));
+        let result = self.runtime.within(left, asked).await;
+        match &result {
+            Ok(_) => answering.handle.succeeded(self.runtime.now()),
+            Err(error) => {
+                answering.handle.failed(error.kind(), self.runtime.now(), self.runtime.random())
+            }
+        }
+        let at = result?;
+        if request.consistency != Consistency::Eventual && at.position < request.token {
+            return Err(Error::new(ErrorKind::TooStale, "the source is behind the token"));
+        }
+        Ok(at)
+    }
+
+    fn answer<T>(
+        &self,
+        candidate: &Candidate,
+        answering: &Answering,
+        at: At<T>,
+        failed: Vec<(Arc<str>, Error)>,
+    ) -> Answer<T> {
+        let log = &self.serving.log;
+        let mut token = self.context.token.clone();
+        token.merge(&Token::at(log.name.clone(), at.position));
+        let behind = answering.role != Role::Truth && at.position < log.tail.head();
+        let lag =
+            answering.delivery.as_ref().filter(|_| behind).map_or(0.0, |d| d.status().lag_seconds);
+        Answer {
+            value: at.value,
+            source: Arc::clone(&candidate.source),
+            role: answering.role,
+            position: at.position,
+            token,
+            age: Duration::from_secs_f64(lag),
+            stale: candidate.stale || behind,
+            cache: CacheStatus::Bypass,
+            failed: failed.into_iter().map(|(source, error)| (source, error.to_string())).collect(),
+        }
+    }
+
+    /// The error when every candidate failed, or none could be asked.
+    fn nobody_answered(&self, plan: &route::Plan, failed: Vec<(Arc<str>, Error)>) -> Error {
+        let entity = self.serving.entity.name();
+        if let Some((source, error)) = failed.into_iter().last() {
+            return error.at(&source).of(entity);
+        }
+        let reasons: Vec<_> =
+            plan.excluded.iter().map(|(source, reason)| format!("{source}: {reason}")).collect();
+        let unable = plan.excluded.iter().all(|(_, reason)| *reason == route::Reason::Unable);
+        let (kind, message, hint) = if unable {
+            (
+                ErrorKind::Unsupported,
+                "no source of the entity can answer such a question",
+                "declare a follower that can, such as one of kind tantivy for search",
+            )
+        } else {
+            (
+                ErrorKind::Unavailable,
+                "no source can answer now",
+                "try again, or allow another consistency",
+            )
+        };
+        Error::new(kind, message).of(entity).with("sources", reasons.join("; ")).hint(hint)
+    }
+}
+
+/// Whether a failure is one of the source, so that another may answer.
+pub(crate) fn passes_on(kind: ErrorKind) -> bool {
+    breaker::counts(kind)
+        || matches!(
+            kind,
+            ErrorKind::TooStale
+                | ErrorKind::Unsupported
+                | ErrorKind::Timeout
+                | ErrorKind::Unavailable
+        )
+}

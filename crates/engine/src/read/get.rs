@@ -1,0 +1,141 @@
+//! One record by key: the cache, then a shared read of the sources that fills it.
+
+use std::sync::Arc;
+
+use unisono_core::source::{At, Entry, Lookup};
+use unisono_core::{Consistency, Context, Error, Key, Position, Result, Role, Stored, Token};
+use unisono_policy::route::Operation;
+
+use crate::answer::{Answer, CacheStatus};
+use crate::cache::Feed;
+use crate::read::ask::{Reading, passes_on};
+use crate::read::flight::{Boarded, Landed};
+use crate::read::serving::Serving;
+use crate::runtime::Runtime;
+
+type Found = Answer<Option<Arc<Stored>>>;
+
+/// One record, or the knowledge that there is none.
+pub(crate) async fn get(
+    serving: &Serving,
+    context: &Context,
+    key: &Key,
+    runtime: &Runtime,
+) -> Result<Found> {
+    let reading = Reading::new(serving, context, runtime);
+    let Some(feed) = serving.cache.as_ref().filter(|_| context.consistency != Consistency::Strong)
+    else {
+        return reading.one(key).await;
+    };
+    let now = runtime.now();
+    let lookup = match feed.lookup(key, now).await {
+        Ok(lookup) => lookup,
+        Err(error) => {
+            tracing::debug!(%error, "the cache failed; asking the sources");
+            return reading.one(key).await;
+        }
+    };
+    let token = context.token.position(&serving.log.name);
+    let fresh = context.consistency == Consistency::Eventual || lookup.applied >= token;
+    match &lookup.entry {
+        Some(entry) if fresh && feed.is_verified(now) => {
+            feed.count(true);
+            Ok(reading.from_cache(feed, &lookup, entry, false))
+        }
+        entry => {
+            feed.count(false);
+            match reading.shared(feed, key, &lookup).await {
+                // The log gives no sign of life and no source answers: what the cache has is better than nothing.
+                Err(error) if fresh && passes_on(error.kind()) && context.fallback => match entry {
+                    Some(entry) => Ok(reading.from_cache(feed, &lookup, entry, true)),
+                    None => Err(error),
+                },
+                result => result,
+            }
+        }
+    }
+}
+
+impl Reading<'_> {
+    /// Asks the sources.
+    async fn one(&self, key: &Key) -> Result<Found> {
+        let serving = self.serving;
+        let keys = [key.clone()];
+        let answer = Reading { ..*self }
+            .ask(Operation::Get, &|reader| {
+                let (entity, keys) = (&serving.entity, keys.clone());
+                Box::pin(async move {
+                    let At { value, position } = reader.get(entity, &keys).await?;
+                    let found = value.into_iter().next().flatten().map(Arc::new);
+                    Ok(At { value: found, position })
+                })
+            })
+            .await?;
+        Ok(answer)
+    }
+
+    /// Asks the sources once for all callers that want the key at the same time, and fills the cache.
+    async fn shared(&self, feed: &Feed, key: &Key, lookup: &Lookup) -> Result<Found> {
+        let needed = self.context.token.position(&self.serving.log.name);
+        loop {
+            match self.serving.flights.board(key, needed, self.serving.log.tail.head()) {
+                Boarded::Pilot(pilot) => {
+                    let result = self.read_and_fill(feed, key, lookup).await;
+                    pilot.land(match &result {
+                        Ok(answer) => Ok(answer.clone()),
+                        Err(error) => Err(Arc::new(error.duplicate())),
+                    });
+                    return result;
+                }
+                Boarded::Passenger(mut landing) => {
+                    let left = self.context.timeout.saturating_sub(self.watch.elapsed());
+                    let landed = async {
+                        Ok(landing.wait_for(Option::is_some).await.ok().and_then(|l| l.clone()))
+                    };
+                    match self.runtime.within(left, landed).await? {
+                        Some(landed) => return self.shared_answer(landed),
+                        // The caller that read went away before it had an answer.
+                        None => continue,
+                    }
+                }
+            }
+        }
+    }
+
+    fn shared_answer(&self, landed: Landed) -> Result<Found> {
+        let mut answer = landed.map_err(|error: Arc<Error>| error.duplicate())?;
+        answer.token.merge(&self.context.token);
+        if let CacheStatus::Miss { stored, .. } = answer.cache {
+            answer.cache = CacheStatus::Miss { stored, shared: true };
+        }
+        Ok(answer)
+    }
+
+    async fn read_and_fill(&self, feed: &Feed, key: &Key, lookup: &Lookup) -> Result<Found> {
+        let mut answer = self.one(key).await?;
+        let read: Position = answer.position;
+        let stored = feed.fill(key, answer.value.clone(), read, lookup.epoch).await;
+        answer.cache = CacheStatus::Miss { stored, shared: false };
+        Ok(answer)
+    }
+
+    fn from_cache(&self, feed: &Feed, lookup: &Lookup, entry: &Entry, stale: bool) -> Found {
+        let now = self.runtime.now();
+        let seconds = |later: unisono_core::Timestamp, earlier| {
+            std::time::Duration::from_secs_f64(later.seconds_since(earlier))
+        };
+        let mut token = self.context.token.clone();
+        token.merge(&Token::at(self.serving.log.name.clone(), entry.version));
+        Answer {
+            value: entry.stored.clone(),
+            source: Arc::clone(feed.source()),
+            role: Role::Cache,
+            position: lookup.applied,
+            token,
+            age: seconds(now, entry.filled),
+            stale,
+            cache: CacheStatus::Hit { ttl: seconds(entry.expires, now) },
+            failed: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Reads: the cache first, then the sources in the order of the plan, within the caller's time.
+
+pub(crate) mod ask;
+pub(crate) mod flight;
+pub(crate) mod get;
+pub(crate) mod serving;

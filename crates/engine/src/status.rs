@@ -1,0 +1,115 @@
+//! How everything is doing, as plain data for the API, the CLI and metrics.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use unisono_core::{Position, Timestamp};
+
+/// How everything is doing.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// When this was looked at.
+    pub time: Timestamp,
+    /// Every source.
+    pub sources: Vec<SourceStatus>,
+    /// Every log.
+    pub logs: Vec<LogStatus>,
+    /// Every delivery: one for each follower and entity.
+    pub deliveries: Vec<DeliveryStatus>,
+    /// Every cache and entity.
+    pub caches: Vec<CacheStatistics>,
+}
+
+/// How one source is doing.
+#[derive(Clone, Debug, Serialize)]
+pub struct SourceStatus {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its kind.
+    pub kind: String,
+    /// `up`, or why not.
+    pub state: String,
+    /// Engine and version.
+    pub engine: String,
+    /// Bytes that it occupies, where that is cheap to tell.
+    pub bytes: Option<u64>,
+}
+
+/// Where a log begins and ends.
+#[derive(Clone, Debug, Serialize)]
+pub struct LogStatus {
+    /// Its name.
+    pub log: String,
+    /// The newest position.
+    pub head: Position,
+    /// Changes up to here have been trimmed.
+    pub trimmed: Position,
+    /// Records of changes kept.
+    pub retained: u64,
+}
+
+/// What a delivery is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeliveryState {
+    /// It has not reached its follower yet.
+    Starting,
+    /// It makes the first copy.
+    Backfilling,
+    /// It works through a backlog.
+    CatchingUp,
+    /// It is at the head of the log.
+    Live,
+    /// Its follower fails; it tries again.
+    Waiting,
+    /// It was ended.
+    Stopped,
+}
+
+/// How one delivery is doing.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeliveryStatus {
+    /// The entity.
+    pub entity: Arc<str>,
+    /// The follower's source.
+    pub source: Arc<str>,
+    /// What it is doing.
+    pub state: DeliveryState,
+    /// Everything up to here is applied.
+    pub position: Position,
+    /// Changes of the log that it has not come to yet.
+    pub lag_changes: u64,
+    /// Seconds since the oldest change that is not applied was committed.
+    pub lag_seconds: f64,
+    /// Changes applied since the start.
+    pub applied: u64,
+    /// Changes that the follower had already.
+    pub stale: u64,
+    /// Superseded changes that were folded away.
+    pub folded: u64,
+    /// Records copied by backfill since the start.
+    pub copied: u64,
+    /// Batches tried again.
+    pub retries: u64,
+    /// Dead letters that wait.
+    pub dead_letters: u64,
+    /// The last failure, in one line.
+    pub last_error: Option<String>,
+}
+
+/// How a cache is doing for one entity.
+#[derive(Clone, Debug, Serialize)]
+pub struct CacheStatistics {
+    /// The entity.
+    pub entity: Arc<str>,
+    /// The cache's source.
+    pub source: Arc<str>,
+    /// Everything up to here is taken into account.
+    pub applied: Position,
+    /// Reads answered.
+    pub hits: u64,
+    /// Reads not answered.
+    pub misses: u64,
+    /// Answers offered and not taken in.
+    pub refused: u64,
+}

@@ -1,0 +1,4 @@
+//! Comparing followers with the truth, and repairing what differs.
+
+pub(crate) mod compare;
+pub mod report;

@@ -1,0 +1,4 @@
+//! Writes: from a request to a committed, positioned change.
+
+pub(crate) mod commit;
+pub(crate) mod idempotency;
