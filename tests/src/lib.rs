@@ -1,1 +1,1 @@
-//! placeholder
+//! Everything that proves a promise lives in the test targets of this crate: see `behaviour/`.

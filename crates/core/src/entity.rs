@@ -242,7 +242,11 @@ impl Entity {
 
     /// Checks every rule that needs only the record itself.
     pub fn check(&self, record: &Record) -> Result<()> {
-        debug_assert_eq!(record.values().len(), self.fields.len(), "a record has one value per field");
+        debug_assert_eq!(
+            record.values().len(),
+            self.fields.len(),
+            "a record has one value per field"
+        );
         for (field, value) in self.fields.iter().zip(record.values()) {
             field.check(value).map_err(|e| e.of(&self.name))?;
         }
@@ -269,8 +273,11 @@ pub fn check_name(name: &str) -> Result<()> {
         .with("name", name));
     }
     if name.starts_with("unisono_") || name.starts_with("sqlite_") {
-        return Err(Error::new(ErrorKind::InvalidConfig, "names starting with unisono_ or sqlite_ are reserved")
-            .with("name", name));
+        return Err(Error::new(
+            ErrorKind::InvalidConfig,
+            "names starting with unisono_ or sqlite_ are reserved",
+        )
+        .with("name", name));
     }
     Ok(())
 }
@@ -278,3 +285,6 @@ pub fn check_name(name: &str) -> Result<()> {
 fn config(message: &'static str, entity: &str) -> Error {
     Error::new(ErrorKind::InvalidConfig, message).of(entity)
 }
+
+#[cfg(test)]
+mod tests;

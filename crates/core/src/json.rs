@@ -82,10 +82,16 @@ pub fn parse_value(ty: &FieldType, json: &Json) -> Result<Value> {
         (FieldType::Json, json) => Value::Json(json.clone()),
         (FieldType::Integer, Json::Number(n)) => match (n.as_i64(), n.as_f64()) {
             (Some(n), _) => Value::Integer(n),
-            (None, Some(f)) if n.is_f64() && f.fract() == 0.0 && f.abs() <= 9_007_199_254_740_992.0 => {
+            (None, Some(f))
+                if n.is_f64() && f.fract() == 0.0 && f.abs() <= 9_007_199_254_740_992.0 =>
+            {
                 Value::Integer(f as i64)
             }
-            _ => return Err(wrong().hint("64-bit integers range from -9223372036854775808 to 9223372036854775807")),
+            _ => {
+                return Err(wrong().hint(
+                    "64-bit integers range from -9223372036854775808 to 9223372036854775807",
+                ));
+            }
         },
         (FieldType::Decimal { .. }, Json::Number(n)) => parse_decimal_number(ty, n)?,
         (FieldType::Float, Json::Number(n)) => Value::Float(n.as_f64().ok_or_else(wrong)?),
@@ -104,7 +110,9 @@ pub fn parse_value(ty: &FieldType, json: &Json) -> Result<Value> {
             });
             Value::Objects(parsed.collect::<Result<_>>()?)
         }
-        (FieldType::Boolean | FieldType::Integer | FieldType::Float, Json::String(_)) => return Err(wrong()),
+        (FieldType::Boolean | FieldType::Integer | FieldType::Float, Json::String(_)) => {
+            return Err(wrong());
+        }
         (ty, Json::String(text)) if ty.is_scalar() => parse_text(ty, text)?,
         _ => return Err(wrong()),
     })
@@ -142,10 +150,22 @@ pub fn parse_text(ty: &FieldType, text: &str) -> Result<Value> {
             Value::Timestamp(time)
         }
         FieldType::Uuid => Value::Uuid(Uuid::try_parse(text).map_err(|_| wrong())?),
-        FieldType::Bytes => Value::Bytes(BASE64.decode(text).map_err(|_| wrong().hint("bytes are base64 in JSON"))?),
+        FieldType::Bytes => {
+            Value::Bytes(BASE64.decode(text).map_err(|_| wrong().hint("bytes are base64 in JSON"))?)
+        }
         FieldType::Json => Value::Json(serde_json::from_str(text).map_err(|_| wrong())?),
         FieldType::List(_) | FieldType::Objects(_) => return Err(wrong()),
     })
+}
+
+/// One scalar as text, the inverse of [`parse_text`]; `None` for null. Lists and JSON come as their JSON.
+pub fn to_text(ty: &FieldType, value: &Value) -> Option<String> {
+    match (value, value_to_json(ty, value)) {
+        (_, Json::Null) => None,
+        (Value::Json(json), _) => Some(json.to_string()),
+        (_, Json::String(text)) => Some(text),
+        (_, json) => Some(json.to_string()),
+    }
 }
 
 /// A decimal from its text: digits that do not fit the declared scale or precision are refused, not rounded.
@@ -153,8 +173,13 @@ fn parse_decimal(text: &str, precision: u8, scale: u8) -> Result<Value> {
     let wrong = |message: String| {
         Error::invalid(message).with("value", text.chars().take(40).collect::<String>())
     };
-    let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'+'));
-    let parsed = if plain { Decimal::from_str_exact(text).ok() } else { Decimal::from_scientific(text).ok() };
+    let plain = !text.is_empty()
+        && text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'+'));
+    let parsed = if plain {
+        Decimal::from_str_exact(text).ok()
+    } else {
+        Decimal::from_scientific(text).ok()
+    };
     let Some(mut number) = parsed else {
         return Err(wrong(format!("is not a value of type decimal({precision},{scale})")));
     };
@@ -213,7 +238,9 @@ impl Serialize for Typed<'_> {
             (_, Value::Float(n)) => serializer.serialize_f64(*n),
             (_, Value::Decimal(n)) => serializer.collect_str(n),
             (_, Value::String(text)) => serializer.serialize_str(text),
-            (_, Value::Bytes(bytes)) => serializer.collect_str(&base64::display::Base64Display::new(bytes, &BASE64)),
+            (_, Value::Bytes(bytes)) => {
+                serializer.collect_str(&base64::display::Base64Display::new(bytes, &BASE64))
+            }
             (_, Value::Date(date)) => serializer.collect_str(date),
             (FieldType::Timestamp { precision }, Value::Timestamp(time)) => {
                 serializer.serialize_str(&time.to_text(*precision))
@@ -240,3 +267,6 @@ impl Serialize for Typed<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -129,5 +129,10 @@ pub trait SourceKind: Send + Sync {
     }
 
     /// Opens a source. Makes folders and files as needed, but no tables: that is `prepare`.
-    async fn open(&self, name: &str, options: &Options, environment: &Environment) -> Result<Arc<dyn Source>>;
+    async fn open(
+        &self,
+        name: &str,
+        options: &Options,
+        environment: &Environment,
+    ) -> Result<Arc<dyn Source>>;
 }

@@ -3,23 +3,24 @@
 //! Reading order: values and entities, records and their versions, writes and changes, queries, and then
 //! [`source`], the contract that every source kind fulfils.
 
-pub mod error;
-pub mod time;
-pub mod value;
-pub mod entity;
-pub mod key;
-pub mod position;
-pub mod record;
-pub mod json;
-pub mod write;
-pub mod change;
-pub mod query;
-pub mod digest;
 pub mod capability;
-pub mod source;
-pub mod kind;
+pub mod change;
 pub mod clock;
 pub mod context;
+pub mod digest;
+pub mod entity;
+pub mod error;
+pub mod json;
+pub mod key;
+pub mod kind;
+pub mod position;
+pub mod query;
+pub mod record;
+pub mod source;
+pub mod spelling;
+pub mod time;
+pub mod value;
+pub mod write;
 
 pub use capability::{Capability, Role};
 pub use change::{Change, Operation};
@@ -35,3 +36,6 @@ pub use value::Value;
 /// Re-exported so that all crates agree on one version.
 pub use rust_decimal::Decimal;
 pub use uuid::Uuid;
+
+#[cfg(test)]
+mod fixtures;

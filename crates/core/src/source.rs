@@ -114,7 +114,12 @@ pub trait Reader: Send + Sync {
     async fn query(&self, entity: &Arc<Entity>, query: &Query) -> Result<At<Page>>;
 
     /// How many records match. `count-1` The number that [`crate::query::eval::count`] gives.
-    async fn count(&self, entity: &Arc<Entity>, filter: &Filter, search: Option<&str>) -> Result<At<u64>>;
+    async fn count(
+        &self,
+        entity: &Arc<Entity>,
+        filter: &Filter,
+        search: Option<&str>,
+    ) -> Result<At<u64>>;
 
     /// Groups and totals. `aggregate-1` The groups that [`crate::query::eval::aggregate`] gives, order included.
     async fn aggregate(&self, entity: &Arc<Entity>, aggregate: &Aggregate) -> Result<At<Groups>>;
@@ -152,7 +157,12 @@ pub trait Truth: Send + Sync {
     ///
     /// * `tail-1` Contiguous: the first has the position after `after`.
     /// * `tail-2` `log_truncated` if the change after `after` was trimmed.
-    async fn read_log(&self, after: Position, changes_max: usize, bytes_max: usize) -> Result<Vec<Arc<Change>>>;
+    async fn read_log(
+        &self,
+        after: Position,
+        changes_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Arc<Change>>>;
 
     /// The changes of one record, newest first, before a position if given.
     async fn history(
@@ -204,7 +214,7 @@ pub struct Batch {
     /// In the order of the log.
     pub changes: Vec<Arc<Change>>,
     /// Whether the changes are current states read from the truth (backfill, repair) and not news from the log;
-    /// they do not belong in an archive of the log.
+    /// they do not belong in an archive of the log, and an equal version is written again, which repairs it.
     pub copied: bool,
     /// If set, the checkpoint moves with the batch.
     pub advance: Option<Advance>,
@@ -238,7 +248,8 @@ pub trait Follower: Send + Sync {
     /// Takes in a batch durably.
     ///
     /// * `apply-1` An older or equal version changes nothing (`Stale`), also when the record was deleted by a newer
-    ///   one: a deletion is remembered until a later batch has moved the checkpoint to it or beyond.
+    ///   one: a deletion is remembered until a later batch has moved the checkpoint to it or beyond. In a `copied`
+    ///   batch an equal version is written again.
     /// * `apply-2` The checkpoint moves only if every change was `Applied` or `Stale`, in one atomic step with them.
     /// * `apply-3` If `advance.from` is not the stored checkpoint: `checkpoint_moved`, and nothing changes.
     /// * `apply-4` `Err` means that any part may have been taken in; repeating the batch is safe.
@@ -299,7 +310,14 @@ pub trait Cache: Send + Sync {
     /// * `fill-1` Refused if the epoch is not the current one.
     /// * `fill-2` Refused if the key changed after `read`, as far as the cache has applied the log.
     /// * `fill-3` Refused if the cached version is the same or newer.
-    async fn fill(&self, entity: &Arc<Entity>, key: &Key, entry: Entry, read: Position, epoch: u64) -> Result<Filled>;
+    async fn fill(
+        &self,
+        entity: &Arc<Entity>,
+        key: &Key,
+        entry: Entry,
+        read: Position,
+        epoch: u64,
+    ) -> Result<Filled>;
 
     /// Takes in the changes in `(from, to]`: cached keys get the new state, a deleted one its absence.
     ///
@@ -334,12 +352,23 @@ pub trait Auditor: Send + Sync {
     ///
     /// * `scan-1` Records are read back from where the source keeps them, never from a copy of what was written.
     /// * `scan-2` `position` is as in [`At`].
-    async fn scan(&self, entity: &Arc<Entity>, after: Option<&Key>, limit: usize) -> Result<At<ScanPage>>;
+    async fn scan(
+        &self,
+        entity: &Arc<Entity>,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<At<ScanPage>>;
 }
 
 /// The role of a source, or an error that says that it cannot play it.
-pub fn require<T: ?Sized>(role: Option<Arc<T>>, source: &str, role_name: &'static str) -> Result<Arc<T>> {
+pub fn require<T: ?Sized>(
+    role: Option<Arc<T>>,
+    source: &str,
+    role_name: &'static str,
+) -> Result<Arc<T>> {
     role.ok_or_else(|| {
-        Error::new(ErrorKind::Unsupported, "the source cannot play this role").at(source).with("role", role_name)
+        Error::new(ErrorKind::Unsupported, "the source cannot play this role")
+            .at(source)
+            .with("role", role_name)
     })
 }

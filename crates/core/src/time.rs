@@ -47,9 +47,11 @@ impl FromStr for Date {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let bad = || Error::invalid("is not a date of the form 2026-12-31").with("value", clip(text));
+        let bad =
+            || Error::invalid("is not a date of the form 2026-12-31").with("value", clip(text));
         let shape = text.len() == 10 && text.as_bytes()[0].is_ascii_digit();
-        let date: civil::Date = if shape { text.parse().map_err(|_| bad())? } else { return Err(bad()) };
+        let date: civil::Date =
+            if shape { text.parse().map_err(|_| bad())? } else { return Err(bad()) };
         Ok(Date(days_of(date) as i32))
     }
 }
@@ -64,7 +66,7 @@ impl Timestamp {
 
     /// From microseconds since 1970-01-01T00:00:00Z.
     pub fn from_micros(micros: i64) -> Result<Self> {
-        if micros < DAYS_MIN * MICROS_PER_DAY || micros >= (DAYS_MAX + 1) * MICROS_PER_DAY {
+        if !(DAYS_MIN * MICROS_PER_DAY..(DAYS_MAX + 1) * MICROS_PER_DAY).contains(&micros) {
             return Err(Error::invalid("timestamp is outside the years 0000 to 9999"));
         }
         Ok(Timestamp(micros))
@@ -116,7 +118,8 @@ impl Timestamp {
         let (y, m, d) = civil_from_days(days);
         let (s, micros) = (rest / 1_000_000, rest % 1_000_000);
         let mut out = String::with_capacity(28);
-        let _ = write!(out, "{y:04}-{m:02}-{d:02}T{:02}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
+        let _ =
+            write!(out, "{y:04}-{m:02}-{d:02}T{:02}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
         if digits > 0 {
             let digits = usize::from(digits.min(6));
             let _ = write!(out, ".{}", &format!("{micros:06}")[..digits]);
@@ -159,17 +162,23 @@ impl FromStr for Timestamp {
             return Err(bad());
         }
         let (seconds, fraction) = local.split_once('.').map_or((local, ""), |(s, f)| (s, f));
-        if local.contains('.') && (fraction.is_empty() || !fraction.bytes().all(|b| b.is_ascii_digit())) {
+        if local.contains('.')
+            && (fraction.is_empty() || !fraction.bytes().all(|b| b.is_ascii_digit()))
+        {
             return Err(bad());
         }
         let (kept, beyond) = fraction.split_at(fraction.len().min(6));
         if beyond.bytes().any(|b| b != b'0') {
-            return Err(Error::invalid("has more than six digits of a second").with("value", clip(text)));
+            return Err(
+                Error::invalid("has more than six digits of a second").with("value", clip(text))
+            );
         }
         let micros: i64 = format!("{kept:0<6}").parse().map_err(|_| bad())?;
         let civil: civil::DateTime = seconds.parse().map_err(|_| bad())?;
         let time = civil.time();
-        let of_day = (i64::from(time.hour()) * 3600 + i64::from(time.minute()) * 60 + i64::from(time.second()))
+        let of_day = (i64::from(time.hour()) * 3600
+            + i64::from(time.minute()) * 60
+            + i64::from(time.second()))
             * 1_000_000;
         Timestamp::from_micros(
             days_of(civil.date()) * MICROS_PER_DAY + of_day + micros - offset_minutes * 60_000_000,
@@ -252,8 +261,14 @@ mod tests {
     #[test]
     fn what_is_not_a_time_is_refused() {
         for text in [
-            "", "2026-01-01", "2026-13-01T00:00:00Z", "2026-01-01T00:00:00", "2026-01-01T25:00:00Z",
-            "2026-01-01T00:00:00.Z", "2026-01-01T00:00:00.1234567Z", "-001-01-01T00:00:00Z",
+            "",
+            "2026-01-01",
+            "2026-13-01T00:00:00Z",
+            "2026-01-01T00:00:00",
+            "2026-01-01T25:00:00Z",
+            "2026-01-01T00:00:00.Z",
+            "2026-01-01T00:00:00.1234567Z",
+            "-001-01-01T00:00:00Z",
             "9999-12-31T23:59:59-01:00",
         ] {
             assert!(text.parse::<Timestamp>().is_err(), "{text}");
@@ -265,7 +280,8 @@ mod tests {
 
     #[test]
     fn text_order_is_time_order() {
-        let times = [-62_000_000_000_000_000, -1, 0, 1, 1_700_000_000_123_456].map(|m| Timestamp::from_micros(m).unwrap());
+        let times = [-62_000_000_000_000_000, -1, 0, 1, 1_700_000_000_123_456]
+            .map(|m| Timestamp::from_micros(m).unwrap());
         let texts = times.map(|t| t.to_text(6));
         assert!(texts.is_sorted());
     }

@@ -112,13 +112,37 @@ impl Value {
     }
 }
 
+/// A value that sorts, and equals others, by [`Value::order`]: for keys of sorted maps.
+#[derive(Clone, Debug)]
+pub struct Ordered(pub Value);
+
+impl Ord for Ordered {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.order(&other.0)
+    }
+}
+
+impl PartialOrd for Ordered {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Ordered {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Ordered {}
+
 fn order_slices(a: &[Value], b: &[Value]) -> Ordering {
     let pairs = a.iter().zip(b).map(|(x, y)| x.order(y));
     pairs.into_iter().find(|o| o.is_ne()).unwrap_or_else(|| a.len().cmp(&b.len()))
 }
 
 /// Scalars of the same JSON type by size or bytes; otherwise null, booleans, numbers, strings, arrays, objects.
-fn order_json(a: &serde_json::Value, b: &serde_json::Value) -> Ordering {
+pub fn order_json(a: &serde_json::Value, b: &serde_json::Value) -> Ordering {
     use serde_json::Value as J;
     fn rank(v: &J) -> u8 {
         match v {
@@ -141,13 +165,23 @@ fn order_json(a: &serde_json::Value, b: &serde_json::Value) -> Ordering {
     }
 }
 
-/// JSON numbers by size: exact among integers, as doubles otherwise.
+/// JSON numbers by size, exactly: an integer and a fraction are not brought to a common type first, which would
+/// make numbers above 2^53 equal that are not.
 pub fn order_numbers(a: &serde_json::Number, b: &serde_json::Number) -> Ordering {
-    let integer = |n: &serde_json::Number| n.as_i64().map(i128::from).or(n.as_u64().map(i128::from));
-    match (integer(a), integer(b)) {
+    match (whole(a), whole(b)) {
         (Some(a), Some(b)) => a.cmp(&b),
+        // At most one is whole, so that doubles compare exactly: a fraction is below 2^53, where neighbouring
+        // integers have doubles of their own, or it is beyond 2^100, above every 64-bit integer.
         _ => a.as_f64().partial_cmp(&b.as_f64()).unwrap_or(Ordering::Equal),
     }
+}
+
+/// A JSON number without a fraction, such as `7` and `7.0`; `None` for others and for those beyond 2^100.
+pub(crate) fn whole(n: &serde_json::Number) -> Option<i128> {
+    const BOUND: f64 = (1_u128 << 100) as f64;
+    let integer = n.as_i64().map(i128::from).or(n.as_u64().map(i128::from));
+    integer
+        .or_else(|| n.as_f64().filter(|f| f.fract() == 0.0 && f.abs() <= BOUND).map(|f| f as i128))
 }
 
 fn json_weight(json: &serde_json::Value) -> usize {
@@ -155,7 +189,12 @@ fn json_weight(json: &serde_json::Value) -> usize {
     match json {
         J::String(text) => 24 + text.len(),
         J::Array(items) => 24 + items.iter().map(json_weight).sum::<usize>(),
-        J::Object(map) => 24 + map.iter().map(|(k, v)| 24 + k.len() + json_weight(v)).sum::<usize>(),
+        J::Object(map) => {
+            24 + map.iter().map(|(k, v)| 24 + k.len() + json_weight(v)).sum::<usize>()
+        }
         _ => 24,
     }
 }
+
+#[cfg(test)]
+mod tests;

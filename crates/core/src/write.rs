@@ -101,7 +101,8 @@ pub struct Resolved {
 /// `current` is the record as the truth's transaction sees it. Constraints between records (unique) are the
 /// truth's own to check.
 pub fn resolve(write: &Write, current: Option<&Stored>) -> Result<Resolved> {
-    check_condition(write, current).map_err(|e| e.of(write.entity.name()).with("key", &write.key))?;
+    check_condition(write, current)
+        .map_err(|e| e.of(write.entity.name()).with("key", &write.key))?;
     let missing = || {
         Error::new(ErrorKind::NotFound, "there is no record with this key")
             .of(write.entity.name())
@@ -136,7 +137,9 @@ fn check_condition(write: &Write, current: Option<&Stored>) -> Result<()> {
     match write.condition {
         Condition::None => Ok(()),
         Condition::Absent if version.is_none() => Ok(()),
-        Condition::Absent => Err(Error::new(ErrorKind::AlreadyExists, "a record with this key is already there")),
+        Condition::Absent => {
+            Err(Error::new(ErrorKind::AlreadyExists, "a record with this key is already there"))
+        }
         Condition::Present if version.is_some() => Ok(()),
         Condition::Version(expected) if expected == version => Ok(()),
         Condition::Present | Condition::Version(_) => {
@@ -195,7 +198,9 @@ fn merge_json(target: &mut Json, patch: &Json) {
 /// Gives absent fields of a new record their declared defaults.
 pub fn apply_defaults(entity: &Entity, record: &mut Record) {
     for (field, value) in entity.fields().iter().zip(record.values_mut()) {
-        if value.is_null() && let Some(default) = &field.default {
+        if value.is_null()
+            && let Some(default) = &field.default
+        {
             *value = default.clone();
         }
     }
@@ -230,7 +235,8 @@ mod tests {
         let e = entity();
         let current = stored(&e, json!({"id": "a", "name": "x", "tags": {"p": 1, "q": {"r": 2}}}));
         let patch = json!({"name": "y", "tags": {"p": null, "q": {"s": 3}}});
-        let resolved = resolve(&write(Action::Patch(patch), Condition::None), Some(&current)).unwrap();
+        let resolved =
+            resolve(&write(Action::Patch(patch), Condition::None), Some(&current)).unwrap();
         let after = json::to_json(&e, &resolved.image.unwrap());
         assert_eq!(after, json!({"id": "a", "name": "y", "tags": {"q": {"r": 2, "s": 3}}}));
         assert_eq!(resolved.replaced, Some(Version::new(7).unwrap()));
@@ -240,11 +246,19 @@ mod tests {
     fn conditions_decide_by_presence_and_version() {
         let e = entity();
         let current = stored(&e, json!({"id": "a", "name": "x"}));
-        let kind = |c, current| resolve(&write(Action::Delete, c), current).map(|_| ()).map_err(|e| e.kind());
+        let kind = |c, current| {
+            resolve(&write(Action::Delete, c), current).map(|_| ()).map_err(|e| e.kind())
+        };
         assert_eq!(kind(Condition::Absent, Some(&current)), Err(ErrorKind::AlreadyExists));
         assert_eq!(kind(Condition::Present, None), Err(ErrorKind::VersionConflict));
-        assert_eq!(kind(Condition::Version(Some(Version::new(6).unwrap())), Some(&current)), Err(ErrorKind::VersionConflict));
-        assert_eq!(kind(Condition::Version(Some(Version::new(7).unwrap())), Some(&current)), Ok(()));
+        assert_eq!(
+            kind(Condition::Version(Some(Version::new(6).unwrap())), Some(&current)),
+            Err(ErrorKind::VersionConflict)
+        );
+        assert_eq!(
+            kind(Condition::Version(Some(Version::new(7).unwrap())), Some(&current)),
+            Ok(())
+        );
         assert_eq!(kind(Condition::Version(None), Some(&current)), Err(ErrorKind::VersionConflict));
         assert_eq!(kind(Condition::None, None), Err(ErrorKind::NotFound));
     }
@@ -254,7 +268,8 @@ mod tests {
         let e = entity();
         let current = stored(&e, json!({"id": "a", "name": "x"}));
         for patch in [json!({"id": "b"}), json!({"name": null}), json!({"nope": 1}), json!(3)] {
-            let result = resolve(&write(Action::Patch(patch.clone()), Condition::None), Some(&current));
+            let result =
+                resolve(&write(Action::Patch(patch.clone()), Condition::None), Some(&current));
             assert_eq!(result.unwrap_err().kind(), ErrorKind::InvalidInput, "{patch}");
         }
     }

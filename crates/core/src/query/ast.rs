@@ -46,7 +46,9 @@ impl Path {
     pub fn to_text(&self, entity: &Entity) -> String {
         let field = &entity.fields()[self.field];
         match (&self.step, &field.ty) {
-            (Step::Each(n), FieldType::Objects(fields)) => format!("{}.{}", field.name, fields[*n].name),
+            (Step::Each(n), FieldType::Objects(fields)) => {
+                format!("{}.{}", field.name, fields[*n].name)
+            }
             (Step::Json(steps), _) => format!("{}.{}", field.name, steps.join(".")),
             _ => field.name.to_string(),
         }
@@ -74,6 +76,64 @@ pub enum Comparison {
 /// Case matters, and a character is a Unicode scalar value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Like(pub String);
+
+impl Like {
+    /// Whether a text matches, from its beginning to its end. A `\` at the very end stands for itself.
+    pub fn matches(&self, text: &str) -> bool {
+        let (mut pattern, mut rest) = (self.0.as_str(), text.chars());
+        // Where to go on after a mismatch: the pattern after the last `%`, and the text that it gave up so far.
+        let mut retry: Option<(&str, std::str::Chars<'_>)> = None;
+        loop {
+            let (token, after) = LikeToken::first(pattern);
+            if token == LikeToken::Any {
+                retry = Some((after, rest.clone()));
+                pattern = after;
+                continue;
+            }
+            let mut ahead = rest.clone();
+            let fits = match (token, ahead.next()) {
+                (LikeToken::End, None) => return true,
+                (LikeToken::One, Some(_)) => true,
+                (LikeToken::Char(p), Some(c)) => p == c,
+                _ => false,
+            };
+            if fits {
+                (pattern, rest) = (after, ahead);
+            } else if let Some((after_any, given_up)) = &mut retry {
+                if given_up.next().is_none() {
+                    return false;
+                }
+                (pattern, rest) = (*after_any, given_up.clone());
+            } else {
+                return false;
+            }
+        }
+    }
+}
+
+/// One element of a [`Like`] pattern.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LikeToken {
+    Any,
+    One,
+    Char(char),
+    End,
+}
+
+impl LikeToken {
+    /// The first element of a pattern and what follows it.
+    fn first(pattern: &str) -> (LikeToken, &str) {
+        let mut chars = pattern.chars();
+        let token = match chars.next() {
+            None => LikeToken::End,
+            Some('%') => LikeToken::Any,
+            Some('_') => LikeToken::One,
+            Some('\\') => LikeToken::Char(chars.next().unwrap_or('\\')),
+            Some(c) => LikeToken::Char(c),
+        };
+        (token, chars.as_str())
+    }
+}
 
 /// Which records are meant.
 ///
@@ -133,6 +193,15 @@ impl Filter {
             _ => 0,
         }
     }
+
+    /// How deep connectives are nested; 1 for a single test.
+    pub fn depth(&self) -> usize {
+        1 + match self {
+            Filter::And(all) | Filter::Or(all) => all.iter().map(Filter::depth).max().unwrap_or(0),
+            Filter::Not(inner) => inner.depth(),
+            _ => 0,
+        }
+    }
 }
 
 /// One criterion of an order. Null is less than every value.
@@ -180,6 +249,10 @@ impl Query {
     pub const FILTER_DEPTH_MAX: usize = 8;
     /// The longest text of a filter in bytes.
     pub const FILTER_BYTES_MAX: usize = 4096;
+    /// The most values of one `in` list.
+    pub const IN_VALUES_MAX: usize = 200;
+    /// The most facets.
+    pub const FACETS_MAX: usize = 16;
     /// The most values of one facet.
     pub const FACET_VALUES: usize = 20;
 

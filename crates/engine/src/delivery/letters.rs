@@ -1,7 +1,6 @@
 //! The dead letters of one delivery: kept in the truth, known in memory.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 
 use unisono_core::{Change, Error, ErrorKind, Result};
 
@@ -73,6 +72,6 @@ impl Delivery {
     }
 
     fn tell_letters(&self, letters: &Letters) {
-        self.progress.counts.letters.store(letters.len() as u64, Ordering::Relaxed);
+        self.progress.refuses(letters.keys());
     }
 }

@@ -111,6 +111,12 @@ impl Delivery {
         self.progress.is_complete()
     }
 
+    /// Whether the follower refuses a record (any, if no key is given), so that what it has of it may be older than
+    /// its position says; and a number that changes with the answer.
+    pub(crate) fn is_refused(&self, key: Option<&Key>) -> (bool, u64) {
+        self.progress.is_refused(key)
+    }
+
     /// Waits until everything up to a position is applied.
     pub(crate) async fn wait_applied(&self, position: Position) {
         let mut applied = self.progress.subscribe();

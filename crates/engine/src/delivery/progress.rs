@@ -1,11 +1,12 @@
 //! What a delivery has done so far, as others see it.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::watch;
 use unisono_core::source::Checkpoint;
-use unisono_core::{Error, Position, Timestamp};
+use unisono_core::{Error, Key, Position, Timestamp};
 
 use crate::delivery::Target;
 use crate::status::{DeliveryState, DeliveryStatus};
@@ -18,6 +19,7 @@ pub(crate) struct Progress {
     complete: AtomicBool,
     /// Time of the oldest change seen that is not applied, in microseconds; 0 if there is none.
     waiting_since: AtomicI64,
+    refused: Mutex<Refused>,
     pub(super) counts: Counts,
     told: Mutex<Told>,
 }
@@ -29,7 +31,14 @@ pub(super) struct Counts {
     pub(super) folded: AtomicU64,
     pub(super) copied: AtomicU64,
     pub(super) retries: AtomicU64,
-    pub(super) letters: AtomicU64,
+}
+
+/// The keys of the dead letters that wait, as readers see them.
+#[derive(Default)]
+struct Refused {
+    keys: BTreeSet<String>,
+    /// Grows with every change of the set.
+    changes: u64,
 }
 
 struct Told {
@@ -98,6 +107,24 @@ impl Progress {
         self.waiting_since.store(time.micros(), Ordering::Relaxed);
     }
 
+    /// These keys have dead letters. Told before the checkpoint passes a refused change.
+    pub(super) fn refuses<'a>(&self, keys: impl Iterator<Item = &'a String>) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.keys = keys.cloned().collect();
+        refused.changes += 1;
+    }
+
+    /// Whether a key has a dead letter (any key, if none is given), and a number that changes with the answer.
+    pub(super) fn is_refused(&self, key: Option<&Key>) -> (bool, u64) {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let is = match key {
+            _ if refused.keys.is_empty() => false,
+            Some(key) => refused.keys.contains(&key.to_string()),
+            None => true,
+        };
+        (is, refused.changes)
+    }
+
     pub(super) fn enter(&self, state: DeliveryState) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.state = state;
@@ -132,7 +159,8 @@ impl Progress {
             folded: load(&self.counts.folded),
             copied: load(&self.counts.copied),
             retries: load(&self.counts.retries),
-            dead_letters: load(&self.counts.letters),
+            dead_letters: self.refused.lock().unwrap_or_else(PoisonError::into_inner).keys.len()
+                as u64,
             last_error: told.error.clone(),
         }
     }

@@ -8,7 +8,21 @@ use unisono_core::{Change, Key, Result};
 use crate::delivery::session::Session;
 use crate::delivery::{Delivery, Redelivered};
 
+/// Records delivered again in one batch.
+const CHUNK: usize = 500;
+
 impl Delivery {
+    /// Tries every dead letter again at the start of a session: the follower may have been mended, and a letter whose
+    /// record was accepted just before the process ended is still there to be forgotten.
+    pub(super) async fn retry_letters(&self, session: &mut Session) -> Result<()> {
+        let keys = session.letters.keys().map(|key| Key::parse(&self.target.entity, key));
+        let keys = keys.collect::<Result<Vec<_>>>()?;
+        for chunk in keys.chunks(CHUNK) {
+            self.redeliver_now(session, chunk.to_vec()).await?;
+        }
+        Ok(())
+    }
+
     /// Reads the records from the truth and has the follower take them in, by the same conditional apply as always.
     pub(super) async fn redeliver_now(
         &self,

@@ -41,14 +41,17 @@ impl Delivery {
         closing: &mut watch::Receiver<bool>,
     ) -> Result<()> {
         let saved = self.start_checkpoint().await?;
+        // Before the position is told: a reader must know which records are refused at it.
+        let letters = self.load_letters().await?;
         self.progress.saved_at(&saved);
         let max = self.target.capability.apply.batch_changes_max;
         let mut session = Session {
             position: saved.position,
             saved,
-            letters: self.load_letters().await?,
+            letters,
             sizer: BatchSizer::new(BATCH_START.min(max), max),
         };
+        self.retry_letters(&mut session).await?;
         let mut head = self.log.tail.subscribe();
         loop {
             if *closing.borrow() {

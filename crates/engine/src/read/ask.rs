@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use unisono_core::source::{At, Reader};
-use unisono_core::{Consistency, Context, Error, ErrorKind, Result, Role, Token};
+use unisono_core::{Consistency, Context, Error, ErrorKind, Key, Result, Role, Token};
 use unisono_policy::breaker;
 use unisono_policy::route::{self, Candidate, Operation, Request};
 
@@ -24,13 +24,15 @@ pub(crate) type Question<'a, T> =
 pub(crate) struct Reading<'a> {
     pub(crate) serving: &'a Serving,
     pub(crate) context: &'a Context,
+    /// Set for a read of one record.
+    pub(crate) key: Option<&'a Key>,
     pub(crate) runtime: &'a Runtime,
     pub(crate) watch: Stopwatch,
 }
 
 impl<'a> Reading<'a> {
     pub(crate) fn new(serving: &'a Serving, context: &'a Context, runtime: &'a Runtime) -> Self {
-        Reading { serving, context, runtime, watch: runtime.stopwatch() }
+        Reading { serving, context, key: None, runtime, watch: runtime.stopwatch() }
     }
 
     /// What the plan is made from.
@@ -95,6 +97,7 @@ impl<'a> Reading<'a> {
                 "the source has failed repeatedly and is given a pause",
             ));
         }
+        let refused = self.refused(answering);
         let left = self.context.timeout.saturating_sub(self.watch.elapsed());
         let asked = question(Arc::clone(&answering.reader));
         let result = self.runtime.within(left, asked).await;
@@ -105,10 +108,19 @@ impl<'a> Reading<'a> {
             }
         }
         let at = result?;
+        if self.key.is_some() && (refused.0 || self.refused(answering) != refused) {
+            return Err(Error::new(ErrorKind::TooStale, "the follower refuses this record")
+                .hint("see `unisono dead-letters list`"));
+        }
         if request.consistency != Consistency::Eventual && at.position < request.token {
             return Err(Error::new(ErrorKind::TooStale, "the source is behind the token"));
         }
         Ok(at)
+    }
+
+    /// Whether a follower refuses the record asked for. A position says nothing about a refused record.
+    fn refused(&self, answering: &Answering) -> (bool, u64) {
+        answering.delivery.as_ref().map_or((false, 0), |d| d.is_refused(self.key))
     }
 
     fn answer<T>(
@@ -131,7 +143,7 @@ impl<'a> Reading<'a> {
             position: at.position,
             token,
             age: Duration::from_secs_f64(lag),
-            stale: candidate.stale || behind,
+            stale: candidate.stale || behind || self.refused(answering).0,
             cache: CacheStatus::Bypass,
             failed: failed.into_iter().map(|(source, error)| (source, error.to_string())).collect(),
         }

@@ -61,7 +61,7 @@ impl Reading<'_> {
     async fn one(&self, key: &Key) -> Result<Found> {
         let serving = self.serving;
         let keys = [key.clone()];
-        let answer = Reading { ..*self }
+        let answer = Reading { key: Some(&keys[0]), ..*self }
             .ask(Operation::Get, &|reader| {
                 let (entity, keys) = (&serving.entity, keys.clone());
                 Box::pin(async move {

@@ -1,0 +1,154 @@
+use super::*;
+
+/// Reads a topology of lines such as `main truth get filter agg` or `find follower search at=7 where`.
+fn sources(text: &str) -> Vec<Facts> {
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let has = |word: &str| words.contains(&word);
+            let number =
+                |name: &str| words.iter().find_map(|w| w.strip_prefix(name)?.parse::<u64>().ok());
+            Facts {
+                source: words[0].into(),
+                role: match words[1] {
+                    "truth" => Role::Truth,
+                    "follower" => Role::Follower,
+                    _ => Role::Cache,
+                },
+                query: QueryCapability {
+                    get: has("get"),
+                    filter: has("filter"),
+                    aggregate: has("agg"),
+                    search: has("search"),
+                    scans: has("scans"),
+                },
+                blocked: has("blocked"),
+                applied: number("at=").map(|n| Position::new(n).unwrap()),
+                lag: Duration::from_secs(number("lag=").unwrap_or(0)),
+                filtered: has("where"),
+            }
+        })
+        .collect()
+}
+
+fn shown(plan: &Plan) -> String {
+    let asked = plan.candidates.iter().map(|c| {
+        let wait = c.needs_wait.map_or(String::new(), |p| format!(" wait={p}"));
+        let stale = if c.stale { " stale" } else { "" };
+        format!("{}{wait}{stale}", c.source)
+    });
+    let not = plan.excluded.iter().map(|(source, reason)| format!("-{source}:{reason:?}"));
+    asked.chain(not).collect::<Vec<_>>().join(", ")
+}
+
+fn route(text: &str, operation: Operation, consistency: Consistency, token: u64) -> String {
+    let token = Position::new(token).unwrap();
+    shown(&plan(&Request { operation, consistency, token, fallback: true }, &sources(text)))
+}
+
+const USUAL: &str = "
+    main   truth    get filter agg
+    memory cache    at=9
+    find   follower get search filter agg at=7 where
+    copy   follower get filter agg at=8
+";
+use Consistency::*;
+use Operation::*;
+
+#[test]
+fn the_usual_topology() {
+    for (operation, consistency, token, expected) in [
+        (Get, Session, 0, "memory, main, copy, -find:Filtered"),
+        (Get, Session, 9, "memory, main, copy wait=9, -find:Filtered"),
+        (Get, Session, 10, "main, copy wait=10, -memory:Behind, -find:Filtered"),
+        (Get, Eventual, 10, "memory, main, copy, -find:Filtered"),
+        (Get, Strong, 0, "main, -memory:NotTheTruth, -find:NotTheTruth, -copy:NotTheTruth"),
+        (Query, Session, 8, "main, copy, -memory:Unable, -find:Filtered"),
+        (Query, Session, 9, "main, copy wait=9, -memory:Unable, -find:Filtered"),
+        (Count, Eventual, 9, "main, copy, -memory:Unable, -find:Filtered"),
+        (Aggregate, Strong, 9, "main, -memory:Unable, -find:NotTheTruth, -copy:NotTheTruth"),
+        (Search, Session, 7, "find, -main:Unable, -memory:Unable, -copy:Unable"),
+        (Search, Session, 8, "find wait=8, -main:Unable, -memory:Unable, -copy:Unable"),
+        (SearchCount, Eventual, 8, "find, -main:Unable, -memory:Unable, -copy:Unable"),
+        (Search, Strong, 0, "-main:Unable, -memory:Unable, -find:NotTheTruth, -copy:Unable"),
+    ] {
+        assert_eq!(
+            route(USUAL, operation, consistency, token),
+            expected,
+            "{operation:?} {consistency:?} {token}"
+        );
+    }
+}
+
+#[test]
+fn with_the_truth_down_reads_go_on_and_say_so() {
+    let down = USUAL.replace("main   truth", "main truth blocked");
+    for (operation, consistency, token, expected) in [
+        (Get, Session, 8, "memory stale, copy stale, -main:Blocked, -find:Filtered"),
+        (Query, Session, 8, "copy stale, -main:Blocked, -memory:Unable, -find:Filtered"),
+        (Query, Session, 9, "copy wait=9 stale, -main:Blocked, -memory:Unable, -find:Filtered"),
+        (Query, Strong, 0, "-main:Blocked, -memory:Unable, -find:NotTheTruth, -copy:NotTheTruth"),
+        (Search, Eventual, 0, "find stale, -main:Unable, -memory:Unable, -copy:Unable"),
+    ] {
+        assert_eq!(
+            route(&down, operation, consistency, token),
+            expected,
+            "{operation:?} {consistency:?} {token}"
+        );
+    }
+}
+
+#[test]
+fn a_source_that_reads_every_record_is_asked_after_the_others() {
+    let text = "
+        main  truth    get filter agg search scans
+        slow  follower get filter agg search at=9 scans
+        copy  follower get filter agg at=9
+        find  follower get search at=5
+    ";
+    for (operation, token, expected) in [
+        (Query, 9, "copy, main, slow, -find:Unable"),
+        (Search, 5, "find, main, slow, -copy:Unable"),
+        (Search, 6, "find wait=6, main, slow, -copy:Unable"),
+        (Get, 5, "main, slow, copy, find"),
+    ] {
+        assert_eq!(route(text, operation, Session, token), expected, "{operation:?} {token}");
+    }
+    assert!(
+        route(text, Search, Strong, 0).starts_with("main,"),
+        "a truth that can search answers strong searches"
+    );
+}
+
+#[test]
+fn among_equal_followers_the_one_with_less_lag_is_asked_first() {
+    let text = "
+        main truth filter blocked
+        a    follower filter at=9 lag=5
+        b    follower filter at=9 lag=1
+        c    follower filter at=9 lag=5
+    ";
+    assert_eq!(route(text, Query, Session, 1), "b stale, a stale, c stale, -main:Blocked");
+}
+
+#[test]
+fn a_follower_that_is_being_filled_is_not_asked() {
+    let text = "
+        main truth get
+        copy follower get
+        memory cache
+    ";
+    assert_eq!(route(text, Get, Eventual, 0), "main, -copy:NotServing, -memory:NotServing");
+}
+
+#[test]
+fn without_fallback_only_the_first_is_asked() {
+    let request =
+        Request { operation: Get, consistency: Session, token: Position::ZERO, fallback: false };
+    assert_eq!(
+        shown(&plan(&request, &sources(USUAL))),
+        "memory, -find:Filtered, -main:NoFallback, -copy:NoFallback"
+    );
+}

@@ -1,0 +1,157 @@
+//! Scans: every record once, in the order of the keys, with an honest position.
+
+use std::sync::Arc;
+
+use rand::seq::SliceRandom;
+use unisono_core::{Entity, Field, FieldType, Key, Role, Uuid};
+use unisono_testkit::{Generator, Sample};
+
+use crate::cases::cases;
+use crate::fixture::{Feed, Fixture, Verdict, check, check_eq};
+
+cases! {
+    "scan-1" scan_is_ordered "a scan visits each record once, in the order of keys of every type";
+    "scan-1-limit" scan_keeps_its_limit "pages end where asked, after any key, there or not";
+    "scan-2" scan_names_its_position "a scan names the position of its snapshot";
+}
+
+fn keys(ty: &FieldType) -> Vec<Key> {
+    match ty {
+        FieldType::Integer => {
+            let numbers = [
+                i64::MIN,
+                -9_007_199_254_740_993,
+                -10,
+                -9,
+                -1,
+                0,
+                1,
+                2,
+                10,
+                100,
+                9_007_199_254_740_993,
+                i64::MAX,
+            ];
+            numbers.into_iter().map(Key::Integer).collect()
+        }
+        FieldType::Uuid => {
+            let numbers = [0, 1, 255, 256, 1 << 64, (1 << 127) - 1, 1 << 127, u128::MAX];
+            numbers.into_iter().map(|n| Key::Uuid(Uuid::from_u128(n))).collect()
+        }
+        _ => {
+            let long = "k".repeat(Key::BYTES_MAX);
+            let texts = [
+                "\u{0}",
+                "\u{0}a",
+                " ",
+                "%",
+                "-",
+                ".",
+                "..",
+                "/",
+                "0",
+                "10",
+                "2",
+                "A",
+                "B",
+                "\\",
+                "_",
+                "a",
+                "a\u{0}",
+                "a b",
+                "a/b",
+                "aa",
+                "b",
+                "con",
+                "e\u{301}",
+                "k",
+                &long,
+                "ß",
+                "é",
+                "\u{e000}",
+                "\u{ffff}",
+                "\u{1f600}",
+            ];
+            texts.into_iter().map(|t| Key::String(t.into())).collect()
+        }
+    }
+}
+
+async fn scan_is_ordered(fixture: &Fixture) -> Verdict {
+    for role in fixture.holding_roles() {
+        for ty in [FieldType::Integer, FieldType::String, FieldType::Uuid] {
+            let fixture = Fixture::new(&fixture.kind)?;
+            let fields = vec![Field::new("id", ty.clone()), Field::new("name", FieldType::String)];
+            let entity = Arc::new(Entity::new("thing", "id", fields)?);
+            let mut g = Generator::new(1);
+            let mut records: Vec<_> = keys(&ty).iter().map(|k| g.record(&entity, k)).collect();
+            records.shuffle(&mut g.rng);
+            let opened = fixture.holding(role, &entity, &records).await?;
+            opened.auditor()?;
+            let mut expected = keys(&ty);
+            expected.sort();
+            let found: Vec<_> =
+                opened.everything(&entity).await?.into_iter().map(|s| s.key).collect();
+            check_eq!(found, expected, "scan of {ty} keys as {}", role.as_str());
+            let opened = fixture.reopen(opened, role, &[&entity]).await?;
+            let found: Vec<_> =
+                opened.everything(&entity).await?.into_iter().map(|s| s.key).collect();
+            check_eq!(found, expected, "scan of {ty} keys as {} after reopening", role.as_str());
+        }
+    }
+    Ok(())
+}
+
+async fn scan_keeps_its_limit(fixture: &Fixture) -> Verdict {
+    let entity = Sample::product();
+    for role in fixture.holding_roles() {
+        let fixture = Fixture::new(&fixture.kind)?;
+        let records: Vec<_> = (1..8).map(Sample::product_record).collect();
+        let opened = fixture.holding(role, &entity, &records).await?;
+        let auditor = opened.auditor()?;
+        for (after, limit, expected, end) in [
+            (None, 3, vec!["p1", "p2", "p3"], false),
+            (None, 100, vec!["p1", "p2", "p3", "p4", "p5", "p6", "p7"], true),
+            (Some("p3"), 2, vec!["p4", "p5"], false),
+            (Some("p35"), 2, vec!["p4", "p5"], false),
+            (Some("p5"), 9, vec!["p6", "p7"], true),
+            (Some("p7"), 9, vec![], true),
+        ] {
+            let page = auditor.scan(&entity, after.map(Sample::key).as_ref(), limit).await?.value;
+            let found: Vec<_> = page.records.iter().map(|s| s.key.to_string()).collect();
+            check_eq!(found, expected, "after {after:?}, limit {limit}");
+            check_eq!(page.end, end, "end after {after:?}, limit {limit}");
+        }
+    }
+    Ok(())
+}
+
+async fn scan_names_its_position(fixture: &Fixture) -> Verdict {
+    let entity = Sample::product();
+    for role in fixture.holding_roles() {
+        let fixture = Fixture::new(&fixture.kind)?;
+        let records: Vec<_> = (0..5).map(Sample::product_record).collect();
+        let opened = fixture.holding(role, &entity, &records).await?;
+        let page = opened.auditor()?.scan(&entity, None, 10).await?;
+        check_eq!(page.position.as_u64(), 5, "position of a scan as {}", role.as_str());
+        for (n, stored) in page.value.records.iter().enumerate() {
+            check_eq!(stored.version.as_u64(), n as u64 + 1, "version of {}", stored.key);
+        }
+        if role == Role::Follower {
+            // A change that is not yet covered by the checkpoint must not raise the position.
+            let mut feed = Feed::new(&entity);
+            for record in records {
+                feed.changes.put(&entity, record);
+            }
+            let ahead = feed.changes.put(&entity, Sample::product_record(9));
+            opened.follower()?.apply(feed.batch(&[ahead])).await?;
+            let page = opened.auditor()?.scan(&entity, None, 10).await?;
+            check!(
+                page.position.as_u64() <= 5,
+                "position {} is ahead of the checkpoint",
+                page.position
+            );
+        }
+    }
+    Ok(())
+}

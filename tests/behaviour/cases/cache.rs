@@ -1,0 +1,264 @@
+//! The cache protocol: epoch, fence, and compare-and-set of the applied position.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use unisono_core::source::{Cache, Entry, Filled, Lookup};
+use unisono_core::{Change, Entity, ErrorKind, Key, Position, Role, Stored, Timestamp};
+use unisono_testkit::{Changes, Sample};
+
+use crate::cases::cases;
+use crate::fixture::{Fixture, Stop, Verdict, check, check_eq, must_fail};
+
+cases! {
+    "lookup" lookup_answers "a cached record is found until it expires, an unknown one is not";
+    "fill-1" other_epochs_are_refused "a fill from before a restart is refused";
+    "fill-2" outdated_reads_are_refused "a fill read before the key's last change is refused, cached or not";
+    "fill-3" older_versions_are_refused "a fill that is not newer than the live entry is refused";
+    "follow-1" moved_position_is_refused "following from another position is refused and changes nothing";
+    "follow-2" entries_are_never_older "changes reach cached keys; deletions leave their absence";
+    "restart" restart_empties "a restart empties the entity under an epoch never seen before";
+}
+
+/// A cache of products that has begun its life, and what fills it.
+struct Cached {
+    cache: Arc<dyn Cache>,
+    entity: Arc<Entity>,
+    epoch: u64,
+    changes: Changes,
+    now: Timestamp,
+}
+
+impl Cached {
+    async fn new(fixture: &Fixture) -> Result<Self, Stop> {
+        fixture.needs(Role::Cache)?;
+        let entity = Sample::product();
+        let opened = fixture.open(Role::Cache, &[&entity]).await?;
+        let cache = opened.cache()?;
+        let epoch = cache.restart(&entity, Position::ZERO).await?;
+        Ok(Cached { cache, entity, epoch, changes: Changes::new(), now: fixture.now() })
+    }
+
+    fn expires(&self) -> Timestamp {
+        self.now.plus(Duration::from_secs(60))
+    }
+
+    fn put(&mut self, id: &str) -> Arc<Change> {
+        let stock = self.changes.head().as_u64();
+        let record = Sample::record(&self.entity, &json!({"id": id, "name": "x", "stock": stock}));
+        self.changes.put(&self.entity, record)
+    }
+
+    fn delete(&mut self, id: &str) -> Arc<Change> {
+        self.changes.delete(&self.entity, &Sample::key(id))
+    }
+
+    async fn look(&self, id: &str) -> Result<Lookup, Stop> {
+        Ok(self.cache.lookup(&self.entity, &Sample::key(id), self.now).await?)
+    }
+
+    /// The version of the live entry; `Some(None)` for one that knows of the absence.
+    async fn version(&self, id: &str) -> Result<Option<(u64, bool)>, Stop> {
+        Ok(self.look(id).await?.entry.map(|e| (e.version.as_u64(), e.stored.is_some())))
+    }
+
+    fn entry(&self, change: &Change) -> Entry {
+        let stored = change.image.as_ref().map(|image| {
+            Arc::new(Stored::new(change.key.clone(), change.position, Arc::clone(image)))
+        });
+        Entry { stored, version: change.position, filled: self.now, expires: self.expires() }
+    }
+
+    async fn fill(&self, change: &Change, read: u64) -> Result<Filled, Stop> {
+        self.fill_in(change, read, self.epoch).await
+    }
+
+    async fn fill_in(&self, change: &Change, read: u64, epoch: u64) -> Result<Filled, Stop> {
+        let (entry, read) = (self.entry(change), Position::new(read)?);
+        Ok(self.cache.fill(&self.entity, &change.key, entry, read, epoch).await?)
+    }
+
+    async fn fill_absent(&self, id: &str, read: u64) -> Result<Filled, Stop> {
+        let read = Position::new(read)?;
+        let entry =
+            Entry { stored: None, version: read, filled: self.now, expires: self.expires() };
+        Ok(self.cache.fill(&self.entity, &Sample::key(id), entry, read, self.epoch).await?)
+    }
+
+    async fn follow(
+        &self,
+        changes: &[Arc<Change>],
+        from: u64,
+        to: u64,
+    ) -> Result<(), unisono_core::Error> {
+        let (from, to) = (Position::new(from)?, Position::new(to)?);
+        self.cache.follow(&self.entity, changes, from, to, self.expires()).await
+    }
+}
+
+async fn lookup_answers(fixture: &Fixture) -> Verdict {
+    let mut c = Cached::new(fixture).await?;
+    let change = c.put("a");
+    let found = c.look("a").await?;
+    check!(
+        found.entry.is_none() && found.applied == Position::ZERO && found.epoch == c.epoch,
+        "at first: {found:?}"
+    );
+    check_eq!(c.fill(&change, 1).await?, Filled::Stored, "fill");
+    let entry = c.look("a").await?.entry;
+    let stored = entry.as_ref().and_then(|e| e.stored.clone());
+    check_eq!(stored.map(|s| s.record.clone()), change.image.clone(), "the record");
+    check_eq!(
+        entry.map(|e| (e.filled, e.expires)),
+        Some((c.now, c.expires())),
+        "times of the entry"
+    );
+    check_eq!(c.version("b").await?, None, "another key");
+    // The cache begins with another entity untouched by this one.
+    c.now = c.expires();
+    check_eq!(c.version("a").await?, None, "an expired entry is not live");
+    check_eq!(
+        c.fill(&change, 1).await?,
+        Filled::Stored,
+        "an expired entry is filled again with the same version"
+    );
+    check_eq!(c.version("a").await?, Some((1, true)), "filled again");
+    Ok(())
+}
+
+async fn other_epochs_are_refused(fixture: &Fixture) -> Verdict {
+    let mut c = Cached::new(fixture).await?;
+    let change = c.put("a");
+    let epoch = c.cache.restart(&c.entity, Position::new(1)?).await?;
+    check!(epoch != c.epoch, "the epoch stayed");
+    check_eq!(c.fill(&change, 1).await?, Filled::OtherEpoch, "a fill from before the restart");
+    check_eq!(c.version("a").await?, None, "nothing is cached");
+    check_eq!(c.fill_in(&change, 1, epoch).await?, Filled::Stored, "a fill of the new life");
+    // A cache that never began holds nothing.
+    let order = Sample::order();
+    let unknown = c.cache.lookup(&order, &Key::from_text("a")?, c.now).await?;
+    check!(unknown.entry.is_none(), "an entry of an entity that never began");
+    let filled = c
+        .cache
+        .fill(&order, &Key::from_text("a")?, c.entry(&change), Position::new(1)?, unknown.epoch)
+        .await?;
+    check_eq!(filled, Filled::OtherEpoch, "a fill of an entity that never began");
+    Ok(())
+}
+
+async fn outdated_reads_are_refused(fixture: &Fixture) -> Verdict {
+    let mut c = Cached::new(fixture).await?;
+    let (a1, b2, a3) = (c.put("a"), c.put("b"), c.put("a"));
+    c.follow(&[Arc::clone(&a1), b2, Arc::clone(&a3)], 0, 3).await?;
+    check_eq!(c.version("a").await?, None, "what is not cached is not put in by following");
+    check_eq!(c.fill(&a1, 2).await?, Filled::Outdated, "read before the last change");
+    check_eq!(c.fill(&a3, 3).await?, Filled::Stored, "read at the last change");
+    let a4 = c.delete("a");
+    c.follow(&[a4], 3, 4).await?;
+    check_eq!(c.fill(&a3, 3).await?, Filled::Outdated, "read before a deletion");
+    check_eq!(
+        c.fill_absent("z", 2).await?,
+        Filled::Stored,
+        "another key, read earlier, without a change since"
+    );
+    // The begin of a life is a fence of its own: what changed before it is not known.
+    let later = c.cache.restart(&c.entity, Position::new(4)?).await?;
+    check_eq!(
+        c.fill_in(&a3, 3, later).await?,
+        Filled::Outdated,
+        "read before the life of the cache began"
+    );
+    Ok(())
+}
+
+async fn older_versions_are_refused(fixture: &Fixture) -> Verdict {
+    let mut c = Cached::new(fixture).await?;
+    let (a1, a2) = (c.put("a"), c.put("a"));
+    check_eq!(c.fill(&a2, 2).await?, Filled::Stored, "ahead of what was applied");
+    check_eq!(c.fill(&a2, 2).await?, Filled::Outdated, "the same again");
+    check_eq!(c.fill(&a1, 1).await?, Filled::Outdated, "an older one");
+    check_eq!(c.version("a").await?, Some((2, true)), "the entry");
+    check_eq!(c.fill_absent("a", 1).await?, Filled::Outdated, "an older absence");
+    check_eq!(c.fill_absent("a", 5).await?, Filled::Stored, "a newer absence");
+    check_eq!(c.version("a").await?, Some((5, false)), "the absence");
+    c.now = c.expires();
+    check_eq!(c.fill(&a1, 1).await?, Filled::Outdated, "going back behind an expired entry");
+    Ok(())
+}
+
+async fn moved_position_is_refused(fixture: &Fixture) -> Verdict {
+    let mut c = Cached::new(fixture).await?;
+    let (a1, a2) = (c.put("a"), c.put("a"));
+    check_eq!(c.fill(&a1, 1).await?, Filled::Stored, "fill");
+    for from in [1, 2] {
+        must_fail(
+            c.follow(&[Arc::clone(&a2)], from, 2).await,
+            ErrorKind::CheckpointMoved,
+            "from ahead",
+        )?;
+    }
+    check_eq!(c.version("a").await?, Some((1, true)), "a refused batch changed an entry");
+    c.follow(&[a1], 0, 1).await?;
+    must_fail(c.follow(&[Arc::clone(&a2)], 0, 2).await, ErrorKind::CheckpointMoved, "from behind")?;
+    c.follow(&[a2], 1, 2).await?;
+    c.follow(&[], 2, 10).await?;
+    let found = c.look("a").await?;
+    check_eq!(
+        (found.applied.as_u64(), found.entry.map(|e| e.version.as_u64())),
+        (10, Some(2)),
+        "in the end"
+    );
+    let order = Sample::order();
+    let unknown = c.cache.follow(&order, &[], Position::ZERO, Position::new(1)?, c.now).await;
+    must_fail(unknown, ErrorKind::CheckpointMoved, "an entity that never began")?;
+    Ok(())
+}
+
+async fn entries_are_never_older(fixture: &Fixture) -> Verdict {
+    let mut c = Cached::new(fixture).await?;
+    let a1 = c.put("a");
+    check_eq!(c.fill(&a1, 1).await?, Filled::Stored, "fill");
+    check_eq!(c.fill_absent("b", 1).await?, Filled::Stored, "an absence");
+    let (a2, b3, a4) = (c.put("a"), c.put("b"), c.put("a"));
+    let images = (a4.image.clone(), b3.image.clone());
+    c.follow(&[a1, a2, b3, a4], 0, 4).await?;
+    check_eq!(c.version("a").await?, Some((4, true)), "a put reaches the cached record");
+    check_eq!(c.version("b").await?, Some((3, true)), "a create replaces the cached absence");
+    let stored = |l: Lookup| l.entry.and_then(|e| e.stored).map(|s| Arc::clone(&s.record));
+    check_eq!((stored(c.look("a").await?), stored(c.look("b").await?)), images, "records");
+    let deleted = c.delete("a");
+    c.follow(&[deleted], 4, 5).await?;
+    check_eq!(c.version("a").await?, Some((5, false)), "a deletion leaves its absence");
+    // A change that an entry is ahead of must not take it back.
+    let (a6, a7) = (c.put("a"), c.put("a"));
+    check_eq!(c.fill(&a7, 7).await?, Filled::Stored, "ahead of what was applied");
+    c.follow(&[a6], 5, 6).await?;
+    check_eq!(c.version("a").await?, Some((7, true)), "an entry went back");
+    Ok(())
+}
+
+async fn restart_empties(fixture: &Fixture) -> Verdict {
+    let mut c = Cached::new(fixture).await?;
+    let order = Sample::order();
+    let order_epoch = c.cache.restart(&order, Position::ZERO).await?;
+    let a1 = c.put("a");
+    check_eq!(c.fill(&a1, 1).await?, Filled::Stored, "fill");
+    let other = Sample::record(&order, &json!({"id": "a"}));
+    let other = c.changes.put(&order, other);
+    let filled =
+        c.cache.fill(&order, &other.key, c.entry(&other), Position::new(2)?, order_epoch).await?;
+    check_eq!(filled, Filled::Stored, "fill of another entity");
+    let mut epochs = vec![c.epoch];
+    for at in [9, 3] {
+        let epoch = c.cache.restart(&c.entity, Position::new(at)?).await?;
+        check!(!epochs.contains(&epoch), "epoch {epoch} was used before");
+        epochs.push(epoch);
+        let found = c.look("a").await?;
+        check!(found.entry.is_none(), "an entry survived the restart");
+        check_eq!((found.applied.as_u64(), found.epoch), (at, epoch), "the new life");
+    }
+    let found = c.cache.lookup(&order, &other.key, c.now).await?;
+    check!(found.entry.is_some(), "an entry of another entity did not survive");
+    Ok(())
+}

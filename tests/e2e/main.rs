@@ -1,0 +1,5 @@
+//! The real program, as its users run it: started, killed, started again, fed with nonsense.
+
+mod command_line;
+mod kill;
+mod program;
