@@ -1,1 +1,127 @@
-//! placeholder
+//! One TOML file into a checked [`Configuration`], or every problem in it at its line.
+//!
+//! Nothing is opened here: [`parse`] is pure, and [`load`] reads only the file itself and what `${…}` names. The known
+//! keys, their defaults and bounds, the JSON Schema ([`schema`]) and the example ([`example`]) come from one table.
+
+mod check;
+mod document;
+mod entities;
+mod example;
+mod fields;
+mod interpolate;
+mod options;
+mod problem;
+mod quantity;
+mod schema;
+mod sections;
+mod server;
+mod sources;
+mod table;
+mod types;
+
+use std::path::{Path, PathBuf};
+
+use unisono_core::kind::SourceKind;
+use unisono_policy::declaration::Declaration;
+
+pub use example::example;
+pub use interpolate::{Lookup, Process};
+pub use problem::{Place, Problem, Problems, Severity};
+pub use schema::schema;
+pub use server::{Access, ServerOptions, TlsOptions, TokenDeclaration};
+
+use problem::{Report, Spot};
+use table::Table;
+
+/// The largest configuration file in bytes.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// A checked configuration.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    /// How the HTTP server is run.
+    pub server: ServerOptions,
+    /// The sources, entities and logs.
+    pub declaration: Declaration,
+    /// Folder below which embedded sources live.
+    pub data: PathBuf,
+    /// What is allowed, but perhaps not meant.
+    pub warnings: Problems,
+}
+
+/// Reads and checks a file. Relative paths of the file (`data`, `server.tls`) become relative to its folder.
+pub fn load(
+    path: &Path,
+    kinds: &[&'static dyn SourceKind],
+    lookup: &dyn Lookup,
+) -> Result<Configuration, Problems> {
+    let name = path.display().to_string();
+    let text = interpolate::read_text(path, FILE_BYTES_MAX).map_err(|reason| {
+        Problems(vec![Problem {
+            severity: Severity::Error,
+            message: format!("the configuration `{name}` cannot be read: {reason}"),
+            hint: Some("name another file with --config".to_owned()),
+            key: String::new(),
+            place: None,
+        }])
+    })?;
+    let mut configuration = parse(&text, &name, kinds, lookup)?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    configuration.data = folder.join(&configuration.data);
+    if let Some(tls) = &mut configuration.server.tls {
+        tls.certificate = folder.join(&tls.certificate);
+        tls.key = folder.join(&tls.key);
+    }
+    Ok(configuration)
+}
+
+/// Checks a text. `file` is what problems call it.
+pub fn parse(
+    text: &str,
+    file: &str,
+    kinds: &[&'static dyn SourceKind],
+    lookup: &dyn Lookup,
+) -> Result<Configuration, Problems> {
+    let report = Report::new(file, text);
+    let configuration = document::parse(text, lookup, &report).and_then(|root| {
+        let spot = Spot { span: 0..0, key: String::new() };
+        let table = Table::new(&report, &sections::FILE, &root, spot)?;
+        read(table, kinds)
+    });
+    let problems = report.finish();
+    match configuration {
+        Some(configuration) if problems.errors() == 0 => {
+            Ok(Configuration { warnings: problems, ..configuration })
+        }
+        _ => Err(problems),
+    }
+}
+
+/// `None` only if a problem was reported.
+fn read(file: Table<'_>, kinds: sources::Kinds<'_>) -> Option<Configuration> {
+    let sources = sources::sources(&file, kinds);
+    let entities = entities::entities(&file, &sources);
+    check::check(file.report, &sources, &entities);
+    let names: Vec<&str> = entities.keys().map(String::as_str).collect();
+    let server = server::section(&file, &names);
+    let log = server::log(&file);
+    let data = file.text("data");
+    file.finish();
+
+    let sources = sources.into_iter().map(|(name, s)| Some((name.into(), s.kind?.declaration())));
+    let entities = entities.into_iter().map(|(name, e)| Some((name.into(), e.declaration?)));
+    let declaration = Declaration {
+        sources: sources.collect::<Option<_>>()?,
+        entities: entities.collect::<Option<_>>()?,
+        log,
+    };
+    Some(Configuration {
+        server: server?,
+        declaration,
+        data: data?.value.into(),
+        warnings: Problems::default(),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use unisono_core::query::{Aggregate, Filter, Groups, Page, Query};
 use unisono_core::source::{LogBounds, Source};
+use unisono_core::spelling;
 use unisono_core::write::{Committed, Idempotency, Unit, Write};
 use unisono_core::{
     Change, Context, Effect, Entity, Error, ErrorKind, FieldType, Key, LogName, Position, Result,
@@ -13,7 +14,6 @@ use unisono_core::{
 };
 use unisono_policy::declaration::Declaration;
 use unisono_policy::route;
-use unisono_policy::similar;
 
 use crate::answer::{Answer, Written};
 use crate::delivery::dead_letter::DeadLetter;
@@ -530,7 +530,7 @@ impl Engine {
         entities.get(name).ok_or_else(|| {
             let error =
                 Error::new(ErrorKind::NotFound, "there is no such entity").with("entity", name);
-            match similar::closest(name, entities.keys().map(|n| n.as_ref())) {
+            match spelling::closest(name, entities.keys().map(|n| n.as_ref())) {
                 Some(near) => error.hint(format!("did you mean {near}?")),
                 None => error,
             }

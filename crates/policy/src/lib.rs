@@ -9,4 +9,3 @@ pub mod declaration;
 pub mod retry;
 pub mod route;
 pub mod rule;
-pub mod similar;

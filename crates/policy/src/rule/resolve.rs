@@ -8,7 +8,7 @@ use unisono_core::{Decimal, Entity, FieldType, Value};
 use super::check::{Type, Typed, agree, parse_literal};
 use super::invalid;
 use super::tree::{Arithmetic, Comparison, Node, TextTest};
-use crate::similar::closest;
+use unisono_core::spelling::closest;
 
 /// Deeper nesting is refused, so that evaluating never needs much stack.
 const DEPTH_MAX: usize = 64;

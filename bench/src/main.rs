@@ -1,0 +1,79 @@
+//! Side-by-side measurements: `cargo run --release -p unisono-bench [-- PART…] [--rounds N] [--seconds S] [--data DIR]`.
+//!
+//! Each comparison alternates both sides for several rounds in one run and reports medians and the ratio with its
+//! range, because machines are shared and noisy. Parts: `reads`, `writes`, `visible`, `search`, `import`, `idle`; all
+//! if none is named. The table is also written to `target/bench/results.md`, the ratios drawn in `ratios.svg`.
+#![expect(clippy::print_stdout, reason = "the table is what this program is for")]
+
+mod alternative;
+mod data;
+mod import;
+mod load;
+mod places;
+mod reads;
+mod report;
+mod visible;
+mod writes;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use report::Report;
+
+/// Errors end the run: a measurement that could not be made is not reported.
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// How long and how often everything is measured.
+#[derive(Clone)]
+pub(crate) struct Plan {
+    pub(crate) rounds: usize,
+    pub(crate) time: Duration,
+    /// Folder with the full `products.jsonl.gz` and `orders.jsonl.gz`.
+    pub(crate) data: PathBuf,
+}
+
+fn main() -> Result<()> {
+    let mut given = std::env::args().skip(1);
+    let first = given.next();
+    if first.as_deref() == Some("serve-bare") {
+        return alternative::serve_bare(&mut given);
+    }
+    let mut plan =
+        Plan { rounds: 5, time: Duration::from_secs(3), data: PathBuf::from("../shared/data") };
+    let mut parts = Vec::new();
+    let mut words = first.into_iter().chain(given);
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or(format!("{word} needs a value"));
+        match word.as_str() {
+            "--rounds" => plan.rounds = value()?.parse()?,
+            "--seconds" => plan.time = Duration::from_secs_f64(value()?.parse()?),
+            "--data" => plan.data = PathBuf::from(value()?),
+            part => parts.push(part.to_owned()),
+        }
+    }
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let mut report = Report::default();
+    runtime.block_on(measure(&plan, &parts, &mut report))?;
+    report.write(&PathBuf::from("target/bench"))
+}
+
+async fn measure(plan: &Plan, parts: &[String], report: &mut Report) -> Result<()> {
+    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|p| p == part);
+    if wanted("reads") {
+        reads::run(plan, report).await?;
+    }
+    if wanted("writes") {
+        writes::run(plan, report).await?;
+    }
+    if wanted("visible") {
+        visible::run(plan, report).await?;
+    }
+    if wanted("idle") {
+        places::idle(report).await?;
+    }
+    if wanted("import") || wanted("search") {
+        import::run(plan, report).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! What is wrong only when sources and entities are seen together.
+
+use std::collections::BTreeMap;
+
+use crate::entities::DeclaredEntity;
+use crate::problem::{Report, Spot};
+use crate::sources::{DeclaredSource, same_place};
+
+/// Checks the whole.
+pub(crate) fn check(
+    report: &Report<'_>,
+    sources: &BTreeMap<String, DeclaredSource>,
+    entities: &BTreeMap<String, DeclaredEntity>,
+) {
+    shared_places(report, entities);
+    shared_paths(report, sources);
+    unused(report, sources, entities);
+    if entities.is_empty() {
+        let whole = Spot { span: 0..0, key: "entities".to_owned() };
+        report.warning(&whole, "no entity is declared", "declare one as [entities.NAME]");
+    }
+}
+
+/// Two entities in one table, index or folder would overwrite each other.
+fn shared_places(report: &Report<'_>, entities: &BTreeMap<String, DeclaredEntity>) {
+    let all =
+        entities.iter().flat_map(|(name, entity)| entity.uses.iter().map(move |used| (name, used)));
+    let mut all: Vec<_> = all.collect();
+    all.sort_by_key(|(_, used)| used.spot.span.start);
+    let mut first: BTreeMap<(&str, &str), &str> = BTreeMap::new();
+    for (name, used) in all {
+        let Some(place) = &used.place else { continue };
+        let other = first.entry((&used.source, place)).or_insert(name);
+        if *other != name {
+            let message = format!("`{place}` in `{}` is used by `{other}` already", used.source);
+            report.error_with(
+                &used.spot,
+                message,
+                "give one of them another table, index or folder",
+            );
+        }
+    }
+}
+
+fn shared_paths(report: &Report<'_>, sources: &BTreeMap<String, DeclaredSource>) {
+    let mut known: Vec<_> =
+        sources.iter().filter_map(|(n, s)| Some((n, &s.spot, s.kind.as_ref()?))).collect();
+    known.sort_by_key(|(_, spot, _)| spot.span.start);
+    for (n, (_, spot, kind)) in known.iter().enumerate() {
+        let earlier =
+            known[..n].iter().find(|(_, _, other)| same_place(&kind.options, &other.options));
+        if let Some((other, _, _)) = earlier {
+            report.error_with(
+                spot,
+                format!("has the same path as `{other}`"),
+                "give each source a path of its own",
+            );
+        }
+    }
+}
+
+fn unused(
+    report: &Report<'_>,
+    sources: &BTreeMap<String, DeclaredSource>,
+    entities: &BTreeMap<String, DeclaredEntity>,
+) {
+    // Entities that could not be read may use any of them.
+    if entities.values().any(|e| e.declaration.is_none()) {
+        return;
+    }
+    for (name, source) in sources {
+        if !entities.values().any(|e| e.uses.iter().any(|u| u.source == *name)) {
+            report.warning(
+                &source.spot,
+                format!("no entity uses the source `{name}`"),
+                "remove it, or name it in an entity",
+            );
+        }
+    }
+}

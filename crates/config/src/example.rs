@@ -1,0 +1,179 @@
+//! The example file: every option with what it does, made from the same table as everything else.
+
+use std::fmt::Write;
+
+use unisono_core::Role;
+use unisono_core::kind::SourceKind;
+
+use crate::options::{self, Key, Section, Shape};
+use crate::sections::{CACHE, ENTITY, FIELD, FILE, FOLLOWER, LOG, SERVER, TLS, TOKEN};
+
+const HEAD: &str = "\
+# Every option of Unisono. Options that are commented out show their default, or an example where there is none.
+#
+# Any text can hold ${NAME}, ${NAME:-default} or ${file:/path}. Durations are written like \"500ms\", \"60s\", \"7d\",
+# sizes like \"64MB\". `unisono check` shows every problem of a file at its line.
+
+";
+
+/// The text of an example that uses the given kinds: it is valid, and names every option.
+pub fn example(kinds: &[&'static dyn SourceKind]) -> String {
+    let mut out = HEAD.to_owned();
+    keys(&mut out, &FILE, &[]);
+    head(&mut out, "[server]", SERVER.doc);
+    keys(&mut out, &SERVER, &[]);
+    commented(
+        &mut out,
+        "[server.tls]",
+        &TLS,
+        &[("certificate", "\"tls/server.pem\""), ("key", "\"tls/server.key\"")],
+    );
+    let hash = format!("\"sha256:{}\"", "0".repeat(64));
+    let token =
+        [("name", "\"shop\""), ("hash", hash.as_str()), ("expires", "2030-01-01T00:00:00Z")];
+    commented(&mut out, "[[server.tokens]]", &TOKEN, &token);
+    head(&mut out, "[log]", LOG.doc);
+    keys(&mut out, &LOG, &[]);
+    for kind in kinds {
+        source(&mut out, *kind);
+    }
+    entity(&mut out, kinds);
+    out
+}
+
+fn source(out: &mut String, kind: &dyn SourceKind) {
+    let section = options::source(kind);
+    head(out, &format!("[sources.{}]", kind.name()), kind.summary());
+    let name = format!("\"{}\"", kind.name());
+    let path = format!("\"data/{}\"", kind.name());
+    let mut given = vec![("kind", name.as_str())];
+    for key in section.keys.iter().filter(|k| k.required && k.name != "kind") {
+        given.push((
+            key.name,
+            if matches!(key.shape, Shape::Path) { path.as_str() } else { sample(key) },
+        ));
+    }
+    keys(out, &section, &given);
+}
+
+fn entity(out: &mut String, kinds: &[&'static dyn SourceKind]) {
+    let can = |role: Role| kinds.iter().filter(move |k| k.capability().roles.contains(&role));
+    let durable = can(Role::Truth).find(|k| k.capability().durable);
+    let Some(truth) = durable.or_else(|| can(Role::Truth).next()) else { return };
+    let cache = can(Role::Cache).find(|k| k.name() != truth.name()).map(|k| k.name());
+    let quoted = |name: &str| format!("\"{name}\"");
+
+    head(out, "[entities.product]", ENTITY.doc);
+    keys(out, &ENTITY, &[("key", "\"id\""), ("truth", &quoted(truth.name()))]);
+    fields(out);
+    if let Some(cache) = cache {
+        head(out, "[entities.product.cache]", CACHE.doc);
+        keys(out, &CACHE, &[("source", &quoted(cache))]);
+    }
+    let others =
+        can(Role::Follower).filter(|k| k.name() != truth.name() && Some(k.name()) != cache);
+    for follower in others {
+        head(out, "[[entities.product.followers]]", FOLLOWER.doc);
+        let searches = follower.capability().query.search;
+        let mut given = vec![("source", quoted(follower.name()))];
+        if searches {
+            given.push(("where", quoted("record.stock > 0")));
+        }
+        let given: Vec<_> = given.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        keys(out, &FOLLOWER, &given);
+    }
+}
+
+/// A field of each type; the rules of a field are described once.
+fn fields(out: &mut String) {
+    const FIELDS: &str = r#"id = "string"
+name = { type = "string", search = true, required = true, max_length = 200 }
+description = "text"
+price = "decimal(12,2)"
+stock = { type = "integer", default = 0 }
+weight = "float"
+active = { type = "boolean", default = true }
+status = { type = "string", enum = ["draft", "listed", "gone"], index = true }
+released = "date"
+changed_at = "timestamp"
+supplier = "uuid"
+ean = { type = "string", unique = true }
+thumbnail = { type = "bytes", max_length = 65536 }
+properties = "json"
+tags = { type = "list", of = "string", max_length = 20 }
+offers = { type = "list", of = { shop = "string", amount = "decimal(12,2)" } }
+"#;
+    head(out, "[entities.product.fields]", "Its fields: a type, or a table with a type and rules:");
+    for key in FIELD.keys.iter() {
+        let _ = writeln!(out, "#   {:<11} {}", key.name, key.doc);
+    }
+    out.push_str(FIELDS);
+}
+
+fn head(out: &mut String, header: &str, doc: &str) {
+    let _ = write!(out, "\n{}{header}\n", comment(doc));
+}
+
+/// A whole table that is commented out.
+fn commented(out: &mut String, header: &str, section: &Section, given: &[(&str, &str)]) {
+    let _ = write!(out, "\n{}# {header}\n", comment(section.doc));
+    let mut inner = String::new();
+    keys(&mut inner, section, given);
+    for line in inner.lines() {
+        let _ = writeln!(out, "{}{line}", if line.starts_with('#') { "" } else { "# " });
+    }
+}
+
+/// The scalar keys of a table: those given as they are, the others commented out.
+fn keys(out: &mut String, section: &Section, given: &[(&str, &str)]) {
+    for key in section.keys.iter() {
+        if matches!(
+            key.shape,
+            Shape::Table(_)
+                | Shape::Tables(_)
+                | Shape::Named(_)
+                | Shape::Sources
+                | Shape::Fields(_)
+        ) {
+            continue;
+        }
+        out.push_str(&comment(key.doc));
+        let _ = match given.iter().find(|(name, _)| *name == key.name) {
+            Some((name, value)) => writeln!(out, "{name} = {value}"),
+            None => {
+                let value = key.default_toml();
+                writeln!(out, "# {} = {}", key.name, value.as_deref().unwrap_or(sample(key)))
+            }
+        };
+    }
+}
+
+/// A value for a key without a default.
+fn sample(key: &Key) -> &'static str {
+    match key.shape {
+        Shape::Boolean => "true",
+        Shape::Integer { .. } => "1",
+        Shape::Duration { .. } => "\"60s\"",
+        Shape::Size { .. } => "\"64MB\"",
+        Shape::Secret => "\"${SECRET}\"",
+        Shape::Text if key.name == "where" => "\"record.stock > 0\"",
+        Shape::Text if matches!(key.name, "table" | "index" | "folder") => "\"products\"",
+        _ => "\"…\"",
+    }
+}
+
+/// A doc as comment lines of at most 116 characters.
+fn comment(doc: &str) -> String {
+    let mut out = String::new();
+    let mut line = String::from("#");
+    for word in doc.split_whitespace() {
+        if line.chars().count() + 1 + word.chars().count() > 116 {
+            let _ = writeln!(out, "{line}");
+            line = String::from("#");
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    let _ = writeln!(out, "{line}");
+    out
+}

@@ -1,0 +1,80 @@
+//! Durations such as `500ms` or `7d`, and sizes such as `64MB`.
+
+use std::time::Duration;
+
+/// A number with `ms`, `s`, `m`, `h` or `d`, at most a hundred years.
+pub(crate) fn duration(text: &str) -> Option<Duration> {
+    let (number, unit) = split(text)?;
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    let millis = number.checked_mul(millis)?;
+    (millis <= 100 * 366 * 86_400_000).then_some(Duration::from_millis(millis))
+}
+
+/// A number with `B`, `KB`, `MB` or `GB` (powers of 1024), in bytes.
+pub(crate) fn size(text: &str) -> Option<i64> {
+    let (number, unit) = split(text)?;
+    let bytes: u64 = match unit {
+        "B" => 1,
+        "KB" => 1 << 10,
+        "MB" => 1 << 20,
+        "GB" => 1 << 30,
+        _ => return None,
+    };
+    i64::try_from(number.checked_mul(bytes)?).ok()
+}
+
+/// A duration as it is written.
+pub(crate) fn show_duration(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    let exact = units.into_iter().find(|(n, _)| millis > 0 && millis.is_multiple_of(*n));
+    exact.map_or_else(|| format!("{millis}ms"), |(n, unit)| format!("{}{unit}", millis / n))
+}
+
+/// A size as it is written.
+pub(crate) fn show_size(bytes: i64) -> String {
+    let units = [(1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB")];
+    let exact = units.into_iter().find(|(n, _)| bytes > 0 && bytes % n == 0);
+    exact.map_or_else(|| format!("{bytes}B"), |(n, unit)| format!("{}{unit}", bytes / n))
+}
+
+fn split(text: &str) -> Option<(u64, &str)> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    Some((number.parse().ok()?, unit.trim_start()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_sizes_survive_their_text() {
+        for text in ["500ms", "1m", "7d", "36h", "90s", "0ms"] {
+            assert_eq!(show_duration(duration(text).unwrap()), text);
+        }
+        for text in ["64MB", "1GB", "3B", "16KB", "1536MB"] {
+            assert_eq!(show_size(size(text).unwrap()), text);
+        }
+        assert_eq!(size("8 MB"), Some(8 << 20));
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for text in
+            ["", "60", "s", "-1s", "1.5s", "60 sec", "99999999999999999999s", "36601d", "１s"]
+        {
+            assert_eq!(duration(text), None, "{text}");
+        }
+        for text in ["", "64", "MB", "64mb", "64MiB", "9999999999GB"] {
+            assert_eq!(size(text), None, "{text}");
+        }
+    }
+}

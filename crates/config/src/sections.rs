@@ -1,0 +1,313 @@
+//! Every option of the configuration, once: known keys, defaults, bounds, the JSON Schema and the example come from here.
+
+use std::time::Duration;
+
+use crate::options::{Key, Section, Shape};
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const YEARS: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+const MEGABYTE: i64 = 1 << 20;
+
+/// The whole file.
+pub(crate) static FILE: Section = Section::new(
+    "Configuration of Unisono.",
+    &[
+        Key::defaulting(
+            "data",
+            Shape::Path,
+            ".",
+            "Folder below which embedded sources live; a relative one is below the folder of this file.",
+        ),
+        Key::optional("server", Shape::Table(&SERVER), SERVER.doc),
+        Key::optional("log", Shape::Table(&LOG), LOG.doc),
+        Key::optional("sources", Shape::Sources, "The stores, by name."),
+        Key::optional("entities", Shape::Named(&ENTITY), "The kinds of records, by name."),
+    ],
+    &[
+        "projections",
+        "streams",
+        "webhooks",
+        "cluster",
+        "regions",
+        "residency",
+        "strategies",
+        "telemetry",
+        "defaults",
+    ],
+);
+
+/// `[server]`
+pub(crate) static SERVER: Section = Section::new(
+    "The HTTP server.",
+    &[
+        Key::defaulting(
+            "listen",
+            Shape::Text,
+            "127.0.0.1:3000",
+            "Address and port. One that is not loopback needs tokens and TLS.",
+        ),
+        Key::defaulting(
+            "body_bytes_max",
+            Shape::Size { min: 1 << 10, max: 1 << 30 },
+            "8MB",
+            "The largest body of a request.",
+        ),
+        Key::defaulting(
+            "header_bytes_max",
+            Shape::Size { min: 4 << 10, max: MEGABYTE },
+            "16KB",
+            "The largest head of a request.",
+        ),
+        Key::defaulting(
+            "request_timeout",
+            Shape::Duration { min: Duration::from_millis(10), max: DAY },
+            "30s",
+            "How long a request may take.",
+        ),
+        Key::defaulting(
+            "header_timeout",
+            Shape::Duration { min: Duration::from_millis(10), max: DAY },
+            "10s",
+            "How long a client may take to send the head of a request.",
+        ),
+        Key::defaulting(
+            "connections_max",
+            Shape::Integer { min: 1, max: 1_000_000 },
+            "1024",
+            "The most open connections; more wait to be accepted.",
+        ),
+        Key::defaulting(
+            "requests_max",
+            Shape::Integer { min: 1, max: 1_000_000 },
+            "512",
+            "The most requests in progress; more are answered with `overloaded`.",
+        ),
+        Key::defaulting(
+            "plain_http",
+            Shape::Boolean,
+            "false",
+            "Allows an address that is not loopback without TLS, for use behind a proxy that encrypts. Tokens are needed all the same.",
+        ),
+        Key::optional("tls", Shape::Table(&TLS), TLS.doc),
+        Key::optional("tokens", Shape::Tables(&TOKEN), TOKEN.doc),
+    ],
+    &["cors", "oidc", "http3", "rate_limit", "unix", "console"],
+);
+
+/// `[server.tls]`
+pub(crate) static TLS: Section = Section::new(
+    "Encrypts connections.",
+    &[
+        Key::required("certificate", Shape::Path, "PEM file with the certificate and its chain."),
+        Key::required("key", Shape::Path, "PEM file with the private key."),
+    ],
+    &["client_ca", "acme"],
+);
+
+/// `[[server.tokens]]`
+pub(crate) static TOKEN: Section = Section::new(
+    "Who may do what. Without any token, every caller on this machine may do everything.",
+    &[
+        Key::required("name", Shape::Text, "Whom it belongs to; recorded as the actor of changes."),
+        Key::required(
+            "hash",
+            Shape::Text,
+            "`sha256:` and the SHA-256 of the token in 64 hexadecimal digits; the token itself is not stored.",
+        ),
+        Key::optional(
+            "expires",
+            Shape::Time,
+            "When it ends to be valid, in RFC 3339; never if not given.",
+        ),
+        Key::defaulting(
+            "entities",
+            Shape::Texts,
+            "[\"*\"]",
+            "The entities it is for: names, or beginnings of names such as `order_*`.",
+        ),
+        Key::defaulting(
+            "access",
+            Shape::Choice(&["read", "write", "admin"]),
+            "read",
+            "What it allows; each word includes those before it.",
+        ),
+    ],
+    &["fields", "where", "rate"],
+);
+
+/// `[log]`
+pub(crate) static LOG: Section = Section::new(
+    "The change log that every truth keeps.",
+    &[
+        Key::defaulting(
+            "retention",
+            Shape::Duration { min: SECOND, max: YEARS },
+            "7d",
+            "How long changes are kept, for the audit trail and for readers of the log.",
+        ),
+        Key::defaulting(
+            "changes_max",
+            Shape::Integer { min: 1_000, max: i64::MAX },
+            "10000000",
+            "A follower that lags by more changes than this no longer keeps them; it is copied anew when it returns.",
+        ),
+        Key::defaulting(
+            "outcomes",
+            Shape::Duration { min: SECOND, max: YEARS },
+            "24h",
+            "How long the outcome of a write with an idempotency key is remembered.",
+        ),
+    ],
+    &["partitions", "archive"],
+);
+
+/// `[entities.NAME]`
+pub(crate) static ENTITY: Section = Section::new(
+    "A kind of record and where it is kept.",
+    &[
+        Key::defaulting(
+            "key",
+            Shape::Text,
+            "id",
+            "The field that identifies a record: of type string, integer or uuid.",
+        ),
+        Key::required("truth", Shape::Text, "The source whose transaction decides."),
+        Key::optional(
+            "table",
+            Shape::Text,
+            "Name of its table in the truth; the entity's name if not given.",
+        ),
+        Key::required(
+            "fields",
+            Shape::Fields(&FIELD),
+            "Its fields: a type, or a table with a type and rules.",
+        ),
+        Key::optional("cache", Shape::Table(&CACHE), CACHE.doc),
+        Key::optional("followers", Shape::Tables(&FOLLOWER), FOLLOWER.doc),
+    ],
+    &[
+        "capture",
+        "strategy",
+        "ack",
+        "residency",
+        "repair",
+        "read",
+        "write",
+        "history",
+        "partitions",
+        "priority",
+        "soft_delete",
+    ],
+);
+
+/// `[entities.NAME.fields.FIELD]`
+pub(crate) static FIELD: Section = Section::new(
+    "A field: what it can hold, and its rules.",
+    &[
+        Key::required(
+            "type",
+            Shape::Text,
+            "string, text, integer, decimal(12,2), boolean, float, date, timestamp, timestamp(3), uuid, bytes, json or list.",
+        ),
+        Key::optional(
+            "of",
+            Shape::Elements,
+            "For a list: the type of its elements, or the fields of its objects.",
+        ),
+        Key::defaulting("required", Shape::Boolean, "false", "Whether null is refused."),
+        Key::defaulting(
+            "unique",
+            Shape::Boolean,
+            "false",
+            "Whether no two records may share a value; nulls do not count.",
+        ),
+        Key::defaulting(
+            "index",
+            Shape::Boolean,
+            "false",
+            "Whether sources that can should index it.",
+        ),
+        Key::optional(
+            "search",
+            Shape::Boolean,
+            "Whether full-text search looks at it; true for type text, else false, if not given.",
+        ),
+        Key::optional(
+            "default",
+            Shape::Value,
+            "The value that a new record gets when none is given.",
+        ),
+        Key::optional("enum", Shape::Values, "The only values allowed."),
+        Key::optional(
+            "max_length",
+            Shape::Integer { min: 1, max: 16 << 20 },
+            "Greatest length in characters (text), bytes (bytes) or elements (list).",
+        ),
+    ],
+    &["pattern", "min", "max", "references", "generated", "compute", "secret", "column"],
+);
+
+/// `[entities.NAME.cache]`
+pub(crate) static CACHE: Section = Section::new(
+    "Holds recently read records; it follows the log, so that it never serves what it knows to be old.",
+    &[
+        Key::required("source", Shape::Text, "The source that holds them."),
+        Key::defaulting(
+            "ttl",
+            Shape::Duration { min: Duration::from_millis(1), max: YEARS },
+            "60s",
+            "How long an entry is served.",
+        ),
+        Key::defaulting(
+            "negative_ttl",
+            Shape::Duration { min: Duration::from_millis(1), max: YEARS },
+            "10s",
+            "How long the absence of a record is remembered.",
+        ),
+    ],
+    &["strategy", "refresh", "stale", "lease", "key_template", "format", "read", "write"],
+);
+
+/// `[[entities.NAME.followers]]`
+pub(crate) static FOLLOWER: Section = Section::new(
+    "A source that is fed from the log of the entity.",
+    &[
+        Key::required("source", Shape::Text, "The source."),
+        Key::optional(
+            "where",
+            Shape::Text,
+            "Condition in CEL over the record; only records that satisfy it are held.",
+        ),
+        Key::optional(
+            "table",
+            Shape::Text,
+            "Name of its table, in a source with tables; the entity's name if not given.",
+        ),
+        Key::optional(
+            "index",
+            Shape::Text,
+            "Name of its index, in a source with indexes; the entity's name if not given.",
+        ),
+        Key::optional(
+            "folder",
+            Shape::Text,
+            "Name of its folder, in a source with folders; the entity's name if not given.",
+        ),
+    ],
+    &[
+        "collection",
+        "key_template",
+        "format",
+        "map",
+        "after",
+        "batch",
+        "strategy",
+        "ack",
+        "region",
+        "priority",
+        "default",
+        "mode",
+        "atomic",
+    ],
+);

@@ -1,0 +1,410 @@
+//! Configurations with one mistake each. `§` stands before the place that the problem must name; it is not part of
+//! the text. A text that begins with `+` follows a good one.
+
+use super::check;
+use crate::Severity;
+
+const BASE: &str = r#"
+[sources.main]
+kind = "disk"
+path = "m"
+[sources.ram]
+kind = "ram"
+[sources.find]
+kind = "words"
+path = "f"
+[entities.product]
+truth = "main"
+cache = { source = "ram" }
+fields = { id = "string", name = "text", stock = "integer" }
+[[entities.product.followers]]
+source = "find"
+"#;
+
+/// Text, message, hint.
+const BAD: &[(&str, &str, &str)] = &[
+    // TOML itself.
+    ("a = 1\n§a = 2\n", "this is not TOML: duplicate key", ""),
+    ("[server§\n", "this is not TOML: unclosed table, expected `]`", ""),
+    ("listen = §nowhere\n", "this is not TOML", ""),
+    ("+[log]\nchanges_max = §99999999999999999999\n", "does not fit into 64 bits", ""),
+    // Keys.
+    ("+[§servr]\nlisten = \"127.0.0.1:1\"\n", "unknown key `servr`", "did you mean `server`?"),
+    ("+[server]\n§lisen = \"127.0.0.1:1\"\n", "unknown key `lisen`", "did you mean `listen`?"),
+    ("+[log]\n§zzz = 1\n", "unknown key `zzz`", "known here are retention, changes_max, outcomes"),
+    (
+        "+[§projections.sold]\nfrom = \"product\"\n",
+        "`projections` is not available in this release",
+        "a later release",
+    ),
+    (
+        "+[entities.b]\n§capture = \"trigger\"\ntruth = \"main\"\nfields = { id = \"string\" }\n",
+        "`capture` is not available in this release",
+        "",
+    ),
+    (
+        "+[[entities.product.followers]]\nsource = \"ram2\"\n§key_template = \"order:{id}\"\n[sources.ram2]\nkind = \"ram\"\n",
+        "`key_template` is not available",
+        "",
+    ),
+    // Types and bounds of values.
+    ("server = §3\n", "takes a table, not a whole number", ""),
+    ("+[server]\nlisten = §3000\n", "`listen` takes text in quotes, not a whole number", ""),
+    ("+[server]\nlisten = §\"\"\n", "`listen` is empty", ""),
+    ("+[server]\nlisten = §\"3000\"\n", "`3000` is not an address and port", "write it like"),
+    (
+        "+[server]\nbody_bytes_max = §\"8 megabytes\"\n",
+        "`body_bytes_max` takes a size such as \"64MB\", not \"8 megabytes\"",
+        "",
+    ),
+    ("+[server]\nbody_bytes_max = §\"10B\"\n", "10B is not between 1KB and 1GB", ""),
+    ("+[server]\nrequest_timeout = §30\n", "`request_timeout` takes a duration such as", ""),
+    ("+[server]\nrequest_timeout = §\"0s\"\n", "0ms is not between 10ms and 1d", ""),
+    ("+[server]\nrequests_max = §0\n", "0 is not between 1 and 1000000", ""),
+    ("+[server]\nrequests_max = §\"12\"\n", "takes a whole number, not \"12\"", ""),
+    (
+        "+[server]\nrequests_max = §\"${WORD}\"\n",
+        "takes a whole number, which the replaced text is not",
+        "",
+    ),
+    ("+[server]\nplain_http = §\"yes\"\n", "`plain_http` takes true or false", ""),
+    // Replacement.
+    ("+[server]\nlisten = §\"${NOPE}\"\n", "the environment variable `NOPE` is not set", ""),
+    (
+        "+[server]\nlisten = §\"${file:/nope}\"\n",
+        "the file `/nope` cannot be read: no such file",
+        "",
+    ),
+    ("+[server]\nlisten = §\"${DB\"\n", "`${` has no closing `}`", ""),
+    // Access.
+    ("+§[server.tls]\ncertificate = \"c.pem\"\n", "`key` is missing", ""),
+    (
+        "+[server]\nlisten = §\"0.0.0.0:80\"\nplain_http = true\n",
+        "can be reached from other machines, and there are no tokens",
+        "or listen on 127.0.0.1:80",
+    ),
+    (
+        "+[server]\nlisten = §\"0.0.0.0:80\"\n[[server.tokens]]\nname = \"a\"\nhash = \"sha256:0000000000000000000000000000000000000000000000000000000000000000\"\n",
+        "there is no TLS",
+        "plain_http = true",
+    ),
+    (
+        "+[[server.tokens]]\nname = \"a\"\nhash = §\"secret\"\n",
+        "this is not the hash of a token",
+        "never write the token itself",
+    ),
+    (
+        "+[[server.tokens]]\nname = \"a\"\nhash = \"sha256:0000000000000000000000000000000000000000000000000000000000000000\"\naccess = §\"wirte\"\n",
+        "`wirte` is not one of read, write, admin",
+        "did you mean `write`?",
+    ),
+    (
+        "+[[server.tokens]]\nname = \"a\"\nhash = \"sha256:0000000000000000000000000000000000000000000000000000000000000000\"\nentities = [\"*\", §\"prodct\"]\n",
+        "`prodct` is no declared entity",
+        "did you mean `product`?",
+    ),
+    (
+        "+[[server.tokens]]\nname = \"a\"\nhash = \"sha256:0000000000000000000000000000000000000000000000000000000000000000\"\nexpires = §\"soon\"\n",
+        "`soon` is not a time",
+        "",
+    ),
+    // Sources.
+    ("§[sources.main]\npath = \"x\"\n", "`kind` is missing", ""),
+    (
+        "[sources.main]\nkind = §\"dsik\"\npath = \"x\"\n",
+        "unknown kind `dsik`",
+        "did you mean `disk`?",
+    ),
+    (
+        "[sources.main]\nkind = §\"postgres\"\nurl = \"x\"\n",
+        "the kind `postgres` is not available in this release",
+        "kinds are disk, ram, words",
+    ),
+    ("§[sources.main]\nkind = \"disk\"\n", "`path` is missing", ""),
+    (
+        "[sources.main]\nkind = \"disk\"\npath = \"x\"\n§replicas = []\n",
+        "`replicas` is not available in this release",
+        "",
+    ),
+    (
+        "[sources.main]\nkind = \"disk\"\npath = \"x\"\npages = §65\n",
+        "65 is not between 1 and 64",
+        "",
+    ),
+    (
+        "[sources.main]\nkind = \"disk\"\npath = \"x\"\npassword = §12\n",
+        "`password` takes text in quotes",
+        "",
+    ),
+    ("[sources.main]\nkind = \"disk\"\npath = §\"forbidden\"\n", "`path` is forbidden", ""),
+    ("[sources.§Main]\nkind = \"ram\"\n", "`Main` cannot be the name of a source", ""),
+    ("+[sources.§other]\nkind = \"disk\"\npath = \"./m/\"\n", "has the same path as `main`", ""),
+    // Entities and their sources.
+    (
+        "+[entities.§Thing]\ntruth = \"main\"\nfields = { id = \"string\" }\n",
+        "`Thing` cannot be the name of an entity",
+        "",
+    ),
+    ("+§[entities.b]\nfields = { id = \"string\" }\n", "`truth` is missing", ""),
+    ("+§[entities.b]\ntruth = \"main\"\n", "`fields` is missing", ""),
+    ("+[entities.b]\ntruth = \"main\"\nfields = §{}\n", "at least one field", ""),
+    (
+        "+[entities.b]\ntruth = §\"mian\"\nfields = { id = \"string\" }\n",
+        "unknown source `mian`",
+        "did you mean `main`?",
+    ),
+    (
+        "+[entities.b]\ntruth = §\"warehouse\"\nfields = { id = \"string\" }\n",
+        "unknown source `warehouse`",
+        "declare it as [sources.warehouse]",
+    ),
+    (
+        "+[entities.b]\ntruth = §\"find\"\nfields = { id = \"string\" }\n",
+        "`find` cannot be a truth: the kind words can be follower",
+        "sources that can be a truth: main, ram",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\ncache = { source = §\"find\" }\nfields = { id = \"string\" }\n",
+        "`find` cannot be a cache",
+        "sources that can be a cache: ram",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\ncache = { source = \"ram\", ttl = §\"fast\" }\nfields = { id = \"string\" }\n",
+        "`ttl` takes a duration",
+        "",
+    ),
+    (
+        "+[[entities.product.followers]]\nsource = §\"main\"\n",
+        "`main` keeps `product` already",
+        "a source keeps an entity once",
+    ),
+    ("+[[entities.product.followers]]\nsource = §\"find\"\n", "`find` keeps `product` already", ""),
+    (
+        "+[entities.b]\ntruth = §\"main\"\ntable = \"product\"\nfields = { id = \"string\" }\n",
+        "`product` in `main` is used by `product` already",
+        "another table",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\ntable = §\"My Table\"\nfields = { id = \"string\" }\n",
+        "`My Table` cannot be used here",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\" }\nfollowers = [{ source = \"find\", index = \"i\", folder = §\"f\" }]\n",
+        "only one of `table`, `index` and `folder`",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\" }\nfollowers = [{ source = \"find\", where = §\"record.stok > 1\" }]\n",
+        "`record.stok` is not declared",
+        "declared are id",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\" }\nfollowers = [{ source = \"find\", where = §\"record.id >\" }]\n",
+        "the condition is not valid CEL",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\" }\nfollowers = §\"find\"\n",
+        "takes a list, not text",
+        "",
+    ),
+    // Keys and fields.
+    (
+        "+[entities.b]\ntruth = \"main\"\nkey = §\"di\"\nfields = { id = \"string\" }\n",
+        "the key `di` is not among the fields",
+        "did you mean `id`?",
+    ),
+    (
+        "+§[entities.b]\ntruth = \"main\"\nfields = { name = \"string\" }\n",
+        "the key `id` is not among the fields",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nkey = §\"at\"\nfields = { at = \"date\" }\n",
+        "the key `at` is of type date",
+        "string, integer or uuid",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { §id = { type = \"string\", default = \"x\" } }\n",
+        "a key cannot have a default",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", §Name = \"string\" }\n",
+        "`Name` cannot be the name of a field",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = §\"strnig\" }\n",
+        "unknown type `strnig`",
+        "did you mean `string`?",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = §\"varchar(20)\" }\n",
+        "unknown type `varchar`",
+        "did you mean `string`?",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = §\"string(20)\" }\n",
+        "`string` takes nothing in parentheses",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = §\"decimal\" }\n",
+        "needs its digits",
+        "decimal(12,2)",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = §\"decimal(29,2)\" }\n",
+        "needs its digits",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = §\"decimal(2,3)\" }\n",
+        "needs its digits",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = §\"timestamp(9)\" }\n",
+        "keeps 0 to 6 digits",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", §n = \"decimal(28,2)\" }\n",
+        "`main` (disk) cannot keep the field `n` as a truth: 28 digits are too many",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = §\"list\" }\n",
+        "a list needs the type of its elements",
+        "of = \"string\"",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = { type = \"list\", of = §\"json\" } }\n",
+        "a list cannot hold `json`",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = { type = \"list\", of = { a = { type = §\"list\", of = \"string\" } } } }\n",
+        "objects of a list cannot hold lists",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = { type = \"list\", of = { a = { type = \"string\", unique = §true } } } }\n",
+        "`unique` is not available for the fields of a list's objects",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = { type = \"string\", of = §\"string\" } }\n",
+        "`of` is only for type list",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = §{ search = true } }\n",
+        "`type` is missing",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = §3 }\n",
+        "a field is a type or a table, not a whole number",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = { type = \"json\", unique = §true } }\n",
+        "`unique` is for single values, not for json",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = { type = \"integer\", search = §true } }\n",
+        "`search` is for string and text, not for integer",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = { type = \"integer\", max_length = §3 } }\n",
+        "`max_length` is for text, bytes and lists",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = { type = \"integer\", default = §\"x\" } }\n",
+        "the value is not a value of type integer",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = { type = \"decimal(4,2)\", default = §1.234 } }\n",
+        "more than 2 digits after the point",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = { type = \"string\", enum = [\"a\"], default = §\"b\" } }\n",
+        "the default is not one of the allowed values",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = { type = \"integer\", enum = [1, §\"x\"] } }\n",
+        "the value is not a value of type integer",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = { type = \"integer\", enum = [1, §1] } }\n",
+        "given twice",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = { type = \"integer\", enum = §[] } }\n",
+        "`enum` allows nothing",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = { type = \"json\", enum = §[1] } }\n",
+        "`enum` is for single values",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = { type = \"string\", §pattern = \"x\" } }\n",
+        "`pattern` is not available in this release",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = { type = \"string\", enum = [\"ä€\", §3] } }\n",
+        "the value is not a value of type string",
+        "",
+    ),
+];
+
+#[test]
+fn every_mistake_is_found_at_its_place_and_alone() {
+    let mut wrong = String::new();
+    for (case, message, hint) in BAD {
+        let marked = match case.strip_prefix('+') {
+            Some(rest) => format!("{BASE}{rest}"),
+            None => (*case).to_owned(),
+        };
+        let text = marked.replace('§', "");
+        let problems = check(&text).err().unwrap_or_default();
+        let errors: Vec<_> = problems.0.iter().filter(|p| p.severity == Severity::Error).collect();
+        let place = marked.split_once('§').map(|(before, _)| {
+            let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+            (before.matches('\n').count() + 1, column)
+        });
+        let as_expected = matches!(errors.as_slice(), [error] if error.message.contains(message)
+            && error.hint.as_deref().unwrap_or_default().contains(hint)
+            && place.is_none_or(|place| error.place.as_ref().is_some_and(|p| (p.line, p.column) == place)));
+        if !as_expected {
+            wrong += &format!("{case}expected at {place:?}: {message}\n{problems}\n==========\n");
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+    assert!(BAD.len() >= 80);
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once_in_the_order_of_the_file() {
+    let text = BASE
+        .replace("\"string\"", "\"strnig\"")
+        .replace("source = \"ram\"", "source = \"rma\"")
+        + "[server]\nlisten = 1\n[log]\nretention = \"x\"\n[entities.c]\ntruth = \"main\"\nfields = { id = \"string\", f = 1 }\n";
+    let problems = check(&text).unwrap_err();
+    let lines: Vec<_> = problems.0.iter().map(|p| p.place.as_ref().unwrap().line).collect();
+    assert_eq!(lines, [12, 13, 17, 19, 22], "{problems}");
+}
