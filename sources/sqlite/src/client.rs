@@ -1,0 +1,334 @@
+//! Threads that own the connections: one writes, a few read; callers send them work and await the answer.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use unisono_core::{Effect, Error, ErrorKind, Result, Role};
+
+use crate::config::Settings;
+use crate::connection::{self, Access, Checkpointer};
+use crate::error::translate;
+use crate::query::functions::Tests;
+use crate::schema;
+use crate::table::Table;
+
+/// Work that waits for one lane; further callers wait outside.
+const QUEUE_JOBS_MAX: usize = 1024;
+/// After this long without work the writer tidies up its log.
+const IDLE: Duration = Duration::from_millis(200);
+
+/// The prepared tables by entity name.
+pub(crate) type Tables = HashMap<Arc<str>, Arc<Table>>;
+
+/// A reader's connection with the tests that its current statement calls.
+pub(crate) struct Session {
+    pub(crate) connection: Connection,
+    pub(crate) tests: Tests,
+}
+
+type Job<C> = Box<dyn FnOnce(Result<&mut C>) + Send>;
+
+/// Work with the permit that bounds how much of it waits.
+type Queued<C> = (Job<C>, OwnedSemaphorePermit);
+
+/// Work for the threads of one lane, bounded by permits that travel with it.
+struct Lane<C> {
+    sender: Mutex<Option<Sender<Queued<C>>>>,
+    room: Arc<Semaphore>,
+}
+
+impl<C> Lane<C> {
+    fn new() -> (Self, Receiver<Queued<C>>) {
+        let (sender, receiver) = channel();
+        (
+            Lane {
+                sender: Mutex::new(Some(sender)),
+                room: Arc::new(Semaphore::new(QUEUE_JOBS_MAX)),
+            },
+            receiver,
+        )
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut C) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let permit = Arc::clone(&self.room).acquire_owned().await.map_err(|_| closed())?;
+        let (answer, answered) = oneshot::channel();
+        let job: Job<C> = Box::new(move |connection| {
+            // A caller that no longer waits does not want the answer.
+            let _ = answer.send(connection.and_then(work));
+        });
+        let sent = lock(&self.sender).as_ref().map(|sender| sender.send((job, permit)));
+        if !matches!(sent, Some(Ok(()))) {
+            return Err(closed());
+        }
+        answered.await.unwrap_or_else(|_| {
+            Err(Error::internal("the work ended without an answer").effect(Effect::Unknown))
+        })
+    }
+
+    /// Takes no more work; what is queued is still done.
+    fn close(&self) {
+        self.room.close();
+        lock(&self.sender).take();
+    }
+}
+
+/// What the threads share.
+struct Shared {
+    settings: Settings,
+    tables: RwLock<Arc<Tables>>,
+    /// One for each reader thread; emptied by the writer when the file was replaced.
+    sessions: Vec<Mutex<Option<Session>>>,
+}
+
+/// An open database.
+pub(crate) struct Client {
+    name: Arc<str>,
+    writer: Lane<Connection>,
+    readers: Lane<Session>,
+    shared: Arc<Shared>,
+    /// Resolve when the threads have ended.
+    ended: Mutex<Vec<oneshot::Receiver<()>>>,
+}
+
+impl Client {
+    /// Starts the threads and opens the database.
+    pub(crate) async fn open(name: &str, settings: Settings) -> Result<Self> {
+        let (writer, writer_jobs) = Lane::new();
+        let (readers, reader_jobs) = Lane::new();
+        let sessions = (0..settings.readers).map(|_| Mutex::new(None)).collect();
+        let shared = Arc::new(Shared { settings, tables: RwLock::default(), sessions });
+        let mut ended = Vec::new();
+        let for_writer = Arc::clone(&shared);
+        ended.push(spawn(format!("{name} writer"), move || {
+            Writer::new(for_writer).work(&writer_jobs)
+        })?);
+        let reader_jobs = Arc::new(Mutex::new(reader_jobs));
+        for slot in 0..shared.settings.readers {
+            let (shared, jobs) = (Arc::clone(&shared), Arc::clone(&reader_jobs));
+            ended.push(spawn(format!("{name} reader {slot}"), move || {
+                read_loop(&shared, slot, &jobs)
+            })?);
+        }
+        let client =
+            Client { name: name.into(), writer, readers, shared, ended: Mutex::new(ended) };
+        client.write("open", |_| Ok(())).await?;
+        Ok(client)
+    }
+
+    /// The source's name.
+    pub(crate) fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Runs work on the writer's connection.
+    pub(crate) async fn write<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.writer.run(work).await.map_err(|e| e.on(operation).at(&self.name))
+    }
+
+    /// Runs work on a reader's connection, inside one transaction: all of it sees one snapshot.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Session) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let in_snapshot = move |session: &mut Session| {
+            let snapshot = session.connection.unchecked_transaction().map_err(translate)?;
+            let answer = work(session);
+            snapshot.finish().map_err(translate)?;
+            answer
+        };
+        self.readers
+            .run(in_snapshot)
+            .await
+            .map_err(|e| e.on(operation).at(&self.name).effect(Effect::None))
+    }
+
+    /// The prepared tables.
+    pub(crate) fn tables(&self) -> Arc<Tables> {
+        Arc::clone(&self.shared.tables.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The table of an entity.
+    pub(crate) fn table(&self, entity: &str) -> Result<Arc<Table>> {
+        self.tables().get(entity).cloned().ok_or_else(|| {
+            Error::internal("the entity was not prepared for this source").at(&self.name).of(entity)
+        })
+    }
+
+    /// Replaces the prepared tables.
+    pub(crate) fn set_tables(&self, tables: Tables) {
+        *self.shared.tables.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tables);
+    }
+
+    /// Finishes the queued work and closes the database.
+    pub(crate) async fn close(&self) {
+        self.writer.close();
+        self.readers.close();
+        let ended = std::mem::take(&mut *lock(&self.ended));
+        for thread in ended {
+            // An error is a thread that is gone, which is what is waited for.
+            let _ = thread.await;
+        }
+    }
+}
+
+/// The thread that writes. It opens the file, and opens it again after it was deleted or replaced.
+struct Writer {
+    shared: Arc<Shared>,
+    connection: Option<Connection>,
+    /// Identity of the write-ahead log that belongs to the connection.
+    wal: Option<u64>,
+    checkpointer: Checkpointer,
+}
+
+impl Writer {
+    fn new(shared: Arc<Shared>) -> Self {
+        let checkpointer = Checkpointer::new(&shared.settings);
+        Writer { shared, connection: None, wal: None, checkpointer }
+    }
+
+    fn work(mut self, jobs: &Receiver<Queued<Connection>>) {
+        let mut tidy = true;
+        loop {
+            let received = if tidy { jobs.recv().ok() } else { self.next_or_tidy(jobs, &mut tidy) };
+            let Some((job, _permit)) = received else { break };
+            let outcome = catch_unwind(AssertUnwindSafe(|| job(self.ready())));
+            if outcome.is_err() {
+                // The state of the connection is not known; the next job opens another.
+                self.connection = None;
+            }
+            self.checkpoint(false);
+            tidy = false;
+        }
+    }
+
+    fn checkpoint(&mut self, idle: bool) {
+        if let Some(connection) = &self.connection {
+            self.checkpointer.run(connection, idle);
+        }
+    }
+
+    fn next_or_tidy(
+        &mut self,
+        jobs: &Receiver<Queued<Connection>>,
+        tidy: &mut bool,
+    ) -> Option<Queued<Connection>> {
+        match jobs.recv_timeout(IDLE) {
+            Ok(job) => Some(job),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => {
+                self.checkpoint(true);
+                *tidy = true;
+                jobs.recv().ok()
+            }
+        }
+    }
+
+    /// The connection to the file that is there now.
+    fn ready(&mut self) -> Result<&mut Connection> {
+        if let Some(connection) = &self.connection
+            && connection::has_moved(connection)?
+        {
+            self.refuse_if_truth()?;
+            return self.reopen();
+        }
+        if self.connection.is_none() {
+            return self.reopen();
+        }
+        self.connection.as_mut().ok_or_else(closed)
+    }
+
+    /// A follower's data can be made again; a truth whose file is gone must not begin another log unnoticed.
+    fn refuse_if_truth(&self) -> Result<()> {
+        let tables = self.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
+        if !tables.values().any(|t| t.role == Role::Truth) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            "the database file was deleted or replaced while it was open",
+        )
+        .with("path", self.shared.settings.path.display())
+        .hint("put the file back and restart; the records in it are the truth"))
+    }
+
+    /// Opens the file. No connection may be left to the earlier one: SQLite's locks and shared memory go by name.
+    fn reopen(&mut self) -> Result<&mut Connection> {
+        let mut sessions: Vec<_> = self.shared.sessions.iter().map(lock).collect();
+        for session in &mut sessions {
+            **session = None;
+        }
+        if self.connection.take().is_some() {
+            connection::remove_orphaned_wal(&self.shared.settings.path, self.wal);
+        }
+        let mut connection = connection::open(&self.shared.settings, Access::Write)?;
+        let tables = Arc::clone(&self.shared.tables.read().unwrap_or_else(PoisonError::into_inner));
+        if !tables.is_empty() {
+            let bindings: Vec<_> = tables.values().map(|t| t.binding()).collect();
+            schema::prepare(&mut connection, &bindings)?;
+        }
+        self.wal = connection::wal_identity(&self.shared.settings.path);
+        Ok(self.connection.insert(connection))
+    }
+}
+
+fn read_loop(shared: &Shared, slot: usize, jobs: &Mutex<Receiver<Queued<Session>>>) {
+    loop {
+        let received = lock(jobs).recv();
+        let Ok((job, _permit)) = received else { break };
+        let Some(session) = shared.sessions.get(slot) else { break };
+        let mut session = lock(session);
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            job(match &mut *session {
+                Some(open) => Ok(open),
+                none => open_session(&shared.settings).map(|open| none.insert(open)),
+            });
+        }));
+        if outcome.is_err() {
+            *session = None;
+        }
+    }
+    if let Some(session) = shared.sessions.get(slot) {
+        *lock(session) = None;
+    }
+}
+
+fn open_session(settings: &Settings) -> Result<Session> {
+    let connection = connection::open(settings, Access::Read)?;
+    let tests = Tests::register(&connection).map_err(translate)?;
+    Ok(Session { connection, tests })
+}
+
+fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> Result<oneshot::Receiver<()>> {
+    let (running, ended) = oneshot::channel::<()>();
+    let body = move || {
+        work();
+        drop(running);
+    };
+    thread::Builder::new().name(name).spawn(body).map_err(|e| {
+        Error::new(ErrorKind::Overloaded, "a thread for the database cannot be started")
+            .caused_by(e)
+    })?;
+    Ok(ended)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Unavailable, "the source is closed")
+}

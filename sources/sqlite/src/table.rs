@@ -1,0 +1,215 @@
+//! [`Table`]: one entity's table with its columns and statements.
+
+use std::sync::Arc;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, Row, Statement};
+use unisono_core::source::Binding;
+use unisono_core::{
+    Entity, Error, ErrorKind, FieldType, Key, Position, Record, Result, Role, Stored, Value,
+    Version,
+};
+
+use crate::codec::{self, Form, decode, encode, encode_key};
+use crate::error::translate;
+
+/// One field's column.
+#[derive(Clone, Debug)]
+pub(crate) struct Column {
+    /// The field's name.
+    pub(crate) field: Arc<str>,
+    /// Its name, quoted for SQL.
+    pub(crate) name: String,
+    /// What the field can hold.
+    pub(crate) ty: FieldType,
+    /// How the column keeps it.
+    pub(crate) form: Form,
+}
+
+/// The table of one entity, as it was prepared.
+#[derive(Debug)]
+pub(crate) struct Table {
+    /// The entity.
+    pub(crate) entity: Arc<Entity>,
+    /// What the source does for it.
+    pub(crate) role: Role,
+    /// Its name.
+    pub(crate) place: Arc<str>,
+    /// Its name, quoted for SQL.
+    pub(crate) name: String,
+    /// One for each field, in order.
+    pub(crate) columns: Vec<Column>,
+    /// The columns as they are selected: the fields in order, then the version.
+    pub(crate) selected: String,
+    version: String,
+    row: String,
+    insert: String,
+    update: String,
+    delete: String,
+}
+
+impl Table {
+    /// A table whose columns keep their values in the given forms, one for each field.
+    pub(crate) fn new(binding: &Binding, forms: &[Form]) -> Self {
+        let entity = Arc::clone(&binding.entity);
+        let columns: Vec<Column> = (entity.fields().iter().zip(forms))
+            .map(|(f, form)| Column {
+                field: Arc::clone(&f.name),
+                name: quote(&f.name),
+                ty: f.ty.clone(),
+                form: *form,
+            })
+            .collect();
+        let names: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
+        let (name, key) = (quote(&binding.place), quote(&entity.key_field().name));
+        let marks: Vec<String> = (1..=columns.len() + 1).map(|n| format!("?{n}")).collect();
+        let sets: Vec<String> = (names.iter().zip(&marks).enumerate())
+            .filter(|(n, _)| *n != entity.key_index())
+            .map(|(_, (name, mark))| format!("{name} = {mark}, "))
+            .collect();
+        let (version_mark, key_mark) = (columns.len() + 1, entity.key_index() + 1);
+        let selected = format!("{}, unisono_version", names.join(", "));
+        Table {
+            role: binding.role,
+            place: Arc::clone(&binding.place),
+            version: format!("SELECT unisono_version FROM {name} WHERE {key} = ?1"),
+            row: format!("SELECT {selected} FROM {name} WHERE {key} = ?1"),
+            insert: format!("INSERT INTO {name} ({selected}) VALUES ({})", marks.join(", ")),
+            update: format!(
+                "UPDATE {name} SET {}unisono_version = ?{version_mark} WHERE {key} = ?{key_mark}",
+                sets.concat()
+            ),
+            delete: format!("DELETE FROM {name} WHERE {key} = ?1"),
+            name,
+            selected,
+            columns,
+            entity,
+        }
+    }
+
+    /// What it was prepared for.
+    pub(crate) fn binding(&self) -> Binding {
+        Binding {
+            entity: Arc::clone(&self.entity),
+            role: self.role,
+            place: Arc::clone(&self.place),
+        }
+    }
+
+    /// The column of the key.
+    pub(crate) fn key_column(&self) -> &str {
+        // The entity has made sure that the key is one of its fields, and there is a column for each.
+        self.columns.get(self.entity.key_index()).map_or("", |c| &c.name)
+    }
+
+    /// The version of a record.
+    pub(crate) fn version(&self, connection: &Connection, key: &Key) -> Result<Option<Version>> {
+        let mut statement = connection.prepare_cached(&self.version).map_err(translate)?;
+        let found = statement.query_row([encode_key(key)], |row| row.get::<_, i64>(0)).optional();
+        found.map_err(translate)?.map(Position::from_i64).transpose()
+    }
+
+    /// A record.
+    pub(crate) fn read(&self, connection: &Connection, key: &Key) -> Result<Option<Stored>> {
+        let mut statement = connection.prepare_cached(&self.row).map_err(translate)?;
+        let mut rows = statement.query([encode_key(key)]).map_err(translate)?;
+        rows.next().map_err(translate)?.map(|row| self.stored(row)).transpose()
+    }
+
+    /// Writes a record at a version, over the one that is there if `replace`.
+    pub(crate) fn write(
+        &self,
+        connection: &Connection,
+        record: &Record,
+        version: Version,
+        replace: bool,
+    ) -> Result<(), Refused> {
+        let mut statement =
+            connection.prepare_cached(if replace { &self.update } else { &self.insert })?;
+        for (n, (column, value)) in self.columns.iter().zip(record.values()).enumerate() {
+            let encoded = encode(column.form, &column.ty, value).map_err(|e| {
+                Refused::Value(e.of(self.entity.name()).with("field", &column.field))
+            })?;
+            statement.raw_bind_parameter(n + 1, encoded)?;
+        }
+        statement.raw_bind_parameter(self.columns.len() + 1, version.as_i64())?;
+        statement.raw_execute()?;
+        Ok(())
+    }
+
+    /// Removes a record; answers whether it was there.
+    pub(crate) fn delete(&self, connection: &Connection, key: &Key) -> rusqlite::Result<bool> {
+        Ok(connection.prepare_cached(&self.delete)?.execute([encode_key(key)])? > 0)
+    }
+
+    /// A record from a row of the selected columns.
+    pub(crate) fn stored(&self, row: &Row<'_>) -> Result<Stored> {
+        self.stored_with(row, |column, error| {
+            Err(error.of(self.entity.name()).with("field", &column.field))
+        })
+    }
+
+    /// A record from a row of the selected columns; `otherwise` says what takes the place of a value that cannot be
+    /// decoded.
+    pub(crate) fn stored_with(
+        &self,
+        row: &Row<'_>,
+        otherwise: impl Fn(&Column, Error) -> Result<Value>,
+    ) -> Result<Stored> {
+        let mut values = Vec::with_capacity(self.columns.len());
+        for (n, column) in self.columns.iter().enumerate() {
+            let cell = row.get_ref(n).map_err(translate)?;
+            values.push(decode(column.form, &column.ty, cell).or_else(|e| otherwise(column, e))?);
+        }
+        let version: i64 = row.get(self.columns.len()).map_err(translate)?;
+        let record = Record::new(values);
+        Ok(Stored::new(
+            self.entity.key_of(&record)?,
+            Position::from_i64(version)?,
+            Arc::new(record),
+        ))
+    }
+
+    /// Every row of a statement that selects the columns.
+    pub(crate) fn collect(
+        &self,
+        statement: &mut Statement<'_>,
+        limit: usize,
+    ) -> Result<Vec<Stored>> {
+        let mut rows = statement.raw_query();
+        let mut records = Vec::with_capacity(limit.min(1024));
+        while let Some(row) = rows.next().map_err(translate)? {
+            records.push(self.stored(row)?);
+        }
+        Ok(records)
+    }
+
+    /// The key held by a column of a log or tombstone.
+    pub(crate) fn decode_key(&self, cell: ValueRef<'_>) -> Result<Key> {
+        codec::decode_key(Some(&self.entity.key_field().ty), cell)
+    }
+}
+
+/// Why a record could not be written.
+pub(crate) enum Refused {
+    /// The column cannot hold a value.
+    Value(Error),
+    /// The engine refused the statement.
+    Native(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Refused {
+    fn from(native: rusqlite::Error) -> Self {
+        Refused::Native(native)
+    }
+}
+
+/// A name as an SQL identifier.
+pub(crate) fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The error of a place that two entities claim.
+pub(crate) fn claimed_twice(place: &str) -> Error {
+    Error::new(ErrorKind::InvalidConfig, "two entities have the same table").with("table", place)
+}

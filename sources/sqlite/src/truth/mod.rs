@@ -1,0 +1,146 @@
+//! The truth: rows and log in one transaction.
+
+mod commit;
+mod log;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+use unisono_core::source::{LogBounds, Truth};
+use unisono_core::write::{Committed, Unit};
+use unisono_core::{
+    Change, Entity, Error, ErrorKind, Key, Operation, Position, Result, Timestamp, Uuid,
+};
+
+use crate::error::{at_commit, translate};
+use crate::source::SqliteSource;
+
+/// Where the log begins and ends, as the current transaction sees it.
+pub(crate) fn bounds(connection: &Connection) -> Result<LogBounds> {
+    let mut statement = connection
+        .prepare_cached("SELECT log, trimmed, position FROM unisono_head")
+        .map_err(translate)?;
+    let row = statement
+        .query_row([], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+        })
+        .optional()
+        .map_err(translate)?;
+    let (log, trimmed, head) = row.ok_or_else(|| {
+        Error::new(ErrorKind::Corrupt, "the head row of the log is missing")
+            .hint("restore the database from a backup")
+    })?;
+    let log = Uuid::try_parse(&log).map_err(|e| {
+        Error::new(ErrorKind::Corrupt, "the identity of the log is not a UUID").caused_by(e)
+    })?;
+    Ok(LogBounds { log, trimmed: Position::from_i64(trimmed)?, head: Position::from_i64(head)? })
+}
+
+#[async_trait]
+impl Truth for SqliteSource {
+    async fn commit(&self, units: Vec<Unit>) -> Result<Vec<Result<Committed>>> {
+        let tables = self.client().tables();
+        let name = Arc::clone(self.client().name());
+        self.client()
+            .write("commit", move |connection| {
+                let results = commit::commit(connection, &tables, &units)?;
+                Ok(results.into_iter().map(|r| r.map_err(|e| e.on("commit").at(&name))).collect())
+            })
+            .await
+    }
+
+    async fn bounds(&self) -> Result<LogBounds> {
+        self.client().read("bounds", |session| bounds(&session.connection)).await
+    }
+
+    async fn read_log(
+        &self,
+        after: Position,
+        changes_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Arc<Change>>> {
+        let tables = self.client().tables();
+        self.client()
+            .read("read_log", move |session| {
+                log::read(&session.connection, &tables, after, changes_max, bytes_max)
+            })
+            .await
+    }
+
+    async fn history(
+        &self,
+        entity: &Arc<Entity>,
+        key: &Key,
+        before: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<Arc<Change>>> {
+        let (tables, key) = (self.client().tables(), key.clone());
+        let table = self.client().table(entity.name())?;
+        self.client()
+            .read("history", move |session| {
+                log::history(&session.connection, &table, &tables, &key, before, limit)
+            })
+            .await
+    }
+
+    async fn trim(&self, through: Position, outcomes_before: Timestamp) -> Result<u64> {
+        let tables = self.client().tables();
+        self.client()
+            .write("trim", move |connection| {
+                log::trim(connection, &tables, through, outcomes_before)
+            })
+            .await
+    }
+
+    async fn put_state(&self, space: &str, name: &str, value: Option<String>) -> Result<()> {
+        let (space, name) = (space.to_owned(), name.to_owned());
+        self.client()
+            .write("put_state", move |connection| {
+                let written = match value {
+                    Some(value) => connection.execute(
+                        "INSERT INTO unisono_state (space, name, value) VALUES (?1, ?2, ?3) \
+                         ON CONFLICT (space, name) DO UPDATE SET value = excluded.value",
+                        [space, name, value],
+                    ),
+                    None => connection.execute(
+                        "DELETE FROM unisono_state WHERE space = ?1 AND name = ?2",
+                        [space, name],
+                    ),
+                };
+                written.map(drop).map_err(at_commit)
+            })
+            .await
+    }
+
+    async fn list_state(&self, space: &str) -> Result<Vec<(String, String)>> {
+        let space = space.to_owned();
+        self.client()
+            .read("list_state", move |session| {
+                let sql = "SELECT name, value FROM unisono_state WHERE space = ?1 ORDER BY name";
+                let mut statement = session.connection.prepare_cached(sql).map_err(translate)?;
+                let rows = statement
+                    .query_map([space], |row| Ok((row.get(0)?, row.get(1)?)))
+                    .map_err(translate)?;
+                rows.collect::<rusqlite::Result<_>>().map_err(translate)
+            })
+            .await
+    }
+}
+
+/// Runs work in a transaction that has the right to write from its beginning.
+pub(crate) fn transaction<T>(
+    connection: &mut Connection,
+    work: impl FnOnce(&Connection) -> Result<T>,
+) -> Result<T> {
+    let transaction =
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(translate)?;
+    let answer = work(&transaction)?;
+    transaction.commit().map_err(at_commit)?;
+    Ok(answer)
+}
+
+/// Whether a change has what its operation needs: a put an image, a delete none.
+pub(crate) fn is_whole(operation: Operation, has_image: bool) -> bool {
+    (operation == Operation::Put) == has_image
+}
