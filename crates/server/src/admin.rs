@@ -1,0 +1,347 @@
+//! Operation: status, verification, backfill, dead letters, decisions, configuration.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use hyper::StatusCode;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::HeaderValue;
+use serde::Serialize;
+use serde_json::{Map, Value as Json, json};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use unisono::config::Access;
+use unisono::core::kind::OptionValue;
+use unisono::core::query::parse;
+use unisono::core::{Error, ErrorKind, Key, Result};
+use unisono::engine::delivery::dead_letter::DeadLetter;
+use unisono::engine::verify::report::{Progress, VerifyOptions};
+use unisono::engine::{Engine, Operation};
+use unisono::policy::declaration::Declaration;
+
+use crate::app::{Call, flag};
+use crate::body::JSON_TYPE;
+use crate::problem::Failure;
+use crate::reply::{self, Body, Reply};
+use crate::request;
+
+/// Lines of progress that may wait for a slow reader; further ones are left out.
+const PROGRESS_LINES_MAX: usize = 64;
+
+/// `GET /admin/v1/status`
+pub(crate) async fn status(call: &Call<'_>) -> Reply {
+    call.known_parameters([])?;
+    let app = &call.shared.app;
+    let status = call.engine().status().await;
+    let mut json = serde_json::to_value(status)
+        .map_err(|e| Error::internal("the status cannot be written as JSON").caused_by(e))?;
+    if let Json::Object(map) = &mut json {
+        map.insert("name".into(), json!(app.name));
+        map.insert("version".into(), json!(app.version));
+    }
+    reply::json(StatusCode::OK, &json)
+}
+
+/// `GET /admin/v1/config`
+pub(crate) fn config(call: &Call<'_>) -> Reply {
+    call.known_parameters([])?;
+    reply::json(StatusCode::OK, &redacted(call.engine().declaration()))
+}
+
+/// `GET /admin/v1/explain?entity=product&key=1`, or with the parameters of a list instead of the key
+pub(crate) fn explain(call: &Call<'_>) -> Reply {
+    let mut parameters = call.parameters()?;
+    let mut take = |name: &str| {
+        let index = parameters.iter().position(|(n, _)| n == name)?;
+        Some(parameters.remove(index).1)
+    };
+    let name = take("entity").ok_or_else(|| {
+        Error::invalid("a parameter is missing")
+            .with("parameter", "entity")
+            .hint("?entity=product&key=1")
+    })?;
+    let key = take("key");
+    call.principal.require(Access::Admin, Some(&name))?;
+    let entity = call.engine().entity(&name)?;
+    let operation = match key {
+        Some(_) if !parameters.is_empty() => {
+            return Err(Error::invalid("a key and filters exclude each other")
+                .with("parameter", "key")
+                .into());
+        }
+        Some(key) => Operation::Get(Key::parse(entity, &key)?),
+        None => Operation::Query(Box::new(parse::url(entity, &parameters)?)),
+    };
+    let lines = call.engine().explain(&call.context()?, entity, &operation);
+    reply::json(StatusCode::OK, &json!({ "lines": lines }))
+}
+
+/// `POST /admin/v1/verify`
+///
+/// Answers one line of JSON for each step and the report as the last; with `Accept: application/json` the report alone.
+pub(crate) async fn verify(call: &Call<'_>, body: Incoming) -> Reply {
+    call.known_parameters([])?;
+    // Without a body everything is compared and nothing repaired.
+    let body = if body.is_end_stream() { json!({}) } else { call.json(body, &[JSON_TYPE]).await? };
+    let [entity, source, repair] = members(&body, ["entity", "source", "repair"])?;
+    let options = VerifyOptions {
+        entity: permitted(call, text("entity", entity)?)?,
+        source: text("source", source)?,
+        repair: boolean("repair", repair)?,
+    };
+    known_source(call.engine(), options.source.as_deref())?;
+    if request::accepts(&call.parts.headers, "application/json") {
+        let report = call.engine().verify(&options, &|_| {}).await?;
+        return reply::json(
+            StatusCode::OK,
+            &json!({ "agrees": report.agrees(), "report": report }),
+        );
+    }
+    let (sender, receiver) = mpsc::channel(PROGRESS_LINES_MAX);
+    let engine = call.engine().clone();
+    call.engine().runtime().spawn(async move { verify_in_lines(&engine, &options, sender).await });
+    let lines = ReceiverStream::new(receiver).map(Bytes::from);
+    let mut response = hyper::Response::new(Body::Stream(Box::pin(lines)));
+    let ndjson = HeaderValue::from_static("application/x-ndjson");
+    response.headers_mut().insert(hyper::header::CONTENT_TYPE, ndjson);
+    Ok(response)
+}
+
+/// Verifies for as long as somebody reads the lines.
+async fn verify_in_lines(engine: &Engine, options: &VerifyOptions, sender: mpsc::Sender<String>) {
+    let progress = |progress: Progress| {
+        // A line that finds no room is superseded by the next one anyway.
+        let _ = sender.try_send(line("progress", &progress));
+    };
+    let report = tokio::select! {
+        report = engine.verify(options, &progress) => report,
+        () = sender.closed() => return,
+    };
+    let last = match report {
+        Ok(report) => format!("{}\n", json!({ "agrees": report.agrees(), "report": report })),
+        Err(error) => line("error", &Failure::from(error).to_json(None)),
+    };
+    // Nobody is left to be told if this fails.
+    let _ = sender.send(last).await;
+}
+
+fn line(name: &str, value: &impl Serialize) -> String {
+    format!("{}\n", json!({ name: value }))
+}
+
+/// `POST /admin/v1/backfill`
+pub(crate) async fn backfill(call: &Call<'_>, body: Incoming) -> Reply {
+    call.known_parameters([])?;
+    let body = call.json(body, &[JSON_TYPE]).await?;
+    let [entity, source] = members(&body, ["entity", "source"])?;
+    let entity = needed("entity", permitted(call, text("entity", entity)?)?)?;
+    let source = needed("source", text("source", source)?)?;
+    known_source(call.engine(), Some(&source))?;
+    call.engine().backfill(&entity, &source).await?;
+    reply::json(
+        StatusCode::ACCEPTED,
+        &json!({ "entity": entity, "source": source, "state": "backfilling" }),
+    )
+}
+
+/// `GET /admin/v1/dead-letters`
+pub(crate) async fn dead_letters(call: &Call<'_>) -> Reply {
+    let [entity, source] = call.known_parameters(["entity", "source"])?;
+    let mut letters = call.engine().dead_letters().await?;
+    let is = |wanted: &Option<String>, name: &str| wanted.as_deref().is_none_or(|w| w == name);
+    letters.retain(|l| {
+        is(&entity, &l.entity) && is(&source, &l.source) && call.principal.covers(&l.entity)
+    });
+    reply::json(StatusCode::OK, &json!({ "items": letters }))
+}
+
+/// `POST /admin/v1/dead-letters/replay`
+pub(crate) async fn replay(call: &Call<'_>, body: Incoming) -> Reply {
+    let letters = chosen(call, body).await?;
+    let mut accepted = 0;
+    for letter in &letters {
+        accepted += u64::from(call.engine().replay(letter).await?);
+    }
+    let refused = letters.len() as u64 - accepted;
+    reply::json(StatusCode::OK, &json!({ "accepted": accepted, "refused": refused }))
+}
+
+/// `POST /admin/v1/dead-letters/discard`
+pub(crate) async fn discard(call: &Call<'_>, body: Incoming) -> Reply {
+    let letters = chosen(call, body).await?;
+    for letter in &letters {
+        call.engine().discard(letter).await?;
+    }
+    reply::json(StatusCode::OK, &json!({ "discarded": letters.len() }))
+}
+
+/// The dead letters of an entity in a source: the one of a key, or all of them.
+async fn chosen(call: &Call<'_>, body: Incoming) -> Result<Vec<DeadLetter>, Failure> {
+    call.known_parameters([])?;
+    let body = call.json(body, &[JSON_TYPE]).await?;
+    let [entity, source, key] = members(&body, ["entity", "source", "key"])?;
+    let entity = needed("entity", permitted(call, text("entity", entity)?)?)?;
+    let source = needed("source", text("source", source)?)?;
+    let key = text("key", key)?;
+    let mut letters = call.engine().dead_letters().await?;
+    letters.retain(|l| {
+        l.entity == entity && l.source == source && key.as_ref().is_none_or(|k| l.key == **k)
+    });
+    if letters.is_empty() {
+        let error = Error::new(ErrorKind::NotFound, "there is no such dead letter");
+        return Err(error.of(&entity).at(&source).into());
+    }
+    Ok(letters)
+}
+
+/// The named members of an object; others are refused.
+fn members<'a, const N: usize>(body: &'a Json, names: [&str; N]) -> Result<[Option<&'a Json>; N]> {
+    let Json::Object(map) = body else { return Err(Error::invalid("the body is a JSON object")) };
+    if let Some(name) = map.keys().find(|name| !names.contains(&name.as_str())) {
+        return Err(Error::invalid("is not known")
+            .with("field", name)
+            .hint(format!("known are {}", names.join(", "))));
+    }
+    Ok(names.map(|name| map.get(name)))
+}
+
+fn text(name: &'static str, json: Option<&Json>) -> Result<Option<Arc<str>>> {
+    match json {
+        None | Some(Json::Null) => Ok(None),
+        Some(Json::String(text)) => Ok(Some(text.as_str().into())),
+        Some(_) => Err(Error::invalid("is text").with("field", name)),
+    }
+}
+
+fn boolean(name: &'static str, json: Option<&Json>) -> Result<bool> {
+    match json {
+        None => Ok(false),
+        Some(Json::Bool(value)) => Ok(*value),
+        Some(json) => flag(name, json.as_str().or(Some("neither"))),
+    }
+}
+
+fn needed(name: &'static str, value: Option<Arc<str>>) -> Result<Arc<str>> {
+    value.ok_or_else(|| Error::invalid("is required").with("field", name))
+}
+
+/// An entity that exists and that the caller may operate; only who covers all of them may leave it open.
+fn permitted(call: &Call<'_>, entity: Option<Arc<str>>) -> Result<Option<Arc<str>>> {
+    let Some(name) = entity else {
+        let denied =
+            || Error::new(ErrorKind::PermissionDenied, "the token does not cover every entity");
+        return if call.principal.covers_all() {
+            Ok(None)
+        } else {
+            Err(denied().hint("name the entity"))
+        };
+    };
+    call.principal.require(Access::Admin, Some(&name))?;
+    call.engine().entity(&name)?;
+    Ok(Some(name))
+}
+
+fn known_source(engine: &Engine, name: Option<&str>) -> Result<()> {
+    let sources = &engine.declaration().sources;
+    let Some(name) = name.filter(|name| !sources.contains_key(*name)) else { return Ok(()) };
+    let error = Error::new(ErrorKind::NotFound, "there is no source with this name").at(name);
+    Err(match unisono::core::spelling::closest(name, sources.keys().map(AsRef::as_ref)) {
+        Some(near) => error.hint(format!("did you mean `{near}`?")),
+        None => error,
+    })
+}
+
+/// The declaration without anything secret.
+fn redacted(declaration: &Declaration) -> Json {
+    let sources = declaration.sources.iter().map(|(name, source)| {
+        let options = source
+            .options
+            .0
+            .iter()
+            .map(|(name, value)| (name.clone(), redacted_option(name, value)));
+        (
+            name.to_string(),
+            json!({ "kind": source.kind, "options": options.collect::<Map<_, _>>() }),
+        )
+    });
+    let entities = declaration.entities.iter().map(|(name, declared)| {
+        let entity = &declared.entity;
+        let fields = entity.fields().iter().map(|f| (f.name.to_string(), json!(f.ty.to_string())));
+        let followers: Vec<Json> = declared
+            .followers
+            .iter()
+            .map(|f| json!({ "source": f.source, "place": f.place, "where": f.filter.as_ref().map(|r| r.text()) }))
+            .collect();
+        let cache = declared.cache.as_ref().map(|c| {
+            json!({ "source": c.source, "ttl_s": c.ttl.as_secs_f64(), "negative_ttl_s": c.negative_ttl.as_secs_f64() })
+        });
+        let json = json!({
+            "key": entity.key_field().name, "truth": declared.truth, "table": declared.table, "cache": cache,
+            "followers": followers, "fields": fields.collect::<Map<_, _>>(),
+        });
+        (name.to_string(), json)
+    });
+    let log = &declaration.log;
+    json!({
+        "sources": sources.collect::<Map<_, _>>(),
+        "entities": entities.collect::<Map<_, _>>(),
+        "log": {
+            "retention_s": log.retention.as_secs(), "changes_max": log.changes_max, "outcomes_s": log.outcomes.as_secs(),
+        },
+    })
+}
+
+/// Paths and the like are shown; what could hold a secret is not. Which options are secret is known to the source
+/// kinds alone, so text is shown by a list of harmless names.
+fn redacted_option(name: &str, value: &OptionValue) -> Json {
+    match value {
+        OptionValue::Text(text)
+            if matches!(name, "path" | "table" | "index" | "place" | "region") =>
+        {
+            json!(text)
+        }
+        OptionValue::Text(_) => json!("(not shown)"),
+        OptionValue::Integer(n) => json!(n),
+        OptionValue::Boolean(b) => json!(b),
+        OptionValue::Duration(d) => json!(format!("{d:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use unisono::core::kind::Options;
+    use unisono::policy::declaration::SourceDeclaration;
+
+    #[test]
+    fn a_shown_configuration_holds_no_secret() {
+        let text = |text: &str| OptionValue::Text(text.into());
+        let options = Options(
+            [
+                ("url".into(), text("postgres://me:secret@host/db")),
+                ("password".into(), text("secret")),
+                ("path".into(), text("data/main.db")),
+                ("size".into(), OptionValue::Integer(7)),
+            ]
+            .into(),
+        );
+        let source = SourceDeclaration { kind: "postgres".into(), options };
+        let declaration =
+            Declaration { sources: [("main".into(), source)].into(), ..Declaration::default() };
+        let json = redacted(&declaration);
+        assert!(!json.to_string().contains("secret"), "{json}");
+        assert_eq!(json["sources"]["main"]["options"]["path"], "data/main.db");
+        assert_eq!(json["sources"]["main"]["options"]["size"], 7);
+    }
+
+    #[test]
+    fn members_that_are_not_known_are_refused() {
+        assert!(members(&json!({"entity": "a"}), ["entity"]).is_ok());
+        for body in [json!([]), json!({"entty": "a"})] {
+            assert!(members(&body, ["entity"]).is_err());
+        }
+        assert!(boolean("repair", Some(&json!(1))).is_err());
+        assert!(boolean("repair", Some(&json!(true))).unwrap());
+    }
+}

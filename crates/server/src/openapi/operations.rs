@@ -1,0 +1,349 @@
+//! The paths of the description, their parameters and headers.
+
+use serde_json::{Map, Value as Json, json};
+use unisono::core::Entity;
+use unisono::core::query::Query;
+
+use super::reference;
+
+/// Everything that can be done with the records of one entity.
+pub(super) fn of_entity(paths: &mut Map<String, Json>, entity: &Entity) {
+    let name = entity.name().as_ref();
+    let record = reference(name);
+    let patch = reference(&format!("{name}_patch"));
+    let list = json!({
+        "type": "object", "required": ["items", "next"],
+        "properties": {
+            "items": { "type": "array", "items": record },
+            "next": { "type": ["string", "null"], "description": "Send it as `cursor` to get the next page." },
+            "facets": { "type": "object" },
+        },
+    });
+    let operation = |id: &str, summary: String, extra: Json| {
+        let mut operation =
+            json!({ "operationId": format!("{name}_{id}"), "tags": [name], "summary": summary });
+        merge(&mut operation, extra);
+        operation
+    };
+    let reads = parameters_of(&["meta", "token", "prefer"]);
+    let writes = parameters_of(&["meta", "idempotency_key", "prefer", "if_match", "if_none_match"]);
+    let list_parameters = list_parameters(entity);
+    paths.insert(format!("/v1/{name}"), json!({
+        "get": operation("list", format!("Find `{name}` records"), json!({
+            "parameters": list_parameters, "responses": answers("200", "A page of records.", &list) })),
+        "post": operation("create", format!("Create a `{name}`"), json!({
+            "parameters": parameters_of(&["meta", "idempotency_key", "prefer"]), "requestBody": body(&record),
+            "responses": answers("201", "The record, with its key.", &record) })),
+    }));
+    let mut key = json!({ "name": "key", "in": "path", "required": true, "description": "The record's key.",
+        "schema": super::type_schema(&entity.key_field().ty) });
+    key["description"] = json!(format!(
+        "The record's `{}`. A first underscore is written `%5F`.",
+        entity.key_field().name
+    ));
+    let patch_body = json!({ "required": true, "content": {
+        "application/merge-patch+json": { "schema": patch }, "application/json": { "schema": patch } } });
+    let mut read_answers = answers("200", "The record.", &record);
+    read_answers["304"] = json!({ "description": "The caller has this version." });
+    let mut put_answers = answers("200", "It was replaced.", &record);
+    put_answers["201"] = content("It was created.", &record);
+    paths.insert(format!("/v1/{name}/{{key}}"), json!({
+        "parameters": [key],
+        "get": operation("get", format!("Read a `{name}`"), json!({
+            "parameters": parameters_of(&["meta", "token", "prefer", "if_none_match"]), "responses": read_answers })),
+        "put": operation("put", format!("Store a whole `{name}`"), json!({
+            "parameters": writes, "requestBody": body(&record), "responses": put_answers })),
+        "patch": operation("patch", format!("Change fields of a `{name}`"), json!({
+            "parameters": writes, "requestBody": patch_body, "responses": answers("200", "The record.", &record) })),
+        "delete": operation("delete", format!("Remove a `{name}`"), json!({
+            "parameters": parameters_of(&["idempotency_key", "prefer", "if_match"]),
+            "responses": { "204": { "description": "It is gone." }, "default": problem() } })),
+    }));
+    let changes = json!({ "type": "object", "properties": {
+        "items": { "type": "array", "items": reference("change") },
+        "next": { "anyOf": [reference("position"), { "type": "null" }] } } });
+    paths.insert(format!("/v1/{name}/{{key}}/_history"), json!({
+        "parameters": [key],
+        "get": operation("history", format!("The changes of a `{name}`, newest first"), json!({
+            "parameters": [query_parameter("limit", json!({ "type": "integer", "minimum": 1, "maximum": 1000 }), "How many."),
+                query_parameter("before", reference("position"), "Only changes before this position.")],
+            "responses": answers("200", "Changes.", &changes) })),
+    }));
+    let count = json!({ "type": "object", "properties": { "count": { "type": "integer" } } });
+    let groups = json!({ "type": "object", "properties": {
+        "groups": { "type": "array", "items": { "type": "object" } }, "total_groups": { "type": "integer" } } });
+    let post = |id: &str,
+                summary: String,
+                input: Json,
+                description: &str,
+                output: &Json,
+                parameters: &Json| {
+        json!({
+        "post": operation(id, summary, json!({ "parameters": parameters, "requestBody": body(&input),
+            "responses": answers("200", description, output) })) })
+    };
+    let (query, aggregate) = (reference("query"), reference("aggregate"));
+    paths.insert(
+        format!("/v1/{name}/_query"),
+        post(
+            "query",
+            format!("Find `{name}` records by a JSON query"),
+            query.clone(),
+            "A page of records.",
+            &list,
+            &reads,
+        ),
+    );
+    let fresh = parameters_of(&["token", "prefer"]);
+    let mut counting = post(
+        "count_query",
+        format!("Count `{name}` records by a JSON query"),
+        query,
+        "The count.",
+        &count,
+        &fresh,
+    );
+    counting["get"] = operation(
+        "count",
+        format!("Count `{name}` records"),
+        json!({
+        "parameters": filter_parameters(entity), "responses": answers("200", "The count.", &count) }),
+    );
+    paths.insert(format!("/v1/{name}/_count"), counting);
+    paths.insert(
+        format!("/v1/{name}/_aggregate"),
+        post(
+            "aggregate",
+            format!("Group and total `{name}` records"),
+            aggregate,
+            "The groups.",
+            &groups,
+            &fresh,
+        ),
+    );
+    paths.insert(format!("/v1/{name}/_batch"), batch(name, &record, &patch, &operation));
+}
+
+fn batch(
+    name: &str,
+    record: &Json,
+    patch: &Json,
+    operation: &impl Fn(&str, String, Json) -> Json,
+) -> Json {
+    let conditions = json!({ "type": "string" });
+    let input = json!({
+        "type": "object", "required": ["operations"], "additionalProperties": false,
+        "properties": {
+            "atomic": { "type": "boolean", "default": false, "description": "All together or each for itself." },
+            "operations": { "type": "array", "maxItems": 10_000, "items": { "type": "object", "properties": {
+                "put": record, "patch": patch, "delete": { "type": ["string", "integer"] },
+                "if_match": conditions, "if_none_match": conditions } } },
+        },
+    });
+    let output = json!({ "type": "object", "properties": {
+        "items": { "type": "array", "items": { "type": "object", "properties": {
+            "status": { "type": "integer" }, "key": { "type": "string" }, "version": reference("position"),
+            "error": reference("problem") } } },
+        "token": { "type": "string" } } });
+    let mut answers = answers("200", "Every operation took place.", &output);
+    answers["207"] = content("Some operations failed; each says so.", &output);
+    json!({ "post": operation("batch", format!("Write many `{name}` records"), json!({
+        "parameters": parameters_of(&["idempotency_key", "prefer"]), "requestBody": body(&input), "responses": answers })) })
+}
+
+/// What there is whatever is declared.
+pub(super) fn of_service(paths: &mut Map<String, Json>) {
+    let open = |id: &str, summary: &str, media: &str| {
+        json!({ "get": {
+        "operationId": id, "tags": ["operation"], "summary": summary, "security": [],
+        "responses": { "200": { "description": summary, "content": { media: {} } }, "default": problem() } } })
+    };
+    let guarded = |method: &str, id: &str, summary: &str, input: Option<Json>| {
+        let mut operation = json!({ "operationId": id, "tags": ["operation"], "summary": summary,
+            "responses": answers("200", summary, &json!({ "type": "object" })) });
+        if let Some(input) = input {
+            operation["requestBody"] = body(&json!({ "type": "object", "properties": input }));
+        }
+        json!({ method: operation })
+    };
+    let text = json!({ "type": "string" });
+    let follower = json!({ "entity": text, "source": text });
+    let letter = json!({ "entity": text, "source": text, "key": text });
+    let verify = json!({ "entity": text, "source": text, "repair": { "type": "boolean" } });
+    for (path, item) in [
+        ("/v1/changes", changes()),
+        ("/health/live", open("live", "Whether the process answers", "application/json")),
+        (
+            "/health/ready",
+            open("ready", "Whether requests should be sent here", "application/json"),
+        ),
+        ("/metrics", guarded("get", "metrics", "Metrics in the Prometheus text format", None)),
+        ("/errors/{code}", error_page()),
+        ("/admin/v1/status", guarded("get", "status", "How everything is doing", None)),
+        ("/admin/v1/config", guarded("get", "config", "What is declared, without secrets", None)),
+        ("/admin/v1/explain", guarded("get", "explain", "Where a read would go, and why", None)),
+        (
+            "/admin/v1/verify",
+            guarded("post", "verify", "Compare followers with the truth", Some(verify)),
+        ),
+        (
+            "/admin/v1/backfill",
+            guarded("post", "backfill", "Copy an entity into a follower anew", Some(follower)),
+        ),
+        (
+            "/admin/v1/dead-letters",
+            guarded("get", "dead_letters", "Changes that a follower refuses", None),
+        ),
+        (
+            "/admin/v1/dead-letters/replay",
+            guarded("post", "replay", "Deliver dead letters again", Some(letter.clone())),
+        ),
+        (
+            "/admin/v1/dead-letters/discard",
+            guarded("post", "discard", "Forget dead letters", Some(letter)),
+        ),
+    ] {
+        paths.insert(path.to_owned(), item);
+    }
+}
+
+fn changes() -> Json {
+    let text = json!({ "type": "string" });
+    json!({ "get": {
+        "operationId": "changes", "tags": ["changes"], "summary": "Follow the log as server-sent events",
+        "description": "The id of each event is a token; a client that comes back with `Last-Event-ID` misses nothing.",
+        "parameters": [
+            query_parameter("entity", text.clone(), "Only these entities, separated by commas."),
+            query_parameter("log", text.clone(), "Only this log."),
+            query_parameter("after", text.clone(), "A token or position to begin after; from now on if absent."),
+            { "name": "Last-Event-ID", "in": "header", "schema": text, "description": "The id of the last event seen." },
+        ],
+        "responses": {
+            "200": { "description": "Events `put` and `delete` with a change as data.", "content": {
+                "text/event-stream": { "itemSchema": reference("change") } } },
+            "410": content("The log does not reach back that far.", &reference("problem")),
+            "default": problem(),
+        },
+    } })
+}
+
+fn error_page() -> Json {
+    json!({
+        "parameters": [{ "name": "code", "in": "path", "required": true, "schema": { "type": "string" } }],
+        "get": { "operationId": "error", "tags": ["operation"], "summary": "What an error means and what to do", "security": [],
+            "responses": { "200": { "description": "The page.", "content": { "text/html": {}, "text/markdown": {} } },
+                "default": problem() } },
+    })
+}
+
+/// The parameters that are referred to by name.
+pub(super) fn parameters() -> Json {
+    let header = |name: &str, description: &str| {
+        json!({
+        "name": name, "in": "header", "description": description, "schema": { "type": "string" } })
+    };
+    json!({
+        "meta": query_parameter("meta", json!({ "type": "boolean", "default": false }),
+            "Wrap each record with its version, source and age."),
+        "token": header("Unisono-Token", "The answer contains at least what this token has seen."),
+        "prefer": header("Prefer", "`consistency=eventual|session|strong`, `wait=<seconds>`, `fallback=none`, `return=minimal`."),
+        "if_match": header("If-Match", "The version that the record must have: `\"v17\"`, or `*`."),
+        "if_none_match": header("If-None-Match", "`*`: the record must not be there. For reads: the versions at hand."),
+        "idempotency_key": header("Idempotency-Key", "1 to 255 visible characters; the repeated request has the effect of one."),
+    })
+}
+
+/// The headers of answers.
+pub(super) fn headers() -> Json {
+    let header =
+        |description: &str| json!({ "description": description, "schema": { "type": "string" } });
+    json!({
+        "ETag": header("The record's version: `\"v17\"`."),
+        "Unisono-Token": header("Send it with later reads to never see anything older."),
+        "Unisono-Source": header("The source that answered, and its role."),
+        "Unisono-Stale": header("`true` if newer data may exist that the source has not taken in."),
+        "Cache-Status": header("What the cache did (RFC 9211)."),
+    })
+}
+
+fn list_parameters(entity: &Entity) -> Json {
+    let text = json!({ "type": "string" });
+    let limit = json!({ "type": "integer", "minimum": 1, "maximum": Query::LIMIT_MAX, "default": Query::LIMIT_DEFAULT });
+    let mut all = filter_parameters(entity);
+    if let Json::Array(list) = &mut all {
+        list.push(query_parameter(
+            "order",
+            text.clone(),
+            "Fields, each with `.asc` or `.desc`, separated by commas.",
+        ));
+        list.push(query_parameter("limit", limit, "How many records."));
+        list.push(query_parameter("cursor", text.clone(), "`next` of the page before."));
+        list.push(query_parameter(
+            "fields",
+            text.clone(),
+            "Only these fields, separated by commas.",
+        ));
+        list.push(query_parameter(
+            "facets",
+            text,
+            "Fields whose most frequent values are counted.",
+        ));
+        list.push(query_parameter(
+            "highlight",
+            json!({ "type": "boolean" }),
+            "Show where a search matches.",
+        ));
+        list.push(json!({ "$ref": "#/components/parameters/meta" }));
+    }
+    all
+}
+
+fn filter_parameters(entity: &Entity) -> Json {
+    let text = json!({ "type": "string" });
+    let fields = entity.fields().iter().map(|f| {
+        query_parameter(
+            &f.name,
+            text.clone(),
+            "A test such as `eq.paid`, `gt.100`, `in.(a,b)` or `is.null`.",
+        )
+    });
+    let search =
+        entity.search_fields().next().map(|_| query_parameter("q", text.clone(), "Words to find."));
+    let fresh = parameters_of(&["token", "prefer"]);
+    fields.chain(search).chain(fresh.as_array().cloned().unwrap_or_default()).collect()
+}
+
+fn query_parameter(name: &str, schema: Json, description: &str) -> Json {
+    json!({ "name": name, "in": "query", "schema": schema, "description": description })
+}
+
+fn parameters_of(names: &[&str]) -> Json {
+    names.iter().map(|name| json!({ "$ref": format!("#/components/parameters/{name}") })).collect()
+}
+
+fn body(schema: &Json) -> Json {
+    json!({ "required": true, "content": { "application/json": { "schema": schema } } })
+}
+
+fn content(description: &str, schema: &Json) -> Json {
+    let names = ["ETag", "Unisono-Token", "Unisono-Source", "Unisono-Stale", "Cache-Status"];
+    let headers: Map<String, Json> = names
+        .map(|n| (n.to_owned(), json!({ "$ref": format!("#/components/headers/{n}") })))
+        .into_iter()
+        .collect();
+    json!({ "description": description, "headers": headers, "content": { "application/json": { "schema": schema } } })
+}
+
+fn answers(status: &str, description: &str, schema: &Json) -> Json {
+    json!({ status: content(description, schema), "default": problem() })
+}
+
+fn problem() -> Json {
+    json!({ "$ref": "#/components/responses/problem" })
+}
+
+fn merge(target: &mut Json, extra: Json) {
+    if let (Json::Object(target), Json::Object(extra)) = (target, extra) {
+        target.extend(extra);
+    }
+}

@@ -1,0 +1,309 @@
+//! Which operation a method and a path mean: one table, from which the paths of the API are made too.
+
+use hyper::StatusCode;
+use hyper::header::{ALLOW, HeaderValue};
+use unisono::config::Access;
+use unisono::core::{Error, ErrorKind};
+
+use crate::problem::Failure;
+
+/// Every operation of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    Root,
+    Live,
+    Ready,
+    Metrics,
+    OpenApi,
+    Docs,
+    Style,
+    Errors,
+    ErrorPage,
+    Changes,
+    List,
+    Query,
+    Create,
+    Read,
+    Put,
+    Patch,
+    Delete,
+    Count,
+    Aggregate,
+    Batch,
+    History,
+    Status,
+    Config,
+    Explain,
+    Verify,
+    Backfill,
+    DeadLetters,
+    Replay,
+    Discard,
+}
+
+/// A path with its parameters left open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Root,
+    Live,
+    Ready,
+    Metrics,
+    OpenApi,
+    Docs,
+    Style,
+    Errors,
+    ErrorPage,
+    Changes,
+    Collection,
+    QueryOp,
+    CountOp,
+    AggregateOp,
+    BatchOp,
+    Record,
+    History,
+    Status,
+    Config,
+    Explain,
+    Verify,
+    Backfill,
+    DeadLetters,
+    Replay,
+    Discard,
+}
+
+impl Place {
+    /// The path as documentation and metrics write it.
+    pub(crate) fn template(self) -> &'static str {
+        match self {
+            Place::Root => "/",
+            Place::Live => "/health/live",
+            Place::Ready => "/health/ready",
+            Place::Metrics => "/metrics",
+            Place::OpenApi => "/openapi.json",
+            Place::Docs => "/docs",
+            Place::Style => "/docs/style.css",
+            Place::Errors => "/errors",
+            Place::ErrorPage => "/errors/{code}",
+            Place::Changes => "/v1/changes",
+            Place::Collection => "/v1/{entity}",
+            Place::QueryOp => "/v1/{entity}/_query",
+            Place::CountOp => "/v1/{entity}/_count",
+            Place::AggregateOp => "/v1/{entity}/_aggregate",
+            Place::BatchOp => "/v1/{entity}/_batch",
+            Place::Record => "/v1/{entity}/{key}",
+            Place::History => "/v1/{entity}/{key}/_history",
+            Place::Status => "/admin/v1/status",
+            Place::Config => "/admin/v1/config",
+            Place::Explain => "/admin/v1/explain",
+            Place::Verify => "/admin/v1/verify",
+            Place::Backfill => "/admin/v1/backfill",
+            Place::DeadLetters => "/admin/v1/dead-letters",
+            Place::Replay => "/admin/v1/dead-letters/replay",
+            Place::Discard => "/admin/v1/dead-letters/discard",
+        }
+    }
+}
+
+/// One line of the table: a method at a place, what it means, and the access that it needs.
+pub(crate) struct Route {
+    pub(crate) place: Place,
+    pub(crate) method: &'static str,
+    pub(crate) endpoint: Endpoint,
+    /// `None` is open to everybody.
+    pub(crate) access: Option<Access>,
+}
+
+const fn route(
+    place: Place,
+    method: &'static str,
+    endpoint: Endpoint,
+    access: Option<Access>,
+) -> Route {
+    Route { place, method, endpoint, access }
+}
+
+const READ: Option<Access> = Some(Access::Read);
+const WRITE: Option<Access> = Some(Access::Write);
+const ADMIN: Option<Access> = Some(Access::Admin);
+
+/// All routes; the busiest first.
+pub(crate) const ROUTES: &[Route] = &[
+    route(Place::Record, "GET", Endpoint::Read, READ),
+    route(Place::Record, "PUT", Endpoint::Put, WRITE),
+    route(Place::Record, "PATCH", Endpoint::Patch, WRITE),
+    route(Place::Record, "DELETE", Endpoint::Delete, WRITE),
+    route(Place::Collection, "GET", Endpoint::List, READ),
+    route(Place::Collection, "POST", Endpoint::Create, WRITE),
+    route(Place::Collection, "QUERY", Endpoint::Query, READ),
+    route(Place::QueryOp, "POST", Endpoint::Query, READ),
+    route(Place::QueryOp, "QUERY", Endpoint::Query, READ),
+    route(Place::CountOp, "GET", Endpoint::Count, READ),
+    route(Place::CountOp, "POST", Endpoint::Count, READ),
+    route(Place::CountOp, "QUERY", Endpoint::Count, READ),
+    route(Place::AggregateOp, "POST", Endpoint::Aggregate, READ),
+    route(Place::AggregateOp, "QUERY", Endpoint::Aggregate, READ),
+    route(Place::BatchOp, "POST", Endpoint::Batch, WRITE),
+    route(Place::History, "GET", Endpoint::History, READ),
+    route(Place::Changes, "GET", Endpoint::Changes, READ),
+    route(Place::Root, "GET", Endpoint::Root, None),
+    route(Place::Live, "GET", Endpoint::Live, None),
+    route(Place::Ready, "GET", Endpoint::Ready, None),
+    route(Place::Metrics, "GET", Endpoint::Metrics, READ),
+    route(Place::OpenApi, "GET", Endpoint::OpenApi, READ),
+    route(Place::Docs, "GET", Endpoint::Docs, READ),
+    route(Place::Style, "GET", Endpoint::Style, None),
+    route(Place::Errors, "GET", Endpoint::Errors, None),
+    route(Place::ErrorPage, "GET", Endpoint::ErrorPage, None),
+    route(Place::Status, "GET", Endpoint::Status, ADMIN),
+    route(Place::Config, "GET", Endpoint::Config, ADMIN),
+    route(Place::Explain, "GET", Endpoint::Explain, ADMIN),
+    route(Place::Verify, "POST", Endpoint::Verify, ADMIN),
+    route(Place::Backfill, "POST", Endpoint::Backfill, ADMIN),
+    route(Place::DeadLetters, "GET", Endpoint::DeadLetters, ADMIN),
+    route(Place::Replay, "POST", Endpoint::Replay, ADMIN),
+    route(Place::Discard, "POST", Endpoint::Discard, ADMIN),
+];
+
+/// What a path names: a place and its parameters, still percent-encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Target<'a> {
+    pub(crate) place: Place,
+    /// The entity, or the code of an error page.
+    pub(crate) first: &'a str,
+    /// The key.
+    pub(crate) second: &'a str,
+}
+
+/// What a path names; `None` if nothing is there.
+///
+/// Operations begin with an underscore. A record whose key begins with one is reached by `%5F`.
+pub(crate) fn target(path: &str) -> Option<Target<'_>> {
+    let path = path.strip_prefix('/')?;
+    let mut segments = [""; 5];
+    let mut count = 0;
+    for segment in path.split('/') {
+        *segments.get_mut(count)? = segment;
+        count += 1;
+    }
+    let at = |place| Some(Target { place, first: "", second: "" });
+    let with = |place, first, second| Some(Target { place, first, second });
+    match segments.get(..count)? {
+        ["v1", "changes"] => at(Place::Changes),
+        ["v1", entity] if !entity.is_empty() => with(Place::Collection, entity, ""),
+        ["v1", entity, "_query"] => with(Place::QueryOp, entity, ""),
+        ["v1", entity, "_count"] => with(Place::CountOp, entity, ""),
+        ["v1", entity, "_aggregate"] => with(Place::AggregateOp, entity, ""),
+        ["v1", entity, "_batch"] => with(Place::BatchOp, entity, ""),
+        ["v1", entity, key] if !key.is_empty() && !key.starts_with('_') => {
+            with(Place::Record, entity, key)
+        }
+        ["v1", entity, key, "_history"] if !key.is_empty() => with(Place::History, entity, key),
+        [""] => at(Place::Root),
+        ["health", "live"] => at(Place::Live),
+        ["health", "ready"] => at(Place::Ready),
+        ["metrics"] => at(Place::Metrics),
+        ["openapi.json"] => at(Place::OpenApi),
+        ["docs"] => at(Place::Docs),
+        ["docs", "style.css"] => at(Place::Style),
+        ["errors"] => at(Place::Errors),
+        ["errors", code] => with(Place::ErrorPage, code, ""),
+        ["admin", "v1", "status"] => at(Place::Status),
+        ["admin", "v1", "config"] => at(Place::Config),
+        ["admin", "v1", "explain"] => at(Place::Explain),
+        ["admin", "v1", "verify"] => at(Place::Verify),
+        ["admin", "v1", "backfill"] => at(Place::Backfill),
+        ["admin", "v1", "dead-letters"] => at(Place::DeadLetters),
+        ["admin", "v1", "dead-letters", "replay"] => at(Place::Replay),
+        ["admin", "v1", "dead-letters", "discard"] => at(Place::Discard),
+        _ => None,
+    }
+}
+
+/// The index in [`ROUTES`] of a method at a place, or why there is none. `HEAD` means `GET`.
+pub(crate) fn find(place: Place, method: &str) -> Result<usize, Failure> {
+    let wanted = if method == "HEAD" { "GET" } else { method };
+    let found = ROUTES.iter().position(|r| r.place == place && r.method == wanted);
+    found.ok_or_else(|| {
+        let error = Error::invalid("this method is not allowed here")
+            .with("method", method.chars().take(20).collect::<String>())
+            .hint(format!("allowed are {}", allowed(place)));
+        let failure = Failure::with_status(StatusCode::METHOD_NOT_ALLOWED, error);
+        match HeaderValue::from_str(&allowed(place)) {
+            Ok(value) => failure.header(ALLOW, value),
+            Err(_) => failure,
+        }
+    })
+}
+
+/// The methods of a place, as in `Allow`.
+pub(crate) fn allowed(place: Place) -> String {
+    let mut methods: Vec<&str> =
+        ROUTES.iter().filter(|r| r.place == place).map(|r| r.method).collect();
+    if methods.contains(&"GET") {
+        methods.push("HEAD");
+    }
+    methods.join(", ")
+}
+
+/// The answer for a path that leads nowhere.
+pub(crate) fn nowhere(path: &str) -> Failure {
+    Error::new(ErrorKind::NotFound, "there is nothing at this path")
+        .with("path", path.chars().take(100).collect::<String>())
+        .hint("see /docs for what there is")
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(path: &str) -> Option<(Place, &str, &str)> {
+        target(path).map(|t| (t.place, t.first, t.second))
+    }
+
+    #[test]
+    fn paths_name_places() {
+        assert_eq!(place("/v1/product/a%2Fb"), Some((Place::Record, "product", "a%2Fb")));
+        assert_eq!(place("/v1/product/_count"), Some((Place::CountOp, "product", "")));
+        assert_eq!(place("/v1/product/%5Fcount"), Some((Place::Record, "product", "%5Fcount")));
+        assert_eq!(place("/v1/product/_x/_history"), Some((Place::History, "product", "_x")));
+        assert_eq!(place("/v1/changes"), Some((Place::Changes, "", "")));
+        assert_eq!(place("/"), Some((Place::Root, "", "")));
+        assert_eq!(place("/errors/not_found"), Some((Place::ErrorPage, "not_found", "")));
+        for nothing in [
+            "",
+            "/v1",
+            "/v1/",
+            "/v1/a/",
+            "/v1/a/_x",
+            "/v1/a/b/c",
+            "/v1/a/b/c/d/e/f",
+            "//",
+            "/v2/a",
+            "*",
+        ] {
+            assert_eq!(place(nothing), None, "{nothing}");
+        }
+    }
+
+    #[test]
+    fn a_place_knows_its_methods() {
+        assert!(find(Place::Record, "HEAD").is_ok());
+        let failure = find(Place::Record, "POST").unwrap_err();
+        assert_eq!(failure.status(), StatusCode::METHOD_NOT_ALLOWED);
+        let response = failure.into_response(None);
+        assert_eq!(response.headers()[ALLOW], "GET, PUT, PATCH, DELETE, HEAD");
+    }
+
+    #[test]
+    fn every_route_is_reached_by_its_own_template() {
+        for route in ROUTES {
+            let template = route.place.template();
+            let path = template
+                .replace("{entity}", "thing")
+                .replace("{key}", "1")
+                .replace("{code}", "timeout");
+            assert_eq!(target(&path).map(|t| t.place), Some(route.place), "{template}");
+        }
+    }
+}
