@@ -1,1 +1,20 @@
-//! placeholder
+//! Unisono, embedded: declare an entity once and keep it in many sources that agree.
+//!
+//! [`Unisono::open`] takes a configuration; [`Unisono::entity`] gives a typed [`Handle`] on the records of an entity.
+//! Everything else is reached through [`Unisono::engine`]. A [`Registry`] takes source kinds of the application's own.
+
+pub use unisono_config as config;
+pub use unisono_core as core;
+pub use unisono_engine as engine;
+pub use unisono_policy as policy;
+
+pub mod find;
+pub mod groups;
+pub mod handle;
+pub mod open;
+pub mod registry;
+
+pub use find::{Find, Page};
+pub use handle::Handle;
+pub use open::{Unisono, open_sources};
+pub use registry::Registry;

@@ -1,0 +1,83 @@
+//! `unisono status`: how sources, logs, deliveries and caches are doing.
+
+use serde_json::Value as Json;
+use unisono::core::Result;
+
+use super::Connect;
+use crate::exit;
+use crate::session::Session;
+use crate::terminal::Output;
+use crate::terminal::text;
+
+/// Show how sources, logs, deliveries and caches are doing
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    connect: Connect,
+}
+
+pub(super) async fn run(args: Args, session: &Session) -> Result<u8> {
+    let status = session.on_target(&args.connect, async |target| target.status().await).await?;
+    if session.output.is_json() {
+        session.output.json(&status)?;
+    } else {
+        show(&status, session.output)?;
+    }
+    Ok(exit::OK)
+}
+
+fn show(status: &Json, output: Output) -> Result<()> {
+    let size = |row: &Json| row["bytes"].as_u64().map(text::size).unwrap_or_default();
+    let sources = rows(status, "sources", &|row| {
+        vec![of(row, "name"), of(row, "kind"), of(row, "state"), of(row, "engine"), size(row)]
+    });
+    output.table(&["source", "kind", "state", "engine", "size"], sources)?;
+    let logs = rows(status, "logs", &|row| {
+        vec![of(row, "log"), of(row, "head"), of(row, "trimmed"), number(row, "retained")]
+    });
+    output.table(&["log", "head", "trimmed", "changes kept"], logs)?;
+    let deliveries = rows(status, "deliveries", &|row| {
+        let seconds = format!("{:.1} s", row["lag_seconds"].as_f64().unwrap_or(0.0));
+        let lag = format!("{} changes, {seconds}", number(row, "lag_changes"));
+        let letters = number(row, "dead_letters");
+        vec![
+            of(row, "entity"),
+            of(row, "source"),
+            of(row, "state"),
+            of(row, "position"),
+            lag,
+            letters,
+        ]
+    });
+    let heading = ["entity", "follower", "state", "position", "lag", "dead letters"];
+    output.table(&heading, deliveries)?;
+    let caches = rows(status, "caches", &|row| {
+        let (hits, misses) =
+            (row["hits"].as_u64().unwrap_or(0), row["misses"].as_u64().unwrap_or(0));
+        let share = (hits * 100).checked_div(hits + misses).map(|n| format!("{n} %"));
+        vec![of(row, "entity"), of(row, "source"), of(row, "applied"), share.unwrap_or_default()]
+    });
+    output.table(&["entity", "cache", "applied", "hits"], caches)?;
+    let failing = rows(status, "deliveries", &|row| vec![of(row, "last_error")]);
+    for (error, row) in
+        failing.iter().flatten().zip(status["deliveries"].as_array().into_iter().flatten())
+    {
+        if !error.is_empty() {
+            let (entity, source) = (of(row, "entity"), of(row, "source"));
+            output.line(format_args!("{entity} in {source}: last failure: {error}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn rows(status: &Json, part: &str, row: &dyn Fn(&Json) -> Vec<String>) -> Vec<Vec<String>> {
+    status[part].as_array().into_iter().flatten().map(row).collect()
+}
+
+fn of(row: &Json, name: &str) -> String {
+    row.get(name).map(text::cell).unwrap_or_default()
+}
+
+fn number(row: &Json, name: &str) -> String {
+    row[name].as_u64().map(text::count).unwrap_or_default()
+}

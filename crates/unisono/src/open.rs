@@ -1,0 +1,101 @@
+//! [`Unisono`]: a configuration opened, with its sources and its engine.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use unisono_config::Configuration;
+use unisono_core::kind::Environment;
+use unisono_core::source::Source;
+use unisono_core::{Error, ErrorKind, Result};
+use unisono_engine::{Engine, Runtime};
+
+use crate::handle::Handle;
+use crate::registry::Registry;
+
+/// A running Unisono inside this process.
+pub struct Unisono {
+    engine: Engine,
+    notes: Vec<String>,
+}
+
+impl Unisono {
+    /// Opens every source of a configuration, makes their tables, indexes and folders match, and starts delivery.
+    pub async fn open(configuration: Configuration) -> Result<Unisono> {
+        Unisono::open_with(configuration, &Registry::builtin(), Runtime::system()).await
+    }
+
+    /// The same with further source kinds, or another clock.
+    pub async fn open_with(
+        configuration: Configuration,
+        registry: &Registry,
+        runtime: Runtime,
+    ) -> Result<Unisono> {
+        let sources = open_sources(&configuration, registry, &runtime).await?;
+        let opened = Engine::open(configuration.declaration, sources.clone(), runtime).await;
+        match opened {
+            Ok((engine, notes)) => Ok(Unisono { engine, notes }),
+            Err(error) => {
+                close_all(&sources).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// What was changed in the sources to match the configuration, for people.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Everything else that can be asked for.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The records of an entity as values of `T`; `not_found` if it is not declared.
+    pub fn entity<T>(&self, name: &str) -> Result<Handle<T>> {
+        Ok(Handle::new(self.engine.clone(), Arc::clone(self.engine.entity(name)?)))
+    }
+
+    /// Lets running requests and checkpoints finish and closes the sources.
+    ///
+    /// A process that ends without this loses nothing: what was acknowledged is durable, and deliveries go on where
+    /// they were.
+    pub async fn close(self) -> Result<()> {
+        self.engine.close().await
+    }
+}
+
+/// Opens the sources of a configuration, all or none.
+pub async fn open_sources(
+    configuration: &Configuration,
+    registry: &Registry,
+    runtime: &Runtime,
+) -> Result<BTreeMap<Arc<str>, Arc<dyn Source>>> {
+    let environment = Environment { data: configuration.data.clone(), clock: runtime.clock() };
+    let mut sources = BTreeMap::new();
+    for (name, declared) in &configuration.declaration.sources {
+        let kind = registry.find(&declared.kind).ok_or_else(|| {
+            Error::new(ErrorKind::InvalidConfig, "there is no source kind of this name")
+                .with("kind", &declared.kind)
+        });
+        let opened = match kind {
+            Ok(kind) => kind.open(name, &declared.options, &environment).await,
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(source) => sources.insert(Arc::clone(name), source),
+            Err(error) => {
+                close_all(&sources).await;
+                return Err(error.at(name));
+            }
+        };
+    }
+    Ok(sources)
+}
+
+/// Closes what was opened on the way to a failure; the failure itself is what is reported.
+async fn close_all(sources: &BTreeMap<Arc<str>, Arc<dyn Source>>) {
+    for source in sources.values() {
+        let _ = source.close().await;
+    }
+}
