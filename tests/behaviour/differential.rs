@@ -60,6 +60,10 @@ pub(crate) async fn run(kind: &Arc<dyn SourceKind>, part: Part, seeds: &[u64]) -
             })?;
         }
     }
+    if asked.unsupported > 0 {
+        let (name, Asked { all, unsupported }) = (kind.name(), &asked);
+        println!("note {name}: {unsupported} of {all} questions are unsupported");
+    }
     check!(
         asked.unsupported * 2 <= asked.all,
         "{} of {} questions are unsupported",

@@ -1,19 +1,41 @@
-//! The judges: each states one promise and looks for its breach in what was seen.
+//! The judges of the history: each states one promise and looks for its breach in what was seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use unisono_core::{Change, Key, Operation, Position, Stored};
+use unisono_core::write::Condition;
+use unisono_core::{Change, ErrorKind, Key, Operation, Position, Stored, Value};
 
-use crate::history::Seen;
+use crate::history::{Answered, Question, Read, Refusal, Seen};
 
 /// Checks everything that needs only the history.
 pub(crate) fn check(seen: &Seen) -> Result<(), String> {
+    if let Some(breach) = seen.breaches.first() {
+        return Err(breach.clone());
+    }
     log_is_dense_and_linked(seen)?;
     acknowledged_is_committed(seen)?;
     repeated_has_one_effect(seen)?;
     let by_key = by_key(seen);
-    reads_are_fresh(seen, &by_key)?;
+    for refusal in &seen.refusals {
+        refusal_was_right(refusal, &by_key).map_err(|e| {
+            format!("P1: the refusal of {} of {} {e}", refusal.idempotency, refusal.key)
+        })?;
+    }
+    for read in &seen.reads {
+        let claim = &read.claim;
+        read_is_fresh(seen, read, &by_key).map_err(|e| {
+            let (key, shown) = (&read.key, &claim.shown);
+            format!("P3: read of {key} from {shown} with token {}: {e}", claim.demanded)
+        })?;
+    }
+    for question in &seen.questions {
+        question_is_fresh(seen, question, &by_key).map_err(|e| {
+            let Question { claim, stock_min, .. } = question;
+            let least = claim.demanded;
+            format!("P3: stock of {stock_min} asked of {} with token {least}: {e}", claim.shown)
+        })?;
+    }
     cache_is_never_behind(seen, &by_key)
 }
 
@@ -27,12 +49,26 @@ fn by_key(seen: &Seen) -> ByKey<'_> {
     by_key
 }
 
-/// The state of a key after a position.
+/// The last change of a key up to a position; `None` if it had not been written yet.
 fn state_at<'a>(
     changes: Option<&Vec<&'a Arc<Change>>>,
     position: Position,
 ) -> Option<&'a Arc<Change>> {
     changes.and_then(|c| c.iter().rev().find(|c| c.position <= position)).copied()
+}
+
+/// The states of a key from one position to another, both included.
+fn states_between<'a>(
+    changes: Option<&Vec<&'a Arc<Change>>>,
+    from: Position,
+    to: Position,
+) -> Vec<Option<&'a Arc<Change>>> {
+    let later = changes.into_iter().flatten().filter(|c| c.position > from && c.position <= to);
+    std::iter::once(state_at(changes, from)).chain(later.map(|c| Some(*c))).collect()
+}
+
+fn is_present(state: Option<&Arc<Change>>) -> bool {
+    state.is_some_and(|c| c.operation == Operation::Put)
 }
 
 /// Positions are dense, and each change names the version that it replaced.
@@ -71,64 +107,178 @@ fn acknowledged_is_committed(seen: &Seen) -> Result<(), String> {
     Ok(())
 }
 
-/// P4: a request repeated under its idempotency key had one effect.
+/// P4: a request repeated under its idempotency key had one effect, and one that was refused had none.
 fn repeated_has_one_effect(seen: &Seen) -> Result<(), String> {
-    for (key, positions) in &seen.repeated {
-        if positions.iter().any(|p| *p != positions[0]) {
-            return Err(format!("P4: request {key} was told of several effects: {positions:?}"));
+    let mut effects: BTreeMap<&str, usize> = BTreeMap::new();
+    for change in seen.log.values() {
+        *effects.entry(change.trace.as_deref().unwrap_or_default()).or_default() += 1;
+    }
+    for (key, told) in &seen.repeated {
+        let first = &told[0];
+        if told.iter().any(|t| t != first) {
+            return Err(format!("P4: request {key} was told of several effects: {told:?}"));
         }
-        let effects = seen.log.values().filter(|c| c.trace.as_deref() == Some(key)).count();
-        if effects != 1 {
-            return Err(format!("P4: request {key} has {effects} effects"));
+        let changes = effects.get(key.as_str()).copied().unwrap_or(0);
+        if changes != first.1 {
+            return Err(format!("P4: request {key} for {} changes made {changes}", first.1));
         }
     }
-    Ok(())
+    match seen.refusals.iter().find(|r| effects.contains_key(r.idempotency.as_str())) {
+        Some(refusal) => {
+            Err(format!("P1: request {} was refused and took place", refusal.idempotency))
+        }
+        None => Ok(()),
+    }
 }
 
-/// P3: no read shows a state older than its token, and every state shown existed.
-fn reads_are_fresh(seen: &Seen, by_key: &ByKey<'_>) -> Result<(), String> {
-    for read in &seen.reads {
-        let changes = by_key.get(&read.key);
-        let least = state_at(changes, read.token);
-        let told = |what: String| {
-            Err(format!(
-                "P3: read of {} from {} with token {}: {what}",
-                read.key, read.source, read.token
-            ))
+/// A refusal tells the truth about the record at some moment between the request and its answer.
+fn refusal_was_right(refusal: &Refusal, by_key: &ByKey<'_>) -> Result<(), String> {
+    let (from, to) = refusal.between;
+    let mut states = states_between(by_key.get(&refusal.key), from, to).into_iter();
+    let right = match (refusal.kind, refusal.condition) {
+        (ErrorKind::NotFound, _) | (ErrorKind::VersionConflict, Condition::Present) => {
+            states.any(|s| !is_present(s))
+        }
+        (ErrorKind::AlreadyExists, _) => states.any(is_present),
+        (ErrorKind::VersionConflict, Condition::Version(expected)) => states
+            .any(|s| s.filter(|c| c.operation == Operation::Put).map(|c| c.position) != expected),
+        _ => false,
+    };
+    match right {
+        true => Ok(()),
+        false => Err(format!("as {:?} was wrong at all times", refusal.kind)),
+    }
+}
+
+/// P3: no read shows a state older than its token or than the answer says; every state shown existed.
+fn read_is_fresh(seen: &Seen, read: &Read, by_key: &ByKey<'_>) -> Result<(), String> {
+    let changes = by_key.get(&read.key);
+    let claim = &read.claim;
+    let least = state_at(changes, claim.demanded.max(claim.position));
+    let Some(version) = read.version else {
+        let absent_later = changes.is_some_and(|c| {
+            let after = claim.demanded.max(claim.position);
+            c.iter().any(|c| c.position > after && c.operation == Operation::Delete)
+        });
+        if is_present(least) && !absent_later {
+            return Err("absent, but it was there".to_owned());
+        }
+        let always = changes.is_some_and(|c| {
+            c[0].position <= seen.preloaded && c.iter().all(|c| c.operation == Operation::Put)
+        });
+        return match always && !claim.tampered {
+            true => Err("absent, but it has always been there".to_owned()),
+            false => Ok(()),
         };
-        match read.version {
-            Some(version) => {
-                let Some(change) = seen.log.get(&version).filter(|c| c.key == read.key) else {
-                    return told(format!("version {version} never was"));
-                };
-                if change.image != read.image {
-                    return told(format!("version {version} had other data"));
-                }
-                if least.is_some_and(|l| l.position > version) {
-                    return told(format!(
-                        "version {version} is older than {:?}",
-                        least.map(|l| l.position)
-                    ));
-                }
-            }
-            None => {
-                let absent_then = least.is_none_or(|l| l.operation == Operation::Delete);
-                let absent_later = changes.is_some_and(|c| {
-                    c.iter().any(|c| c.position > read.token && c.operation == Operation::Delete)
-                });
-                if !absent_then && !absent_later {
-                    return told("absent, but it was there".to_owned());
-                }
-            }
+    };
+    let Some(change) = seen.log.get(&version).filter(|c| c.key == read.key) else {
+        return Err(format!("version {version} never was"));
+    };
+    if change.image != read.image {
+        return Err(format!("version {version} had other data"));
+    }
+    if let Some(least) = least.filter(|l| l.position > version) {
+        return Err(format!("version {version} is older than {}", least.position));
+    }
+    if claim.token < version {
+        return Err(format!("version {version} was shown with the token {}", claim.token));
+    }
+    Ok(())
+}
+
+/// P3: an answer about many records is right for every one of them, at its token or at a later state.
+fn question_is_fresh(seen: &Seen, asked: &Question, by_key: &ByKey<'_>) -> Result<(), String> {
+    let claim = &asked.claim;
+    if claim.stale && *claim.source == *"picky" {
+        // A position says nothing about a refused record, and the answer says that it may be old.
+        return Ok(());
+    }
+    let stock = |state: Option<&Arc<Change>>| match state?.image.as_ref()?.values()[1] {
+        Value::Integer(stock) if stock >= asked.stock_min => Some(stock),
+        _ => None,
+    };
+    let from = claim.demanded.max(claim.position);
+    // By stock (and in total under `None`): records that certainly have it, and that may.
+    let mut bounds: BTreeMap<Option<i64>, (u64, u64)> = BTreeMap::from([(None, (0, 0))]);
+    for (key, changes) in by_key {
+        let states = states_between(Some(changes), from, asked.end);
+        let stocks: BTreeSet<Option<i64>> = states.iter().map(|s| stock(*s)).collect();
+        if let Answered::Page(found) = &asked.answer {
+            page_has(seen, *key, found.get(*key).map(|f| f.0), &states, stocks.contains(&None))?;
+        }
+        for stock in stocks.iter().flatten() {
+            let bound = bounds.entry(Some(*stock)).or_default();
+            bound.0 += u64::from(stocks.len() == 1);
+            bound.1 += 1;
+        }
+        let total = bounds.entry(None).or_default();
+        total.0 += u64::from(!stocks.contains(&None));
+        total.1 += u64::from(stocks.iter().any(Option::is_some));
+    }
+    let within = |stock: Option<i64>, count: u64| {
+        let (least, most) = bounds.get(&stock).copied().unwrap_or_default();
+        match (least..=most).contains(&count) {
+            true => Ok(()),
+            false => Err(format!("{count} records of stock {stock:?}, not {least} to {most}")),
+        }
+    };
+    match &asked.answer {
+        Answered::Page(found) => page_is_real(seen, asked, found),
+        Answered::AtLeast(count) => within(None, (*count).max(bounds[&None].0)),
+        Answered::Count(count) => within(None, *count),
+        Answered::Groups(groups) => {
+            let stocks: BTreeSet<i64> =
+                groups.keys().copied().chain(bounds.keys().flatten().copied()).collect();
+            stocks
+                .into_iter()
+                .try_for_each(|stock| within(Some(stock), groups.get(&stock).copied().unwrap_or(0)))
+        }
+    }
+}
+
+/// A record is on a page in a state of the time in question, or is not and did not have to be.
+fn page_has(
+    seen: &Seen,
+    key: &Key,
+    version: Option<Position>,
+    states: &[Option<&Arc<Change>>],
+    may_lack: bool,
+) -> Result<(), String> {
+    match version {
+        None if may_lack => Ok(()),
+        None => Err(format!("{key} is missing")),
+        Some(version) => match states.iter().flatten().any(|c| c.position == version) {
+            true => Ok(()),
+            false => Err(format!("{key} at {version} of {:?}", seen.log.get(&version))),
+        },
+    }
+}
+
+fn page_is_real(
+    seen: &Seen,
+    asked: &Question,
+    found: &BTreeMap<Key, (Position, Arc<unisono_core::Record>)>,
+) -> Result<(), String> {
+    for (key, (version, record)) in found {
+        let change = seen.log.get(version).filter(|c| c.key == *key);
+        if change.and_then(|c| c.image.as_ref()) != Some(record) {
+            return Err(format!("{key} at {version} had other data"));
+        }
+        if asked.claim.token < *version {
+            return Err(format!("{key} at {version} with the token {}", asked.claim.token));
         }
     }
     Ok(())
 }
 
-/// P3: an entry of a cache is never older than what the cache has applied.
+/// P3: an entry of a cache is never older than what the cache has applied, and never goes back.
 fn cache_is_never_behind(seen: &Seen, by_key: &ByKey<'_>) -> Result<(), String> {
+    let mut before: BTreeMap<(&Key, (u64, u64)), Position> = BTreeMap::new();
     for view in &seen.lookups {
         let Some((version, present)) = view.entry else { continue };
+        if before.insert((&view.key, view.life), version).is_some_and(|b| b > version) {
+            return Err(format!("P3: the cache went back to {version} of {}", view.key));
+        }
         let Some(last) = state_at(by_key.get(&view.key), view.applied) else { continue };
         let behind = last.position > version;
         let wrong = last.position == version && present != (last.operation == Operation::Put);

@@ -1,59 +1,52 @@
-//! The fault model, and the wrapper that injects it around every call of a source.
+//! The fault model: what happens to the calls of sources, drawn from the seed of the world.
 //!
 //! Only faults that a promise covers are injected, so every failure found is a bug:
 //!
-//! * any call may take long, so that calls overtake each other;
-//! * any call may fail before it did anything, for a moment or for a while (outage, disk full);
+//! * any call may take long, so that calls overtake each other; a source may be slow for a while;
+//! * any call may fail before it did anything, once, for some calls or for minutes (outage);
+//! * the truth may take no commits for a while, and do all else (disk full);
 //! * any call may take effect and its answer be lost;
 //! * a batch may be taken in partly before it fails, or be delivered twice;
+//! * a batch that was under way when the process ended may arrive after the first batch of the next life;
 //! * the process may end before or after any call, with everything in memory;
-//! * between two lives of the process, a follower may be wiped or restored from an older copy;
+//! * a follower may be wiped, restored from an older copy or from another installation, also under the running engine;
+//! * a cache may begin anew behind the engine's back;
 //! * a follower may refuse a record for good.
 //!
 //! The truth is never wiped or set back: that is another promise.
 
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::Notify;
-use unisono_core::capability::Capability;
-use unisono_core::query::{Aggregate, Filter, Groups, Page, Query};
-use unisono_core::source::*;
-use unisono_core::write::{Committed, Unit};
-use unisono_core::{
-    Change, Effect, Entity, Error, ErrorKind, Key, Position, Record, Result, Stored, Timestamp,
-    Value,
-};
+use tokio::time::Instant;
+use unisono_core::source::Batch;
+use unisono_core::{Effect, Error, ErrorKind, Result};
 
 use crate::history::History;
+use crate::shape::Shape;
 
-/// A record with this note is refused by every follower that is told to refuse.
-pub(crate) const POISON: &str = "poison";
+/// Calls of one world after which it counts as one that never comes to rest.
+const CALLS_MAX: u64 = 300_000;
 
-/// The faults of one world, drawn from its seed.
-#[derive(Clone)]
-pub(crate) struct Faults(Arc<Inner>);
+/// How often each fate is drawn, by its number.
+pub(crate) type Weights = [u32; 12];
 
-struct Inner {
-    state: Mutex<State>,
-    crash: Notify,
+/// The numbers of the fates that others need to know.
+pub(crate) struct Numbers {
+    pub(crate) crash_before: usize,
+    pub(crate) crash_after: usize,
 }
 
-struct State {
-    random: StdRng,
-    /// Share of calls that something happens to; 0 ends all faults.
-    level: f64,
-    crashed: bool,
-    /// Sources that fail until this many more calls were made.
-    outages: Vec<(String, u32)>,
-    calls: u64,
-}
+pub(crate) const FATES: Numbers = Numbers { crash_before: 3, crash_after: 4 };
 
 /// What happens to one call.
-enum Fate {
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fate {
     Nothing,
     Slow(Duration),
     FailsBefore,
@@ -62,21 +55,77 @@ enum Fate {
     CrashAfter,
     Partly,
     Twice,
+    /// The cache begins anew first.
+    Forgets(u64),
+}
+
+/// A source that is not itself for a while.
+struct Spell {
+    source: String,
+    /// Commits alone fail.
+    commits_only: bool,
+    /// It answers, slowly.
+    slow: bool,
+    ends: Ends,
+}
+
+enum Ends {
+    Calls(u32),
+    At(Instant),
+}
+
+/// The faults of one world. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Faults(Arc<Inner>);
+
+struct Inner {
+    state: Mutex<State>,
+    crash: Notify,
+    history: Arc<History>,
+}
+
+struct State {
+    random: StdRng,
+    level: f64,
+    weights: Weights,
+    crashed: bool,
+    spells: Vec<Spell>,
+    /// Batches under way when the process ended.
+    late: Vec<(String, Batch)>,
+    calls: u64,
+    course: DefaultHasher,
 }
 
 impl Faults {
-    pub(crate) fn new(seed: u64, level: f64) -> Self {
-        let random = StdRng::seed_from_u64(seed);
-        let state = State { random, level, crashed: false, outages: Vec::new(), calls: 0 };
-        Faults(Arc::new(Inner { state: Mutex::new(state), crash: Notify::new() }))
+    pub(crate) fn new(seed: u64, shape: &Shape, history: &Arc<History>) -> Self {
+        let state = State {
+            random: StdRng::seed_from_u64(seed),
+            level: shape.level,
+            weights: shape.weights,
+            crashed: false,
+            spells: Vec::new(),
+            late: Vec::new(),
+            calls: 0,
+            course: DefaultHasher::new(),
+        };
+        let history = Arc::clone(history);
+        Faults(Arc::new(Inner { state: Mutex::new(state), crash: Notify::new(), history }))
     }
 
     /// Ends all faults, for good.
     pub(crate) fn end(&self) {
         let mut state = self.state();
         state.level = 0.0;
-        state.outages.clear();
+        state.spells.clear();
+        state.late.clear();
         state.crashed = false;
+    }
+
+    /// Makes a source fail for a time.
+    pub(crate) fn outage(&self, source: &str, lasts: Duration) {
+        let ends = Ends::At(Instant::now() + lasts);
+        let source = source.to_owned();
+        self.state().spells.push(Spell { source, commits_only: false, slow: false, ends });
     }
 
     /// Begins a new life of the process.
@@ -95,59 +144,73 @@ impl Faults {
         }
     }
 
-    /// A random number below `n`, for decisions between two lives.
+    /// A random number below `n`, for decisions that belong to the world.
     pub(crate) fn below(&self, n: u32) -> u32 {
         self.state().random.random_range(0..n)
     }
 
-    /// Calls made so far: the length of the run, and a fingerprint of its course.
+    /// Calls made so far.
     pub(crate) fn calls(&self) -> u64 {
         self.state().calls
+    }
+
+    /// A fingerprint of the course so far: every call with its time and fate, and every word added by [`Faults::mark`].
+    pub(crate) fn course(&self) -> u64 {
+        self.state().course.finish()
+    }
+
+    /// Adds to the fingerprint of the course.
+    pub(crate) fn mark(&self, what: impl Hash) {
+        what.hash(&mut self.state().course);
+    }
+
+    /// Batches of a source that were under way when the process ended; they are handed out once.
+    pub(crate) fn late(&self, source: &str) -> Vec<Batch> {
+        let mut state = self.state();
+        let (late, rest) = std::mem::take(&mut state.late).into_iter().partition(|l| l.0 == source);
+        state.late = rest;
+        late.into_iter().map(|(_, batch)| batch).collect()
+    }
+
+    pub(crate) fn arrives_late(&self, source: &str, batch: Batch) {
+        self.state().late.push((source.to_owned(), batch));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fate(&self, source: &str) -> Fate {
+    /// Draws what happens to a call.
+    pub(crate) fn fate(&self, source: &str, operation: &'static str) -> Fate {
         let mut state = self.state();
         state.calls += 1;
-        if let Some(outage) =
-            state.outages.iter_mut().find(|(name, left)| name == source && *left > 0)
-        {
-            outage.1 -= 1;
-            return Fate::FailsBefore;
+        assert!(state.calls < CALLS_MAX, "the engine asks its sources without end");
+        let fate = match state.spell(source, operation == "commit") {
+            Some(fate) => fate,
+            None => state.draw(source, &self.0.history),
+        };
+        let moment = self.0.history.micros();
+        (source, operation, moment, std::mem::discriminant(&fate)).hash(&mut state.course);
+        if let Some(name) = fate.counter() {
+            self.0.history.count(name);
         }
-        let level = state.level;
-        if level == 0.0 || !state.random.random_bool(level) {
-            return Fate::Nothing;
-        }
-        match state.random.random_range(0..100) {
-            0..40 => Fate::Slow(Duration::from_micros(state.random.random_range(1..30_000))),
-            40..58 => Fate::FailsBefore,
-            58..74 => Fate::FailsAfter,
-            74..79 => Fate::CrashBefore,
-            79..84 => Fate::CrashAfter,
-            84..90 => Fate::Partly,
-            90..96 => Fate::Twice,
-            _ => {
-                let calls = state.random.random_range(1..40);
-                state.outages.push((source.to_owned(), calls));
-                Fate::FailsBefore
-            }
-        }
+        fate
     }
 
-    async fn crash<T>(&self) -> T {
+    pub(crate) async fn crash<T>(&self) -> T {
         self.state().crashed = true;
         self.0.crash.notify_waiters();
         std::future::pending().await
     }
 
     /// Runs a call under its fate.
-    async fn around<T>(&self, source: &str, call: impl Future<Output = Result<T>>) -> Result<T> {
-        match self.fate(source) {
-            Fate::Nothing | Fate::Partly | Fate::Twice => call.await,
+    pub(crate) async fn under<T>(
+        &self,
+        fate: Fate,
+        call: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        match fate {
+            Fate::Nothing | Fate::Partly | Fate::Twice | Fate::Forgets(_) => call.await,
             Fate::Slow(pause) => {
                 tokio::time::sleep(pause).await;
                 let result = call.await;
@@ -168,269 +231,82 @@ impl Faults {
     }
 }
 
-fn failure(effect: Effect) -> Error {
+impl State {
+    fn spell(&mut self, source: &str, is_commit: bool) -> Option<Fate> {
+        let now = Instant::now();
+        self.spells.retain(|s| match s.ends {
+            Ends::Calls(left) => left > 0,
+            Ends::At(end) => now < end,
+        });
+        let hit = |s: &&mut Spell| s.source == source && (is_commit || !s.commits_only);
+        let spell = self.spells.iter_mut().find(hit)?;
+        if let Ends::Calls(left) = &mut spell.ends {
+            *left -= 1;
+        }
+        let pause = Duration::from_micros(self.random.random_range(1..100_000));
+        Some(if spell.slow { Fate::Slow(pause) } else { Fate::FailsBefore })
+    }
+
+    fn draw(&mut self, source: &str, history: &History) -> Fate {
+        if self.level == 0.0 || !self.random.random_bool(self.level) {
+            return Fate::Nothing;
+        }
+        let mut at = self.random.random_range(0..self.weights.iter().sum());
+        let number = self.weights.iter().position(|weight| {
+            let here = at < *weight;
+            at = at.saturating_sub(*weight);
+            here
+        });
+        let calls = self.random.random_range(1..40);
+        let source = source.to_owned();
+        let mut begin = |source, commits_only, slow, ends| {
+            self.spells.push(Spell { source, commits_only, slow, ends });
+            if slow { Fate::Slow(Duration::from_millis(20)) } else { Fate::FailsBefore }
+        };
+        match number {
+            Some(0) => Fate::Slow(Duration::from_micros(self.random.random_range(1..30_000))),
+            Some(1) => Fate::FailsBefore,
+            Some(2) => Fate::FailsAfter,
+            Some(3) => Fate::CrashBefore,
+            Some(4) => Fate::CrashAfter,
+            Some(5) => Fate::Partly,
+            Some(6) => Fate::Twice,
+            Some(7) => {
+                history.count("outage");
+                begin(source, false, false, Ends::Calls(calls))
+            }
+            Some(8) => {
+                history.count("long outage");
+                let lasts = Duration::from_secs(u64::from(calls) * 4);
+                // The truth is never away for so long that clients do nothing else than wait.
+                let lasts = if source == "truth" { lasts / 40 } else { lasts };
+                begin(source, false, false, Ends::At(Instant::now() + lasts))
+            }
+            Some(9) => {
+                history.count("truth takes no commits");
+                begin("truth".to_owned(), true, false, Ends::Calls(calls))
+            }
+            Some(10) => {
+                history.count("slow for a while");
+                begin(source, false, true, Ends::Calls(calls))
+            }
+            _ => Fate::Forgets(self.random.random_range(0..6)),
+        }
+    }
+}
+
+impl Fate {
+    fn counter(self) -> Option<&'static str> {
+        match self {
+            Fate::CrashBefore | Fate::CrashAfter => Some("crash"),
+            Fate::Partly => Some("batch taken in partly"),
+            Fate::Twice => Some("batch taken in twice"),
+            Fate::FailsAfter => Some("answer lost"),
+            _ => None,
+        }
+    }
+}
+
+pub(crate) fn failure(effect: Effect) -> Error {
     Error::new(ErrorKind::Unavailable, "a fault was injected").effect(effect)
-}
-
-/// A source under faults.
-pub(crate) struct Faulty {
-    pub(crate) inner: Arc<dyn Source>,
-    pub(crate) faults: Faults,
-    pub(crate) history: Arc<History>,
-    /// Whether it refuses records with the note [`POISON`].
-    pub(crate) refuses: bool,
-}
-
-impl Faulty {
-    async fn around<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
-        self.faults.around(self.inner.name(), call).await
-    }
-
-    fn role<T: ?Sized>(&self, role: Option<Arc<T>>) -> Result<Arc<T>> {
-        require(role, self.inner.name(), "any")
-    }
-
-    fn is_poison(&self, change: &Change) -> bool {
-        let poisoned = |record: &Arc<Record>| {
-            record.values().iter().any(|v| *v == Value::String(POISON.into()))
-        };
-        self.refuses && change.image.as_ref().is_some_and(poisoned)
-    }
-
-    /// Refuses poison, and has the rest taken in without moving the checkpoint.
-    async fn apply_under_faults(&self, batch: Batch) -> Result<Applied> {
-        let follower = self.role(Arc::clone(&self.inner).follower())?;
-        if !batch.changes.iter().any(|c| self.is_poison(c)) {
-            return follower.apply(batch).await;
-        }
-        let rest = batch.changes.iter().filter(|c| !self.is_poison(c)).cloned().collect();
-        let taken = follower.apply(Batch { changes: rest, advance: None, ..batch.clone() }).await?;
-        let mut taken = taken.outcomes.into_iter();
-        let outcome = |change: &Arc<Change>| {
-            if self.is_poison(change) {
-                return Some(Outcome::Rejected(Error::new(
-                    ErrorKind::ConstraintViolated,
-                    "refused for good",
-                )));
-            }
-            taken.next()
-        };
-        Ok(Applied {
-            outcomes: batch.changes.iter().filter_map(outcome).collect(),
-            advanced: false,
-        })
-    }
-}
-
-#[async_trait]
-impl Source for Faulty {
-    fn name(&self) -> &Arc<str> {
-        self.inner.name()
-    }
-
-    fn kind(&self) -> &'static str {
-        self.inner.kind()
-    }
-
-    fn capability(&self) -> &Capability {
-        self.inner.capability()
-    }
-
-    async fn prepare(&self, bindings: &[Binding]) -> Result<Vec<String>> {
-        self.around(self.inner.prepare(bindings)).await
-    }
-
-    async fn probe(&self) -> Result<Probe> {
-        self.around(self.inner.probe()).await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.inner.close().await
-    }
-
-    fn reader(self: Arc<Self>) -> Option<Arc<dyn Reader>> {
-        Some(self)
-    }
-
-    fn truth(self: Arc<Self>) -> Option<Arc<dyn Truth>> {
-        Some(self)
-    }
-
-    fn follower(self: Arc<Self>) -> Option<Arc<dyn Follower>> {
-        Some(self)
-    }
-
-    fn cache(self: Arc<Self>) -> Option<Arc<dyn Cache>> {
-        Some(self)
-    }
-
-    fn auditor(self: Arc<Self>) -> Option<Arc<dyn Auditor>> {
-        Some(self)
-    }
-}
-
-#[async_trait]
-impl Reader for Faulty {
-    async fn get(&self, entity: &Arc<Entity>, keys: &[Key]) -> Result<At<Vec<Option<Stored>>>> {
-        let role = self.role(Arc::clone(&self.inner).reader())?;
-        self.around(role.get(entity, keys)).await
-    }
-
-    async fn query(&self, entity: &Arc<Entity>, query: &Query) -> Result<At<Page>> {
-        let role = self.role(Arc::clone(&self.inner).reader())?;
-        self.around(role.query(entity, query)).await
-    }
-
-    async fn count(
-        &self,
-        entity: &Arc<Entity>,
-        filter: &Filter,
-        search: Option<&str>,
-    ) -> Result<At<u64>> {
-        let role = self.role(Arc::clone(&self.inner).reader())?;
-        self.around(role.count(entity, filter, search)).await
-    }
-
-    async fn aggregate(&self, entity: &Arc<Entity>, aggregate: &Aggregate) -> Result<At<Groups>> {
-        let role = self.role(Arc::clone(&self.inner).reader())?;
-        self.around(role.aggregate(entity, aggregate)).await
-    }
-}
-
-#[async_trait]
-impl Truth for Faulty {
-    async fn commit(&self, units: Vec<Unit>) -> Result<Vec<Result<Committed>>> {
-        let role = self.role(Arc::clone(&self.inner).truth())?;
-        let commit = async {
-            let results = role.commit(units).await?;
-            for committed in results.iter().flatten().filter(|c| !c.replayed) {
-                self.history.committed(&committed.changes);
-            }
-            Ok(results)
-        };
-        self.around(commit).await
-    }
-
-    async fn bounds(&self) -> Result<LogBounds> {
-        let role = self.role(Arc::clone(&self.inner).truth())?;
-        self.around(role.bounds()).await
-    }
-
-    async fn read_log(
-        &self,
-        after: Position,
-        changes_max: usize,
-        bytes_max: usize,
-    ) -> Result<Vec<Arc<Change>>> {
-        let role = self.role(Arc::clone(&self.inner).truth())?;
-        self.around(role.read_log(after, changes_max, bytes_max)).await
-    }
-
-    async fn history(
-        &self,
-        entity: &Arc<Entity>,
-        key: &Key,
-        before: Option<Position>,
-        limit: usize,
-    ) -> Result<Vec<Arc<Change>>> {
-        let role = self.role(Arc::clone(&self.inner).truth())?;
-        self.around(role.history(entity, key, before, limit)).await
-    }
-
-    async fn trim(&self, through: Position, outcomes_before: Timestamp) -> Result<u64> {
-        let role = self.role(Arc::clone(&self.inner).truth())?;
-        self.around(role.trim(through, outcomes_before)).await
-    }
-
-    async fn put_state(&self, space: &str, name: &str, value: Option<String>) -> Result<()> {
-        let role = self.role(Arc::clone(&self.inner).truth())?;
-        self.around(role.put_state(space, name, value)).await
-    }
-
-    async fn list_state(&self, space: &str) -> Result<Vec<(String, String)>> {
-        let role = self.role(Arc::clone(&self.inner).truth())?;
-        self.around(role.list_state(space)).await
-    }
-}
-
-#[async_trait]
-impl Follower for Faulty {
-    async fn apply(&self, batch: Batch) -> Result<Applied> {
-        let name = Arc::clone(self.inner.name());
-        match self.faults.fate(&name) {
-            Fate::Partly => {
-                let half = batch.changes[..batch.changes.len() / 2].to_vec();
-                self.apply_under_faults(Batch { changes: half, advance: None, ..batch }).await?;
-                Err(failure(Effect::Unknown))
-            }
-            Fate::Twice => {
-                self.apply_under_faults(Batch { advance: None, ..batch.clone() }).await?;
-                self.apply_under_faults(batch).await
-            }
-            Fate::Nothing => self.apply_under_faults(batch).await,
-            _ => self.around(self.apply_under_faults(batch)).await,
-        }
-    }
-
-    async fn checkpoint(&self, entity: &Arc<Entity>) -> Result<Option<Checkpoint>> {
-        let role = self.role(Arc::clone(&self.inner).follower())?;
-        self.around(role.checkpoint(entity)).await
-    }
-
-    async fn reset(&self, entity: &Arc<Entity>) -> Result<()> {
-        let role = self.role(Arc::clone(&self.inner).follower())?;
-        self.around(role.reset(entity)).await
-    }
-}
-
-#[async_trait]
-impl Cache for Faulty {
-    async fn lookup(&self, entity: &Arc<Entity>, key: &Key, now: Timestamp) -> Result<Lookup> {
-        let role = self.role(Arc::clone(&self.inner).cache())?;
-        let lookup = role.lookup(entity, key, now).await?;
-        self.history.looked_up(key, &lookup);
-        self.around(async { Ok(lookup) }).await
-    }
-
-    async fn fill(
-        &self,
-        entity: &Arc<Entity>,
-        key: &Key,
-        entry: Entry,
-        read: Position,
-        epoch: u64,
-    ) -> Result<Filled> {
-        let role = self.role(Arc::clone(&self.inner).cache())?;
-        self.around(role.fill(entity, key, entry, read, epoch)).await
-    }
-
-    async fn follow(
-        &self,
-        entity: &Arc<Entity>,
-        changes: &[Arc<Change>],
-        from: Position,
-        to: Position,
-        expires: Timestamp,
-    ) -> Result<()> {
-        let role = self.role(Arc::clone(&self.inner).cache())?;
-        self.around(role.follow(entity, changes, from, to, expires)).await
-    }
-
-    async fn restart(&self, entity: &Arc<Entity>, at: Position) -> Result<u64> {
-        let role = self.role(Arc::clone(&self.inner).cache())?;
-        self.around(role.restart(entity, at)).await
-    }
-}
-
-#[async_trait]
-impl Auditor for Faulty {
-    async fn scan(
-        &self,
-        entity: &Arc<Entity>,
-        after: Option<&Key>,
-        limit: usize,
-    ) -> Result<At<ScanPage>> {
-        let role = self.role(Arc::clone(&self.inner).auditor())?;
-        self.around(role.scan(entity, after, limit)).await
-    }
 }

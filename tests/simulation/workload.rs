@@ -7,14 +7,14 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use unisono_core::write::{Action, Condition, Write};
 use unisono_core::{
-    Consistency, Context, Effect, Entity, Error, ErrorKind, Key, Position, Record, Token, Value,
+    Context, Effect, Entity, Error, ErrorKind, Key, Position, Record, Token, Value, Version,
 };
 use unisono_engine::{Engine, Written};
 
-use crate::faults::POISON;
-use crate::history::{History, Read};
+use crate::faulty::POISON;
+use crate::history::{History, Refusal};
+use crate::shape::Shape;
 
-const KEYS: u32 = 8;
 /// How often a request of unknown outcome is repeated in one life of the process.
 const REPEATS_MAX: usize = 6;
 
@@ -22,10 +22,14 @@ const REPEATS_MAX: usize = 6;
 pub(crate) struct Client {
     pub(crate) name: usize,
     pub(crate) random: StdRng,
+    pub(crate) shape: Arc<Shape>,
+    pub(crate) history: Arc<History>,
     pub(crate) token: Token,
     /// The request under way, to be repeated until its outcome is known.
     pub(crate) open: Option<Request>,
     pub(crate) made: u32,
+    /// The version of a record that it saw last, for conditional writes.
+    pub(crate) known: Option<(Key, Option<Version>)>,
 }
 
 /// A write under an idempotency key.
@@ -33,29 +37,29 @@ pub(crate) struct Client {
 pub(crate) struct Request {
     idempotency: String,
     writes: Vec<Write>,
+    /// The newest change when it was made.
+    since: Position,
 }
 
 impl Client {
-    /// Makes `requests` requests, or fewer if the process ends.
-    pub(crate) async fn run(&mut self, engine: &Engine, history: &History, requests: u32) {
-        for _ in 0..requests {
-            let pause = self.random.random_range(0..20_000);
+    /// Makes its requests, or fewer if the process ends.
+    pub(crate) async fn run(&mut self, engine: &Engine) {
+        for _ in 0..self.shape.requests {
+            let pause = self.random.random_range(0..self.shape.pause);
             tokio::time::sleep(Duration::from_micros(pause)).await;
-            if self.open.is_some() || self.random.random_bool(0.55) {
-                self.write(engine, history).await;
-            } else {
-                self.read(engine, history).await;
+            match self.random.random_range(0..100) {
+                _ if self.open.is_some() => self.repeat(engine).await,
+                0..50 => self.write(engine).await,
+                50..54 => self.write_each(engine).await,
+                54..84 => self.read(engine).await,
+                _ => self.ask(engine).await,
             }
         }
     }
 
     /// Finishes what is open, without faults.
-    pub(crate) async fn finish(
-        &mut self,
-        engine: &Engine,
-        history: &History,
-    ) -> Result<(), String> {
-        self.repeat(engine, history).await;
+    pub(crate) async fn finish(&mut self, engine: &Engine) -> Result<(), String> {
+        self.repeat(engine).await;
         match &self.open {
             None => Ok(()),
             Some(request) => {
@@ -64,61 +68,125 @@ impl Client {
         }
     }
 
-    async fn write(&mut self, engine: &Engine, history: &History) {
-        if self.open.is_none() {
-            self.open = Some(self.request(engine));
+    fn context(&self, request: &Request) -> Context {
+        Context {
+            token: self.token.clone(),
+            timeout: Duration::from_secs(5),
+            idempotency_key: Some(request.idempotency.as_str().into()),
+            trace: Some(request.idempotency.as_str().into()),
+            ..Context::default()
         }
-        self.repeat(engine, history).await;
     }
 
-    async fn repeat(&mut self, engine: &Engine, history: &History) {
+    async fn write(&mut self, engine: &Engine) {
+        let request = self.request(engine);
+        self.open = Some(request.clone());
+        self.repeat(engine).await;
+        let took_place = self.history.seen().repeated.contains_key(&request.idempotency);
+        if took_place && self.random.random_bool(0.1) {
+            self.reuse(engine, request).await;
+        }
+    }
+
+    async fn repeat(&mut self, engine: &Engine) {
         for _ in 0..REPEATS_MAX {
             let Some(request) = self.open.clone() else { return };
-            let context = Context {
-                token: self.token.clone(),
-                timeout: Duration::from_secs(5),
-                idempotency_key: Some(request.idempotency.as_str().into()),
-                trace: Some(request.idempotency.as_str().into()),
-                ..Context::default()
-            };
-            match engine.write(&context, request.writes).await {
-                Ok(Written { changes, token, .. }) => {
-                    history.acknowledged(
-                        &changes,
-                        (changes.len() == 1).then_some(request.idempotency.as_str()),
-                    );
-                    self.token = token;
-                    self.open = None;
-                }
-                Err(error) if is_refusal(&error) => self.open = None,
+            let result = engine.write(&self.context(&request), request.writes.clone()).await;
+            self.history.trace_result(
+                &format!(
+                    "client {} {} {:?}",
+                    self.name,
+                    request.idempotency,
+                    request
+                        .writes
+                        .iter()
+                        .map(|w| (&w.key, &w.action, w.condition))
+                        .collect::<Vec<_>>()
+                ),
+                &result.as_ref().map(|w| &w.changes).map_err(|e| e.duplicate()),
+            );
+            match result {
+                Ok(written) => self.acknowledged(&request, written),
+                Err(error) if is_refusal(&error) => self.refused(&request, &error),
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }
     }
 
-    async fn read(&mut self, engine: &Engine, history: &History) {
-        let key = self.key();
+    fn acknowledged(&mut self, request: &Request, Written { changes, token, .. }: Written) {
+        self.history.acknowledged(&changes, Some(request.idempotency.as_str()));
+        for (write, change) in request.writes.iter().zip(&changes) {
+            if let Condition::Version(expected) = write.condition {
+                self.history.count("if-match taken");
+                if expected != change.replaced {
+                    self.history.breach(format!(
+                        "P1: a write of {} at version {expected:?} replaced {:?}",
+                        write.key, change.replaced
+                    ));
+                }
+            }
+            let version = change.image.as_ref().map(|_| change.position);
+            self.known = Some((change.key.clone(), version));
+        }
+        self.token = token;
+        self.open = None;
+    }
+
+    fn refused(&mut self, request: &Request, error: &Error) {
+        if let [Write { key, condition, .. }] = request.writes.as_slice() {
+            if matches!(condition, Condition::Version(_)) {
+                self.history.count("if-match refused");
+            }
+            let refusal = Refusal {
+                idempotency: request.idempotency.clone(),
+                key: key.clone(),
+                condition: *condition,
+                kind: error.kind(),
+                between: (request.since, self.history.head()),
+            };
+            self.history.seen().refusals.push(refusal);
+        }
+        self.open = None;
+        self.known = None;
+    }
+
+    /// Sends another request under the key of one that is over, which must not be answered as if it were the same.
+    async fn reuse(&mut self, engine: &Engine, earlier: Request) {
+        let other = Request { idempotency: earlier.idempotency.clone(), ..self.request(engine) };
+        if format!("{:?}", other.writes) == format!("{:?}", earlier.writes) {
+            return;
+        }
+        let result = engine.write(&self.context(&other), other.writes.clone()).await;
+        self.history
+            .trace_result(&format!("client {} reuses {}", self.name, other.idempotency), &result);
+        match result {
+            Ok(Written { changes, .. }) => self.history.breach(format!(
+                "P4: another request under the key {} was answered with {changes:?}",
+                earlier.idempotency
+            )),
+            Err(error) if error.kind() == ErrorKind::IdempotencyKeyReused => {
+                self.history.count("idempotency key reused for another request");
+            }
+            _ => {}
+        }
+    }
+
+    /// Some writes that take place each for itself; what is not sure is not repeated.
+    async fn write_each(&mut self, engine: &Engine) {
         let Ok(entity) = engine.entity("thing") else { return };
-        let consistency = match self.random.random_range(0..6) {
-            0 => Consistency::Strong,
-            _ => Consistency::Session,
-        };
-        let context = Context {
-            token: self.token.clone(),
-            timeout: Duration::from_secs(2),
-            consistency,
-            ..Context::default()
-        };
-        let demanded = only_position(&self.token);
-        if let Ok(answer) = engine.get(&context, entity, &key).await {
-            history.read(Read {
-                key,
-                token: demanded,
-                version: answer.value.as_ref().map(|s| s.version),
-                image: answer.value.as_ref().map(|s| Arc::clone(&s.record)),
-                source: format!("{} ({:?})", answer.source, answer.cache),
-            });
-            self.token = answer.token;
+        let writes: Vec<Write> =
+            (0..self.random.random_range(2..6)).map(|_| self.one_write(entity)).collect();
+        let context = Context { token: self.token.clone(), ..Context::default() };
+        let count = writes.len();
+        let results = engine.write_each(&context, writes).await;
+        self.history.trace(|| format!("client {} write_each -> {results:?}", self.name));
+        if results.len() != count {
+            self.history.breach("a write has no answer of its own".to_owned());
+        }
+        for written in results.into_iter().flatten() {
+            self.history.count("writes each for itself");
+            self.history.acknowledged(&written.changes, None);
+            self.token.merge(&written.token);
         }
     }
 
@@ -130,25 +198,34 @@ impl Client {
             Ok(entity) => (0..count).map(|_| self.one_write(entity)).collect(),
             Err(_) => Vec::new(),
         };
-        Request { idempotency, writes }
+        Request { idempotency, writes, since: self.history.head() }
     }
 
     fn one_write(&mut self, entity: &Arc<Entity>) -> Write {
-        let key = self.key();
-        let (action, condition) = match self.random.random_range(0..10) {
+        let mut key = self.key();
+        let (action, condition) = match self.random.random_range(0..12) {
             0..2 => (Action::Delete, Condition::None),
             2..4 => (Action::Patch(serde_json::json!({"stock": self.stock()})), Condition::None),
             4 => (Action::Put(self.record(&key)), Condition::Absent),
+            5 => (Action::Put(self.record(&key)), Condition::Present),
+            6..9 => {
+                let (known, version) = self.known.clone().unwrap_or((key, None));
+                key = known;
+                (Action::Put(self.record(&key)), Condition::Version(version))
+            }
             _ => (Action::Put(self.record(&key)), Condition::None),
         };
         Write { entity: Arc::clone(entity), key, action, condition }
     }
 
-    fn key(&mut self) -> Key {
-        Key::Integer(i64::from(self.random.random_range(0..KEYS)))
+    pub(crate) fn key(&mut self) -> Key {
+        let all = self.shape.keys.max(self.shape.preloaded);
+        // Mostly the few that everyone works on.
+        let below = if self.random.random_bool(0.9) { self.shape.keys } else { all };
+        Key::Integer(i64::from(self.random.random_range(0..below)))
     }
 
-    fn stock(&mut self) -> i64 {
+    pub(crate) fn stock(&mut self) -> i64 {
         self.random.random_range(0..10)
     }
 
@@ -157,8 +234,13 @@ impl Client {
             0 => POISON.to_owned(),
             n => format!("note {n}"),
         };
-        Record::new(vec![key.to_value(), Value::Integer(self.stock()), Value::String(note)])
+        record(key, self.stock(), note)
     }
+}
+
+/// A record of the entity of all worlds.
+pub(crate) fn record(key: &Key, stock: i64, note: String) -> Record {
+    Record::new(vec![key.to_value(), Value::Integer(stock), Value::String(note)])
 }
 
 /// The position that a token of the one log demands.

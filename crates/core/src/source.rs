@@ -94,6 +94,7 @@ pub struct At<T> {
     /// What was read.
     pub value: T,
     /// Contiguous position of the same snapshot, or an earlier one; never a later one.
+    /// Zero while the first copy is being made ([`Checkpoint::backfill`]): nothing is complete yet.
     pub position: Position,
 }
 

@@ -23,7 +23,7 @@ use crate::open::{self, Running};
 use crate::read::ask::Reading;
 use crate::read::get;
 use crate::read::serving::Serving;
-use crate::runtime::{Runtime, until};
+use crate::runtime::Runtime;
 use crate::status::{LogStatus, SourceStatus, Status};
 use crate::verify::compare::Audit;
 use crate::verify::report::{Comparison, Progress, Report, VerifyOptions};
@@ -46,13 +46,21 @@ const CLOSE_MAX: Duration = Duration::from_secs(10);
 const WRITES_MAX: usize = 10_000;
 
 impl Engine {
-    /// Prepares every source, and starts delivery. The texts say what was changed in the sources' schemas.
+    /// Prepares every source, and starts delivery. The texts say what was changed in the sources' schemas. If it fails,
+    /// nothing is left running.
     pub async fn open(
         declaration: Declaration,
         sources: BTreeMap<Arc<str>, Arc<dyn Source>>,
         runtime: Runtime,
     ) -> Result<(Engine, Vec<String>)> {
-        let running = open::open(&declaration, sources, &runtime).await?;
+        let running = match open::open(&declaration, sources, &runtime).await {
+            Ok(running) => running,
+            Err(error) => {
+                runtime.abort();
+                runtime.join().await;
+                return Err(error);
+            }
+        };
         let notes = running.notes.clone();
         Ok((
             Engine(Arc::new(Inner {
@@ -117,7 +125,11 @@ impl Engine {
             let work = async move { reader.query(&serving.entity, query).await };
             Box::pin(work) as futures::future::BoxFuture<'_, _>
         };
-        Reading::new(serving, context, &self.0.runtime).ask(operation, question).await
+        let reading = Reading::new(serving, context, &self.0.runtime);
+        let mut answer: Answer<Page> = reading.ask(operation, question).await?;
+        let shown = answer.value.hits.iter().map(|hit| hit.stored.version);
+        answer.token.merge(&reading.token_of(shown));
+        Ok(answer)
     }
 
     /// How many records match.
@@ -243,9 +255,8 @@ impl Engine {
         let log = found.ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "there is no such log").with("log", log)
         })?;
-        let mut head = log.tail.subscribe();
         let more = async {
-            until(&mut head, |head| *head > after).await;
+            log.tail.beyond(after).await;
             Ok(())
         };
         // No change within the time is an empty answer, not a failure.

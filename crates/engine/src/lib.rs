@@ -13,6 +13,7 @@ mod read;
 pub mod runtime;
 pub mod status;
 pub mod verify;
+mod watched;
 mod write;
 
 pub use answer::{Answer, CacheStatus, Written};

@@ -112,7 +112,7 @@ impl Running {
         let source = &self.source(name)?.source;
         let truth = require(Arc::clone(source).truth(), name, "truth")?;
         let bounds = truth.bounds().await.map_err(|e| e.at(name))?;
-        let tail = Arc::new(Tail::new(Arc::clone(&truth), bounds));
+        let tail = Arc::new(Tail::new(Arc::clone(&truth), bounds, runtime.now()));
         let log = Log {
             name: LogName::of(name),
             id: bounds.log,

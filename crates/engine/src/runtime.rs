@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use unisono_core::clock::{Clock, SystemClock};
 use unisono_core::{Error, ErrorKind, Result, Timestamp, Uuid};
@@ -109,12 +108,6 @@ impl Runtime {
             std::mem::take(&mut *self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         while tasks.join_next().await.is_some() {}
     }
-}
-
-/// Waits until a watched value satisfies a condition, or nobody can change it any more.
-pub(crate) async fn until<T>(watched: &mut watch::Receiver<T>, condition: impl FnMut(&T) -> bool) {
-    // An error means that the sender is gone: the value will not change again.
-    let _ = watched.wait_for(condition).await;
 }
 
 /// Measures a duration.

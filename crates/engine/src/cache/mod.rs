@@ -10,7 +10,7 @@ use unisono_policy::declaration::CacheDeclaration;
 use unisono_policy::retry;
 
 use crate::log::Log;
-use crate::runtime::{Runtime, until};
+use crate::runtime::Runtime;
 use crate::status::CacheStatistics;
 
 /// How many changes are taken at once.
@@ -147,10 +147,9 @@ impl Feed {
     }
 
     async fn run(self: Arc<Self>) {
-        let mut head = self.log.tail.subscribe();
         let mut attempt = 0;
         loop {
-            let result = self.step(&mut head).await;
+            let result = self.step().await;
             let Err(error) = result else {
                 attempt = 0;
                 continue;
@@ -162,24 +161,20 @@ impl Feed {
         }
     }
 
-    async fn step(&self, head: &mut tokio::sync::watch::Receiver<Position>) -> Result<()> {
+    async fn step(&self) -> Result<()> {
         let from = self.applied();
         match self.log.tail.read(from, WINDOW, WINDOW_BYTES).await {
-            Ok(window) if window.is_empty() => self.wait(from, head).await,
+            Ok(window) if window.is_empty() => self.wait(from).await,
             Ok(window) => self.follow(&window, from).await,
             Err(error) if error.kind() == ErrorKind::LogTruncated => self.restart().await,
             Err(error) => Err(error),
         }
     }
 
-    async fn wait(
-        &self,
-        from: Position,
-        head: &mut tokio::sync::watch::Receiver<Position>,
-    ) -> Result<()> {
+    async fn wait(&self, from: Position) -> Result<()> {
         tokio::select! {
             biased;
-            () = until(head, |head| *head > from) => Ok(()),
+            () = self.log.tail.beyond(from) => Ok(()),
             () = self.runtime.sleep(VERIFY_EVERY) => {
                 self.log.truth.bounds().await?;
                 self.verify();

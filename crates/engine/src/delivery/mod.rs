@@ -16,15 +16,16 @@ mod stream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use unisono_core::source::{Auditor, Follower};
 use unisono_core::{Capability, Entity, Error, ErrorKind, Key, Position, Result};
 use unisono_policy::retry;
 use unisono_policy::rule::Rule;
 
 use crate::log::Log;
-use crate::runtime::{Runtime, until};
+use crate::runtime::Runtime;
 use crate::status::{DeliveryState, DeliveryStatus};
+use crate::watched::Watched;
 pub(crate) use letters::all as all_letters;
 
 use dead_letter::DeadLetter;
@@ -53,7 +54,7 @@ pub(crate) struct Delivery {
     runtime: Runtime,
     progress: Progress,
     commands: mpsc::Sender<Command>,
-    closing: watch::Sender<bool>,
+    closing: Watched<bool>,
 }
 
 /// What a delivery can be told to do, between two batches.
@@ -85,7 +86,7 @@ impl Delivery {
             runtime: runtime.clone(),
             progress: Progress::default(),
             commands,
-            closing: watch::Sender::new(false),
+            closing: Watched::new(false),
         });
         runtime.spawn(Arc::clone(&delivery).run(inbox));
         delivery
@@ -119,8 +120,7 @@ impl Delivery {
 
     /// Waits until everything up to a position is applied.
     pub(crate) async fn wait_applied(&self, position: Position) {
-        let mut applied = self.progress.subscribe();
-        until(&mut applied, |p| *p >= position).await;
+        self.progress.reaches(position).await;
     }
 
     /// How it is doing.
@@ -154,7 +154,11 @@ impl Delivery {
 
     /// Ends the task after the batch at hand, with the checkpoint saved.
     pub(crate) fn close(&self) {
-        self.closing.send_replace(true);
+        self.closing.change(|closing| !std::mem::replace(closing, true));
+    }
+
+    fn is_closing(&self) -> bool {
+        *self.closing.get()
     }
 
     async fn send(&self, command: Command) -> Result<()> {
@@ -169,11 +173,10 @@ impl Delivery {
 
     /// Sessions one after another: each failure is waited out, nothing is skipped.
     async fn run(self: Arc<Self>, mut inbox: mpsc::Receiver<Command>) {
-        let mut closing = self.closing.subscribe();
         let mut attempt = 0;
-        while !*closing.borrow() {
+        while !self.is_closing() {
             let before = self.progress.applied();
-            let Err(error) = self.session(&mut inbox, &mut closing).await else { break };
+            let Err(error) = self.session(&mut inbox).await else { break };
             if self.progress.applied() > before {
                 attempt = 0;
             }
@@ -185,15 +188,15 @@ impl Delivery {
             tracing::warn!(%error, entity = %self.target.entity.name(), source = %self.target.source, attempt,
                 "delivery failed; it will be tried again");
             let pause = retry::backoff(attempt, self.runtime.random());
-            self.pause(pause, &mut closing).await;
+            self.pause(pause).await;
         }
         self.progress.enter(DeliveryState::Stopped);
     }
 
-    async fn pause(&self, pause: Duration, closing: &mut watch::Receiver<bool>) {
+    async fn pause(&self, pause: Duration) {
         tokio::select! {
             biased;
-            () = until(closing, |closing| *closing) => {}
+            () = self.closing.until(|closing| *closing) => {}
             () = self.runtime.sleep(pause) => {}
         }
     }

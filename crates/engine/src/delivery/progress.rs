@@ -4,17 +4,17 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use tokio::sync::watch;
 use unisono_core::source::Checkpoint;
 use unisono_core::{Error, Key, Position, Timestamp};
 
 use crate::delivery::Target;
 use crate::status::{DeliveryState, DeliveryStatus};
+use crate::watched::Watched;
 
 /// Counters and positions of one delivery. Written by its task, read by everyone.
 #[derive(Default)]
 pub(crate) struct Progress {
-    applied: watch::Sender<Position>,
+    applied: Watched<Position>,
     saved: AtomicU64,
     complete: AtomicBool,
     /// Time of the oldest change seen that is not applied, in microseconds; 0 if there is none.
@@ -59,7 +59,7 @@ pub(super) fn count(counter: &AtomicU64, n: usize) {
 
 impl Progress {
     pub(super) fn applied(&self) -> Position {
-        *self.applied.borrow()
+        *self.applied.get()
     }
 
     pub(super) fn saved(&self) -> Position {
@@ -70,8 +70,8 @@ impl Progress {
         self.complete.load(Ordering::Acquire)
     }
 
-    pub(super) fn subscribe(&self) -> watch::Receiver<Position> {
-        self.applied.subscribe()
+    pub(super) async fn reaches(&self, position: Position) {
+        self.applied.until(|applied| *applied >= position).await;
     }
 
     /// The follower durably has this checkpoint. While the first copy is going, nothing counts as applied.
@@ -94,7 +94,7 @@ impl Progress {
 
     /// Everything up to a position is visible in the follower, though its checkpoint may be saved later.
     pub(super) fn applied_to(&self, position: Position) {
-        self.applied.send_if_modified(|p| {
+        self.applied.change(|p| {
             let moved = *p != position;
             *p = position;
             moved

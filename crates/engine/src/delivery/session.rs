@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use unisono_core::source::{Advance, Applied, Batch, Checkpoint, LogBounds, Outcome};
 use unisono_core::{Change, Error, ErrorKind, Position, Result};
 use unisono_policy::batch::BatchSizer;
@@ -11,7 +11,6 @@ use unisono_policy::batch::BatchSizer;
 use crate::delivery::letters::Letters;
 use crate::delivery::progress::count;
 use crate::delivery::{Command, Delivery};
-use crate::runtime::until;
 use crate::status::DeliveryState;
 
 /// How often an idle delivery looks whether its follower still has its data, and saves a checkpoint that moved
@@ -35,11 +34,7 @@ pub(super) struct Session {
 impl Delivery {
     /// Delivers until told to close (`Ok`) or until something fails (`Err`); the next session then starts from what
     /// the follower says, so nothing that failed half-way matters.
-    pub(super) async fn session(
-        &self,
-        inbox: &mut mpsc::Receiver<Command>,
-        closing: &mut watch::Receiver<bool>,
-    ) -> Result<()> {
+    pub(super) async fn session(&self, inbox: &mut mpsc::Receiver<Command>) -> Result<()> {
         let saved = self.start_checkpoint().await?;
         // Before the position is told: a reader must know which records are refused at it.
         let letters = self.load_letters().await?;
@@ -52,9 +47,8 @@ impl Delivery {
             sizer: BatchSizer::new(BATCH_START.min(max), max),
         };
         self.retry_letters(&mut session).await?;
-        let mut head = self.log.tail.subscribe();
         loop {
-            if *closing.borrow() {
+            if self.is_closing() {
                 return self.save(&mut session).await;
             }
             while let Ok(command) = inbox.try_recv() {
@@ -73,9 +67,9 @@ impl Delivery {
             self.progress.enter(DeliveryState::Live);
             tokio::select! {
                 biased;
-                () = until(closing, |closing| *closing) => {}
+                () = self.closing.until(|closing| *closing) => {}
                 Some(command) = inbox.recv() => self.obey(&mut session, command).await?,
-                () = until(&mut head, |head| *head > session.position) => {}
+                () = self.log.tail.beyond(session.position) => {}
                 () = self.runtime.sleep(IDLE) => self.idle(&mut session).await?,
             }
         }

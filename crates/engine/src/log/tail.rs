@@ -1,25 +1,30 @@
 //! [`Tail`]: the newest changes of a log, kept in memory, so that deliveries do not each read them from the truth.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
 use unisono_core::source::{LogBounds, Truth};
-use unisono_core::{Change, Position, Result};
+use unisono_core::{Change, Position, Result, Timestamp};
 
 use crate::runtime::Runtime;
+use crate::watched::Watched;
 
 const CHANGES_MAX: usize = 8192;
 const BYTES_MAX: usize = 8 << 20;
 /// How often the head is read from the truth: for changes committed by others, and as a sign of life.
 const POLL: Duration = Duration::from_secs(1);
+/// Without a sign of life for longer than this, nobody knows how far the log has come.
+const SILENT_MAX: Duration = Duration::from_secs(3);
 
 /// The newest changes of one log, and a signal when there are more.
 pub(crate) struct Tail {
     truth: Arc<dyn Truth>,
     recent: Mutex<Recent>,
-    head: watch::Sender<Position>,
+    head: Watched<Position>,
+    /// When the truth was last heard of, in microseconds.
+    heard: AtomicI64,
 }
 
 /// A contiguous run of changes that ends at the newest one known.
@@ -30,8 +35,9 @@ struct Recent {
 }
 
 impl Tail {
-    pub(crate) fn new(truth: Arc<dyn Truth>, bounds: LogBounds) -> Self {
-        Tail { truth, recent: Mutex::default(), head: watch::Sender::new(bounds.head) }
+    pub(crate) fn new(truth: Arc<dyn Truth>, bounds: LogBounds, now: Timestamp) -> Self {
+        let (recent, head) = (Mutex::default(), Watched::new(bounds.head));
+        Tail { truth, recent, head, heard: AtomicI64::new(now.micros()) }
     }
 
     /// Takes in changes that were just committed here, in order, and wakes everyone who waits for them.
@@ -44,12 +50,18 @@ impl Tail {
 
     /// The newest position known.
     pub(crate) fn head(&self) -> Position {
-        *self.head.borrow()
+        *self.head.get()
     }
 
-    /// A signal that fires when the head moves.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Position> {
-        self.head.subscribe()
+    /// Whether the truth has not been heard of lately, so that its log may have come further than is known.
+    pub(crate) fn is_silent(&self, now: Timestamp) -> bool {
+        let heard = Timestamp::from_micros_clamped(self.heard.load(Ordering::Relaxed));
+        now > heard.plus(SILENT_MAX)
+    }
+
+    /// Waits until the head is beyond a position.
+    pub(crate) async fn beyond(&self, position: Position) {
+        self.head.until(|head| *head > position).await;
     }
 
     /// The changes after a position: from memory if they are there, else from the truth.
@@ -73,14 +85,17 @@ impl Tail {
         loop {
             runtime.sleep(POLL).await;
             match self.truth.bounds().await {
-                Ok(bounds) => self.advance(bounds.head),
+                Ok(bounds) => {
+                    self.heard.store(runtime.now().micros(), Ordering::Relaxed);
+                    self.advance(bounds.head);
+                }
                 Err(error) => tracing::warn!(%error, "the head of the log cannot be read"),
             }
         }
     }
 
     fn advance(&self, to: Position) {
-        self.head.send_if_modified(|head| {
+        self.head.change(|head| {
             let newer = to > *head;
             *head = (*head).max(to);
             newer
@@ -136,7 +151,7 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use unisono_core::{Key, Operation, Timestamp};
+    use unisono_core::{Key, Operation};
 
     fn change(position: u64) -> Arc<Change> {
         Arc::new(Change {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use unisono_core::source::{At, Reader};
-use unisono_core::{Consistency, Context, Error, ErrorKind, Key, Result, Role, Token};
+use unisono_core::{Consistency, Context, Error, ErrorKind, Key, Result, Role, Token, Version};
 use unisono_policy::breaker;
 use unisono_policy::route::{self, Candidate, Operation, Request};
 
@@ -45,6 +45,13 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// A token for versions that were shown. A follower may have taken in single records beyond its position; who saw
+    /// one is not to see it go back.
+    pub(crate) fn token_of(&self, shown: impl IntoIterator<Item = Version>) -> Token {
+        let newest = shown.into_iter().max().unwrap_or_default();
+        Token::at(self.serving.log.name.clone(), newest)
+    }
+
     /// Asks the candidates one after another. What is wrong with the question itself is answered at once; what is
     /// wrong with a source makes the next one be asked.
     pub(crate) async fn ask<T>(
@@ -59,7 +66,9 @@ impl<'a> Reading<'a> {
             let Some(answering) = self.serving.answering.get(&candidate.source) else { continue };
             let last = n + 1 == plan.candidates.len();
             match self.try_one(&request, candidate, answering, last, question).await {
-                Ok(at) => return Ok(self.answer(candidate, answering, at, failed)),
+                Ok((at, refused)) => {
+                    return Ok(self.answer(candidate, answering, at, refused, failed));
+                }
                 Err(error) if passes_on(error.kind()) => {
                     failed.push((Arc::clone(&candidate.source), error))
                 }
@@ -71,6 +80,7 @@ impl<'a> Reading<'a> {
         Err(self.nobody_answered(&plan, failed))
     }
 
+    /// One answer, and whether it may lack what the source refuses.
     async fn try_one<T>(
         &self,
         request: &Request,
@@ -78,7 +88,7 @@ impl<'a> Reading<'a> {
         answering: &Answering,
         last: bool,
         question: Question<'a, T>,
-    ) -> Result<At<T>> {
+    ) -> Result<(At<T>, bool)> {
         let left = self.context.timeout.saturating_sub(self.watch.elapsed());
         if let (Some(position), Some(delivery)) = (candidate.needs_wait, &answering.delivery) {
             let limit = if last { left } else { left.min(CATCH_UP) };
@@ -108,14 +118,16 @@ impl<'a> Reading<'a> {
             }
         }
         let at = result?;
-        if self.key.is_some() && (refused.0 || self.refused(answering) != refused) {
+        // A dead letter that came or went meanwhile counts as well: the answer may be from either side of it.
+        let refused = refused.0 || self.refused(answering) != refused;
+        if self.key.is_some() && refused {
             return Err(Error::new(ErrorKind::TooStale, "the follower refuses this record")
                 .hint("see `unisono dead-letters list`"));
         }
         if request.consistency != Consistency::Eventual && at.position < request.token {
             return Err(Error::new(ErrorKind::TooStale, "the source is behind the token"));
         }
-        Ok(at)
+        Ok((at, refused))
     }
 
     /// Whether a follower refuses the record asked for. A position says nothing about a refused record.
@@ -128,12 +140,17 @@ impl<'a> Reading<'a> {
         candidate: &Candidate,
         answering: &Answering,
         at: At<T>,
+        refused: bool,
         failed: Vec<(Arc<str>, Error)>,
     ) -> Answer<T> {
         let log = &self.serving.log;
         let mut token = self.context.token.clone();
         token.merge(&Token::at(log.name.clone(), at.position));
         let behind = answering.role != Role::Truth && at.position < log.tail.head();
+        // While the truth cannot be asked, nobody knows how far its log has come.
+        let asked_in_vain = failed.iter().any(|(source, _)| *source == log.name.truth);
+        let silent = answering.role != Role::Truth && log.tail.is_silent(self.runtime.now());
+        let unknown = candidate.stale || asked_in_vain || silent;
         let lag =
             answering.delivery.as_ref().filter(|_| behind).map_or(0.0, |d| d.status().lag_seconds);
         Answer {
@@ -143,7 +160,7 @@ impl<'a> Reading<'a> {
             position: at.position,
             token,
             age: Duration::from_secs_f64(lag),
-            stale: candidate.stale || behind || self.refused(answering).0,
+            stale: unknown || behind || refused,
             cache: CacheStatus::Bypass,
             failed: failed.into_iter().map(|(source, error)| (source, error.to_string())).collect(),
         }

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
 use unisono_core::{Key, Position, Result, Stored};
 
 use crate::answer::Answer;
+use crate::watched::Watched;
 
 /// What a flight brings home.
 pub(crate) type Landed = Result<Answer<Option<Arc<Stored>>>, Arc<unisono_core::Error>>;
@@ -18,7 +18,20 @@ pub(crate) struct Flights(Mutex<HashMap<Key, Flight>>);
 struct Flight {
     /// The head of the log when the read began: the answer contains everything up to it.
     contains: Position,
-    landing: watch::Receiver<Option<Landed>>,
+    landing: Arc<Landing>,
+}
+
+/// Where passengers wait.
+#[derive(Default)]
+pub(crate) struct Landing(Watched<Flown>);
+
+#[derive(Default)]
+enum Flown {
+    #[default]
+    NotYet,
+    Home(Landed),
+    /// The pilot went away before it had an answer.
+    Lost,
 }
 
 /// What a caller does after boarding.
@@ -26,14 +39,14 @@ pub(crate) enum Boarded<'a> {
     /// It reads, and tells the others.
     Pilot(Pilot<'a>),
     /// It waits.
-    Passenger(watch::Receiver<Option<Landed>>),
+    Passenger(Arc<Landing>),
 }
 
 /// The caller that reads. Dropped without landing, its passengers read for themselves.
 pub(crate) struct Pilot<'a> {
     flights: &'a Flights,
     key: Key,
-    landing: watch::Sender<Option<Landed>>,
+    landing: Arc<Landing>,
 }
 
 impl Flights {
@@ -42,12 +55,11 @@ impl Flights {
         let mut flights = self.lock();
         if let Some(flight) = flights.get(key)
             && flight.contains >= needed
-            && flight.landing.has_changed().is_ok()
         {
-            return Boarded::Passenger(flight.landing.clone());
+            return Boarded::Passenger(Arc::clone(&flight.landing));
         }
-        let (landing, receiver) = watch::channel(None);
-        flights.insert(key.clone(), Flight { contains: head, landing: receiver });
+        let landing = Arc::<Landing>::default();
+        flights.insert(key.clone(), Flight { contains: head, landing: Arc::clone(&landing) });
         Boarded::Pilot(Pilot { flights: self, key: key.clone(), landing })
     }
 
@@ -59,16 +71,38 @@ impl Flights {
 impl Pilot<'_> {
     /// Tells everyone who waits.
     pub(crate) fn land(self, result: Landed) {
-        self.landing.send_replace(Some(result));
+        self.landing.end(Flown::Home(result));
+    }
+}
+
+impl Landing {
+    /// Waits for what the flight brings home; `None` if its pilot went away before it had an answer.
+    pub(crate) async fn wait(&self) -> Option<Landed> {
+        self.0.until(|flown| !matches!(flown, Flown::NotYet)).await;
+        match &*self.0.get() {
+            Flown::Home(landed) => Some(landed.clone()),
+            Flown::NotYet | Flown::Lost => None,
+        }
+    }
+
+    fn end(&self, how: Flown) {
+        self.0.change(|flown| {
+            let flying = matches!(flown, Flown::NotYet);
+            if flying {
+                *flown = how;
+            }
+            flying
+        });
     }
 }
 
 impl Drop for Pilot<'_> {
     fn drop(&mut self) {
         let mut flights = self.flights.lock();
-        if flights.get(&self.key).is_some_and(|f| f.landing.same_channel(&self.landing.subscribe()))
-        {
+        if flights.get(&self.key).is_some_and(|f| Arc::ptr_eq(&f.landing, &self.landing)) {
             flights.remove(&self.key);
         }
+        drop(flights);
+        self.landing.end(Flown::Lost);
     }
 }

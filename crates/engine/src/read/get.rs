@@ -61,7 +61,7 @@ impl Reading<'_> {
     async fn one(&self, key: &Key) -> Result<Found> {
         let serving = self.serving;
         let keys = [key.clone()];
-        let answer = Reading { key: Some(&keys[0]), ..*self }
+        let mut answer = Reading { key: Some(&keys[0]), ..*self }
             .ask(Operation::Get, &|reader| {
                 let (entity, keys) = (&serving.entity, keys.clone());
                 Box::pin(async move {
@@ -71,6 +71,8 @@ impl Reading<'_> {
                 })
             })
             .await?;
+        let shown = answer.value.as_ref().map(|stored| stored.version);
+        answer.token.merge(&self.token_of(shown));
         Ok(answer)
     }
 
@@ -87,11 +89,9 @@ impl Reading<'_> {
                     });
                     return result;
                 }
-                Boarded::Passenger(mut landing) => {
+                Boarded::Passenger(landing) => {
                     let left = self.context.timeout.saturating_sub(self.watch.elapsed());
-                    let landed = async {
-                        Ok(landing.wait_for(Option::is_some).await.ok().and_then(|l| l.clone()))
-                    };
+                    let landed = async { Ok(landing.wait().await) };
                     match self.runtime.within(left, landed).await? {
                         Some(landed) => return self.shared_answer(landed),
                         // The caller that read went away before it had an answer.

@@ -38,7 +38,8 @@ pub(crate) struct Audit<'a> {
 impl Audit<'_> {
     /// Compares everything; `progress` is told after each page.
     pub(crate) async fn run(&mut self, progress: &(dyn Fn(&Comparison) + Sync)) -> Result<()> {
-        self.catch_up((self.head)()).await?;
+        self.found.position = (self.head)();
+        self.catch_up(self.found.position).await?;
         let mut truth = Scan::default();
         let mut follower = Scan::default();
         let mut suspects = Vec::new();

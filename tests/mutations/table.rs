@@ -1,0 +1,373 @@
+//! The guards, and what their removal looks like.
+
+/// One guard that is removed.
+pub(crate) struct Mutation {
+    /// What it is called on the command line.
+    pub(crate) name: &'static str,
+    /// Where it stands.
+    pub(crate) file: &'static str,
+    /// Its text, which stands there once.
+    pub(crate) text: &'static str,
+    /// What stands there instead.
+    pub(crate) replacement: &'static str,
+    /// Why nothing can notice its removal, if that is so.
+    pub(crate) redundant: Option<&'static str>,
+}
+
+/// A guard that must be noticed when it is gone.
+const fn guard(
+    name: &'static str,
+    file: &'static str,
+    text: &'static str,
+    replacement: &'static str,
+) -> Mutation {
+    Mutation { name, file, text, replacement, redundant: None }
+}
+
+/// A guard that another one stands in for, with the reason.
+const fn doubled(reason: &'static str, guard: Mutation) -> Mutation {
+    Mutation { redundant: Some(reason), ..guard }
+}
+
+/// All of them, in the order in which a write travels.
+pub(crate) const MUTATIONS: &[Mutation] = &[
+    guard(
+        "idempotency-ledger",
+        "sources/memory/src/truth.rs",
+        "    let outcome = state.outcomes.get(&idempotency.key)?;",
+        "    let outcome = state.outcomes.get(&idempotency.key).filter(|_| false)?;",
+    ),
+    guard(
+        "idempotency-fingerprint",
+        "sources/memory/src/truth.rs",
+        "outcome.fingerprint != idempotency.fingerprint",
+        "false",
+    ),
+    guard(
+        "unit-rolled-back",
+        "sources/memory/src/truth.rs",
+        r#"                    roll_back(state, replaced);
+"#,
+        r#"                    let _ = (&replaced, roll_back);
+"#,
+    ),
+    guard(
+        "condition-on-version",
+        "crates/core/src/write.rs",
+        "Condition::Version(expected) if expected == version => Ok(()),",
+        "Condition::Version(_) => Ok(()),",
+    ),
+    guard(
+        "log-truncated-is-told",
+        "sources/memory/src/truth.rs",
+        "if after < log.trimmed {",
+        "if false {",
+    ),
+    guard(
+        "apply-version-check",
+        "sources/memory/src/follower.rs",
+        "if held.is_some_and(|v| v > change.position || (v == change.position && !copied)) {",
+        "if held.is_some_and(|_| false) {",
+    ),
+    guard(
+        "apply-remembers-deletions",
+        "sources/memory/src/store.rs",
+        ".or_else(|| self.deleted.get(key).copied())",
+        "",
+    ),
+    guard(
+        "checkpoint-compare-and-set",
+        "sources/memory/src/follower.rs",
+        "            && advance.from != self.checkpoint",
+        r#"            && advance.from != self.checkpoint
+            && false"#,
+    ),
+    guard(
+        "incomplete-copy-claims-no-position",
+        "sources/memory/src/store.rs",
+        "Checkpoint { position, backfill: None, .. }",
+        "Checkpoint { position, .. }",
+    ),
+    guard(
+        "checkpoint-after-all-settled",
+        "crates/engine/src/delivery/session.rs",
+        "let settled = outcomes.iter().all(|o| matches!(o, Outcome::Applied | Outcome::Stale));",
+        "let settled = true;",
+    ),
+    guard(
+        "dead-letter-before-passing",
+        "crates/engine/src/delivery/session.rs",
+        "                    self.set_aside(&mut session.letters, change, reason).await?;",
+        "                    let _ = self.set_aside(&mut session.letters, change, reason).await;",
+    ),
+    guard(
+        "dead-letter-superseded",
+        "crates/engine/src/delivery/session.rs",
+        r#"                self.forget_letter(&mut session.letters, &change.key.to_string()).await?;
+            }
+        }
+        Ok(refused)"#,
+        r#"            }
+        }
+        Ok(refused)"#,
+    ),
+    guard(
+        "dead-letters-before-position",
+        "crates/engine/src/delivery/session.rs",
+        r#"        let letters = self.load_letters().await?;
+        self.progress.saved_at(&saved);"#,
+        r#"        self.progress.saved_at(&saved);
+        let letters = self.load_letters().await?;"#,
+    ),
+    guard(
+        "dead-letters-tried-again",
+        "crates/engine/src/delivery/session.rs",
+        r#"        self.retry_letters(&mut session).await?;
+"#,
+        "",
+    ),
+    guard(
+        "checkpoint-of-another-log",
+        "crates/engine/src/delivery/session.rs",
+        "checkpoint.log == bounds.log && ",
+        "",
+    ),
+    guard(
+        "checkpoint-beyond-the-log",
+        "crates/engine/src/delivery/session.rs",
+        "(bounds.trimmed..=bounds.head).contains(&checkpoint.position)",
+        "(Position::ZERO..=bounds.head).contains(&checkpoint.position)",
+    ),
+    guard(
+        "follower-reset-before-copy",
+        "crates/engine/src/delivery/session.rs",
+        r#"        self.target.follower.reset(entity).await?;
+"#,
+        "",
+    ),
+    guard(
+        "copy-begins-at-head",
+        "crates/engine/src/delivery/session.rs",
+        "self.begin_copy(None, bounds.head).await",
+        "self.begin_copy(None, self.log.tail.head().plus(2)).await",
+    ),
+    guard(
+        "nothing-applied-while-copying",
+        "crates/engine/src/delivery/progress.rs",
+        "        self.applied_to(if checkpoint.backfill.is_none() {",
+        "        self.applied_to(if true {",
+    ),
+    guard(
+        "idle-looks-at-the-follower",
+        "crates/engine/src/delivery/session.rs",
+        "if stored.as_ref() == Some(&session.saved) {",
+        "if true {",
+    ),
+    guard(
+        "copy-cursor",
+        "crates/engine/src/delivery/copy.rs",
+        "            backfill: last.map(|key| key.to_string()),",
+        "            backfill: last.filter(|_| false).map(|key: Key| key.to_string()),",
+    ),
+    guard(
+        "copy-removes-what-is-left",
+        "crates/engine/src/delivery/copy.rs",
+        "        changes.extend(held.map(|orphan| self.removal(&orphan.key, position)));",
+        "        let _ = held;",
+    ),
+    guard(
+        "copy-removes-in-between",
+        "crates/engine/src/delivery/copy.rs",
+        r#"                changes.push(self.removal(&orphan.key, position));
+            }
+            let mine"#,
+        r#"                let _ = orphan;
+            }
+            let mine"#,
+    ),
+    guard(
+        "removal-as-of-the-chunk",
+        "crates/engine/src/delivery/copy.rs",
+        r#"        Arc::new(Change {
+            position,
+"#,
+        r#"        Arc::new(Change {
+            position: position.plus(3),
+"#,
+    ),
+    guard(
+        "copy-obeys-where",
+        "crates/engine/src/delivery/copy.rs",
+        "(false, Some(_)) => changes.push(self.removal(&stored.key, position)),",
+        "(false, Some(_)) => {}",
+    ),
+    guard(
+        "stream-removes-what-where-excludes",
+        "crates/engine/src/delivery/stream.rs",
+        r#"        change.replaced?;
+"#,
+        r#"        if change.image.is_some() {
+            return None;
+        }
+"#,
+    ),
+    guard(
+        "fold-keeps-the-last",
+        "crates/engine/src/delivery/stream.rs",
+        "last.insert(&change.key, n);",
+        "last.entry(&change.key).or_insert(n);",
+    ),
+    guard(
+        "repair-as-of-its-read",
+        "crates/engine/src/delivery/redeliver.rs",
+        "_ => self.removal(key, position),",
+        "_ => self.removal(key, position.plus(3)),",
+    ),
+    guard(
+        "tail-is-contiguous",
+        "crates/engine/src/log/tail.rs",
+        r#"                self.changes.clear();
+                self.bytes = 0;"#,
+        "",
+    ),
+    guard(
+        "tail-knows-its-begin",
+        "crates/engine/src/log/tail.rs",
+        "checked_sub(first.as_u64())?).ok()?",
+        "saturating_sub(first.as_u64())).ok()?",
+    ),
+    doubled(
+        "a follower that the log has left behind is copied, so this guard saves work and no data",
+        guard(
+            "trim-waits-for-followers",
+            "crates/engine/src/log/trim.rs",
+            r#"        .min()
+        .unwrap_or(bounds.head);"#,
+            r#"        .max()
+        .unwrap_or(bounds.head);"#,
+        ),
+    ),
+    guard("fill-epoch", "sources/memory/src/cache.rs", ".filter(|life| life.epoch == epoch)", ""),
+    guard("fill-floor", "sources/memory/src/recent.rs", "read < self.floor || last", "last"),
+    guard(
+        "fill-recent",
+        "sources/memory/src/recent.rs",
+        "last.is_some_and(|last| *last > read)",
+        "last.is_some_and(|_| false)",
+    ),
+    guard(
+        "fill-never-goes-back",
+        "sources/memory/src/cache.rs",
+        r#"            cached.version > entry.version
+                || ("#,
+        "            (",
+    ),
+    guard(
+        "follow-compare-and-set",
+        "sources/memory/src/cache.rs",
+        "control.ended || life.applied() != from",
+        "control.ended",
+    ),
+    guard(
+        "follow-updates-entries",
+        "sources/memory/src/cache.rs",
+        "let _ = self.entries.replace(place, entry_of(change, expires), true);",
+        "let _ = (place, entry_of(change, expires));",
+    ),
+    guard(
+        "follow-never-goes-back",
+        "sources/memory/src/cache.rs",
+        "cached.is_some_and(|cached| cached.version < change.position)",
+        "cached.is_some()",
+    ),
+    guard(
+        "fill-at-the-position-of-its-read",
+        "crates/engine/src/read/get.rs",
+        "let read: Position = answer.position;",
+        "let read: Position = self.serving.log.tail.head();",
+    ),
+    guard(
+        "cache-needs-signs-of-life",
+        "crates/engine/src/cache/mod.rs",
+        "!self.down.load(Ordering::Acquire) && now < verified.plus(UNVERIFIED_MAX)",
+        "now < verified.plus(UNVERIFIED_MAX * 1000)",
+    ),
+    guard(
+        "cache-read-token",
+        "crates/engine/src/read/get.rs",
+        "context.consistency == Consistency::Eventual || lookup.applied >= token",
+        "lookup.applied >= token || true",
+    ),
+    guard(
+        "read-position",
+        "crates/engine/src/read/ask.rs",
+        "request.consistency != Consistency::Eventual && at.position < request.token",
+        "at.position < request.token && false",
+    ),
+    guard(
+        "read-of-refused-record",
+        "crates/engine/src/read/ask.rs",
+        "if self.key.is_some() && refused {",
+        "if self.key.is_some() && refused && false {",
+    ),
+    guard(
+        "question-tells-of-refused-records",
+        "crates/engine/src/read/ask.rs",
+        "let refused = refused.0 || self.refused(answering) != refused;",
+        "let refused = self.key.is_some() && (refused.0 || self.refused(answering) != refused);",
+    ),
+    guard(
+        "read-token-covers-what-was-shown",
+        "crates/engine/src/read/get.rs",
+        r#"        answer.token.merge(&self.token_of(shown));
+"#,
+        r#"        let _ = shown;
+"#,
+    ),
+    guard(
+        "stale-when-the-truth-is-silent",
+        "crates/engine/src/read/ask.rs",
+        "candidate.stale || failed.iter().any(|(source, _)| *source == log.name.truth)",
+        "candidate.stale",
+    ),
+    guard(
+        "flight-is-late-enough",
+        "crates/engine/src/read/flight.rs",
+        r#"
+            && flight.contains >= needed"#,
+        "",
+    ),
+    guard(
+        "flight-begins-at-the-head",
+        "crates/engine/src/read/get.rs",
+        "board(key, needed, self.serving.log.tail.head())",
+        "board(key, needed, needed.plus(1000))",
+    ),
+    guard(
+        "follower-complete-before-it-answers",
+        "crates/engine/src/read/serving.rs",
+        "delivery.is_complete().then(|| delivery.applied())",
+        "Some(delivery.applied())",
+    ),
+    guard(
+        "verify-looks-again-at-moving-records",
+        "crates/engine/src/verify/compare.rs",
+        "if before.as_ref().map(|s| s.version) != after.as_ref().map(|s| s.version) {",
+        "if before.is_some() != after.is_some() && false {",
+    ),
+    guard(
+        "verify-waits-for-the-follower",
+        "crates/engine/src/verify/compare.rs",
+        r#"        self.catch_up(position).await?;
+        let held = self.follower.get(self.entity, &keys).await?.value;
+        let after"#,
+        r#"        let held = self.follower.get(self.entity, &keys).await?.value;
+        let after"#,
+    ),
+    guard(
+        "verify-compares-data",
+        "crates/engine/src/verify/compare.rs",
+        "(w.record != h.record).then_some(Divergence::Corrupt)",
+        "None",
+    ),
+];

@@ -1,0 +1,388 @@
+//! The wrapper that puts every call of a source under its fate, and notes what a judge must know.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use unisono_core::capability::Capability;
+use unisono_core::query::{Aggregate, Filter, Groups, Page, Query};
+use unisono_core::source::*;
+use unisono_core::write::{Committed, Unit};
+use unisono_core::{
+    Change, Effect, Entity, Error, ErrorKind, Key, Position, Record, Result, Stored, Timestamp,
+    Value,
+};
+
+use crate::faults::{Fate, Faults, failure};
+use crate::history::History;
+
+/// A record with this note is refused by every follower that is told to refuse.
+pub(crate) const POISON: &str = "poison";
+
+/// A source under faults.
+pub(crate) struct Faulty {
+    pub(crate) inner: Arc<dyn Source>,
+    pub(crate) capability: Capability,
+    pub(crate) faults: Faults,
+    pub(crate) history: Arc<History>,
+    /// Which opening of the engine it belongs to.
+    pub(crate) life: u64,
+    /// Whether it refuses records with the note [`POISON`].
+    pub(crate) refuses: bool,
+}
+
+impl Faulty {
+    async fn around<T: Debug>(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let fate = self.faults.fate(self.inner.name(), operation);
+        let result = self.faults.under(fate, call).await;
+        self.note(operation, fate, &result);
+        result
+    }
+
+    fn note<T: Debug>(&self, operation: &str, fate: Fate, result: &Result<T>) {
+        if result.as_ref().is_err_and(|e| e.kind() == ErrorKind::CheckpointMoved) {
+            self.history.count("checkpoint moved");
+        }
+        let who = || format!("    {}.{operation} [{fate:?}]", self.inner.name());
+        self.history.trace(|| match result {
+            Ok(value) => format!("{} -> {value:?}", who()),
+            Err(error) => format!("{} -> {error}", who()),
+        });
+    }
+
+    fn role<T: ?Sized>(&self, role: Option<Arc<T>>) -> Result<Arc<T>> {
+        require(role, self.inner.name(), "any")
+    }
+
+    fn is_poison(&self, change: &Change) -> bool {
+        let poisoned = |record: &Arc<Record>| {
+            record.values().iter().any(|v| *v == Value::String(POISON.into()))
+        };
+        self.refuses && change.image.as_ref().is_some_and(poisoned)
+    }
+
+    /// Refuses poison, and has the rest taken in without moving the checkpoint.
+    async fn take_in(&self, batch: Batch) -> Result<Applied> {
+        let follower = self.role(Arc::clone(&self.inner).follower())?;
+        if !batch.changes.iter().any(|c| self.is_poison(c)) {
+            return follower.apply(batch).await;
+        }
+        if let Some(advance) = &batch.advance
+            && follower.checkpoint(&batch.entity).await? != advance.from
+        {
+            return Err(Error::new(ErrorKind::CheckpointMoved, "the checkpoint is elsewhere"));
+        }
+        let rest = batch.changes.iter().filter(|c| !self.is_poison(c)).cloned().collect();
+        let taken = follower.apply(Batch { changes: rest, advance: None, ..batch.clone() }).await?;
+        let mut taken = taken.outcomes.into_iter();
+        let refused = || Error::new(ErrorKind::ConstraintViolated, "refused for good");
+        let outcome = |change: &Arc<Change>| match self.is_poison(change) {
+            true => Some(Outcome::Rejected(refused())),
+            false => taken.next(),
+        };
+        let outcomes = batch.changes.iter().filter_map(outcome).collect();
+        Ok(Applied { outcomes, advanced: false })
+    }
+
+    async fn apply_under(&self, fate: Fate, batch: Batch) -> Result<Applied> {
+        match fate {
+            Fate::Partly => {
+                let half = batch.changes[..batch.changes.len() / 2].to_vec();
+                self.take_in(Batch { changes: half, advance: None, ..batch }).await?;
+                Err(failure(Effect::Unknown))
+            }
+            Fate::Twice => {
+                self.take_in(Batch { advance: None, ..batch.clone() }).await?;
+                self.take_in(batch).await
+            }
+            Fate::CrashBefore => {
+                if self.faults.below(2) == 0 {
+                    self.faults.arrives_late(self.inner.name(), batch);
+                }
+                self.faults.crash().await
+            }
+            _ => self.faults.under(fate, self.take_in(batch)).await,
+        }
+    }
+
+    /// The checkpoint has just moved: what the last life had sent may arrive now, and must change nothing.
+    async fn moved(&self, advance: &Advance) {
+        if let Some(after) = &advance.to.backfill {
+            let lags = advance.from.as_ref().map(|c| c.position < self.history.seen().trimmed);
+            self.history.count(match (after.as_str(), lags) {
+                ("", None) => "copy from nothing",
+                ("", Some(true)) => "copy of a follower that lags beyond the log",
+                ("", Some(false)) => "copy again, asked for",
+                _ => "copy step after the first",
+            });
+        }
+        for batch in self.faults.late(self.inner.name()) {
+            self.history.count("batch arrives in the next life");
+            let result = self.take_in(batch).await;
+            self.history.trace_result(&format!("    {} late batch", self.inner.name()), &result);
+        }
+    }
+
+    fn note_committed(&self, results: &[Result<Committed>]) {
+        if results.len() > 1 {
+            self.history.count("commits gathered");
+        }
+        for committed in results.iter().flatten() {
+            match committed.replayed {
+                true => self.history.count("repetition answered from the ledger"),
+                false => self.history.committed(&committed.changes),
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Source for Faulty {
+    fn name(&self) -> &Arc<str> {
+        self.inner.name()
+    }
+
+    fn kind(&self) -> &'static str {
+        self.inner.kind()
+    }
+
+    fn capability(&self) -> &Capability {
+        &self.capability
+    }
+
+    async fn prepare(&self, bindings: &[Binding]) -> Result<Vec<String>> {
+        self.around("prepare", self.inner.prepare(bindings)).await
+    }
+
+    async fn probe(&self) -> Result<Probe> {
+        self.around("probe", self.inner.probe()).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+
+    fn reader(self: Arc<Self>) -> Option<Arc<dyn Reader>> {
+        Some(self)
+    }
+
+    fn truth(self: Arc<Self>) -> Option<Arc<dyn Truth>> {
+        Some(self)
+    }
+
+    fn follower(self: Arc<Self>) -> Option<Arc<dyn Follower>> {
+        Some(self)
+    }
+
+    fn cache(self: Arc<Self>) -> Option<Arc<dyn Cache>> {
+        Some(self)
+    }
+
+    fn auditor(self: Arc<Self>) -> Option<Arc<dyn Auditor>> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Reader for Faulty {
+    async fn get(&self, entity: &Arc<Entity>, keys: &[Key]) -> Result<At<Vec<Option<Stored>>>> {
+        let role = self.role(Arc::clone(&self.inner).reader())?;
+        self.around("get", role.get(entity, keys)).await
+    }
+
+    async fn query(&self, entity: &Arc<Entity>, query: &Query) -> Result<At<Page>> {
+        let role = self.role(Arc::clone(&self.inner).reader())?;
+        self.around("query", role.query(entity, query)).await
+    }
+
+    async fn count(
+        &self,
+        entity: &Arc<Entity>,
+        filter: &Filter,
+        search: Option<&str>,
+    ) -> Result<At<u64>> {
+        let role = self.role(Arc::clone(&self.inner).reader())?;
+        self.around("count", role.count(entity, filter, search)).await
+    }
+
+    async fn aggregate(&self, entity: &Arc<Entity>, aggregate: &Aggregate) -> Result<At<Groups>> {
+        let role = self.role(Arc::clone(&self.inner).reader())?;
+        self.around("aggregate", role.aggregate(entity, aggregate)).await
+    }
+}
+
+#[async_trait]
+impl Truth for Faulty {
+    async fn commit(&self, units: Vec<Unit>) -> Result<Vec<Result<Committed>>> {
+        let role = self.role(Arc::clone(&self.inner).truth())?;
+        let fate = self.faults.fate(self.inner.name(), "commit");
+        let commit = async {
+            let results = role.commit(units).await?;
+            self.note_committed(&results);
+            if matches!(fate, Fate::FailsAfter | Fate::CrashAfter) {
+                self.history.count("commit answer lost");
+            }
+            Ok(results)
+        };
+        let result = self.faults.under(fate, commit).await;
+        self.note("commit", fate, &result);
+        result
+    }
+
+    async fn bounds(&self) -> Result<LogBounds> {
+        let role = self.role(Arc::clone(&self.inner).truth())?;
+        self.around("bounds", role.bounds()).await
+    }
+
+    async fn read_log(
+        &self,
+        after: Position,
+        changes_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Arc<Change>>> {
+        let role = self.role(Arc::clone(&self.inner).truth())?;
+        let result = self.around("read_log", role.read_log(after, changes_max, bytes_max)).await;
+        if result.as_ref().is_err_and(|e| e.kind() == ErrorKind::LogTruncated) {
+            self.history.count("log truncated for a reader");
+        }
+        result
+    }
+
+    async fn history(
+        &self,
+        entity: &Arc<Entity>,
+        key: &Key,
+        before: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<Arc<Change>>> {
+        let role = self.role(Arc::clone(&self.inner).truth())?;
+        self.around("history", role.history(entity, key, before, limit)).await
+    }
+
+    async fn trim(&self, through: Position, outcomes_before: Timestamp) -> Result<u64> {
+        let role = self.role(Arc::clone(&self.inner).truth())?;
+        let trim = async {
+            let gone = role.trim(through, outcomes_before).await?;
+            if gone > 0 {
+                self.history.count("log trimmed");
+            }
+            let mut seen = self.history.seen();
+            seen.trimmed = seen.trimmed.max(through);
+            Ok(gone)
+        };
+        self.around("trim", trim).await
+    }
+
+    async fn put_state(&self, space: &str, name: &str, value: Option<String>) -> Result<()> {
+        let role = self.role(Arc::clone(&self.inner).truth())?;
+        let kept = value.is_some();
+        self.around("put_state", role.put_state(space, name, value)).await?;
+        self.history.count(if kept { "dead letter" } else { "dead letter forgotten" });
+        Ok(())
+    }
+
+    async fn list_state(&self, space: &str) -> Result<Vec<(String, String)>> {
+        let role = self.role(Arc::clone(&self.inner).truth())?;
+        self.around("list_state", role.list_state(space)).await
+    }
+}
+
+#[async_trait]
+impl Follower for Faulty {
+    async fn apply(&self, batch: Batch) -> Result<Applied> {
+        let fate = self.faults.fate(self.inner.name(), "apply");
+        let asked = batch.clone();
+        let result = self.apply_under(fate, batch).await;
+        if let (Ok(Applied { advanced: true, .. }), Some(advance)) = (&result, &asked.advance) {
+            self.moved(advance).await;
+        }
+        self.note("apply", fate, &result);
+        let summary = asked.changes.iter().map(|c| (c.position, &c.key, c.operation));
+        self.history.trace(|| {
+            let changes = summary.collect::<Vec<_>>();
+            format!("        of copied {}, {:?}, {changes:?}", asked.copied, asked.advance)
+        });
+        result
+    }
+
+    async fn checkpoint(&self, entity: &Arc<Entity>) -> Result<Option<Checkpoint>> {
+        let role = self.role(Arc::clone(&self.inner).follower())?;
+        self.around("checkpoint", role.checkpoint(entity)).await
+    }
+
+    async fn reset(&self, entity: &Arc<Entity>) -> Result<()> {
+        let role = self.role(Arc::clone(&self.inner).follower())?;
+        self.around("reset", role.reset(entity)).await
+    }
+}
+
+#[async_trait]
+impl Cache for Faulty {
+    async fn lookup(&self, entity: &Arc<Entity>, key: &Key, now: Timestamp) -> Result<Lookup> {
+        let role = self.role(Arc::clone(&self.inner).cache())?;
+        let lookup = role.lookup(entity, key, now).await?;
+        self.history.looked_up(key, &lookup, self.life);
+        self.around("lookup", async { Ok(lookup) }).await
+    }
+
+    async fn fill(
+        &self,
+        entity: &Arc<Entity>,
+        key: &Key,
+        entry: Entry,
+        read: Position,
+        epoch: u64,
+    ) -> Result<Filled> {
+        let role = self.role(Arc::clone(&self.inner).cache())?;
+        let filled = self.around("fill", role.fill(entity, key, entry, read, epoch)).await?;
+        self.history.count(match filled {
+            Filled::Stored => "cache fill taken in",
+            Filled::Outdated | Filled::OtherEpoch => "cache fill refused",
+        });
+        Ok(filled)
+    }
+
+    async fn follow(
+        &self,
+        entity: &Arc<Entity>,
+        changes: &[Arc<Change>],
+        from: Position,
+        to: Position,
+        expires: Timestamp,
+    ) -> Result<()> {
+        let role = self.role(Arc::clone(&self.inner).cache())?;
+        let fate = self.faults.fate(self.inner.name(), "follow");
+        if let Fate::Forgets(back) = fate {
+            // As if another node, which knew less of the log, had begun a new life of the cache.
+            let at = Position::new(from.as_u64().saturating_sub(back))?;
+            role.restart(entity, at).await?;
+            self.history.count("cache begins anew");
+        }
+        let follow = role.follow(entity, changes, from, to, expires);
+        let result = self.faults.under(fate, follow).await;
+        self.note("follow", fate, &result);
+        result
+    }
+
+    async fn restart(&self, entity: &Arc<Entity>, at: Position) -> Result<u64> {
+        let role = self.role(Arc::clone(&self.inner).cache())?;
+        self.around("restart", role.restart(entity, at)).await
+    }
+}
+
+#[async_trait]
+impl Auditor for Faulty {
+    async fn scan(
+        &self,
+        entity: &Arc<Entity>,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<At<ScanPage>> {
+        let role = self.role(Arc::clone(&self.inner).auditor())?;
+        self.around("scan", role.scan(entity, after, limit)).await
+    }
+}

@@ -1,0 +1,320 @@
+//! The judgement at the end, when faults have ended: everything agrees by itself, verification says so, finds exactly
+//! what is changed by hand and repairs it, reads go on without the truth, and closing loses nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use unisono_core::query::{Filter, Query};
+use unisono_core::write::{Action, Condition, Write};
+use unisono_core::{Consistency, Context, Effect, Key, Position, Stored, Token, Value, Version};
+use unisono_engine::Engine;
+use unisono_engine::delivery::dead_letter::DeadLetter;
+use unisono_engine::verify::report::{Difference, Divergence, VerifyOptions};
+
+use crate::checkers;
+use crate::disks::FOLLOWERS;
+use crate::faulty::POISON;
+use crate::workload::record;
+use crate::world::World;
+
+/// How long followers may take to agree without faults.
+const AGREE_WITHIN: Duration = Duration::from_secs(300);
+
+type Records = BTreeMap<Key, Stored>;
+
+impl World {
+    pub(crate) async fn judge(&mut self, engine: Engine) -> Result<(), String> {
+        checkers::check(&self.history.seen())?;
+        self.write_once_more(&engine).await?;
+        self.agrees(&engine).await?;
+        self.notices_a_lost_disk(&engine).await?;
+        self.finds_what_was_changed_by_hand(&engine).await?;
+        self.discards(&engine).await?;
+        if self.seed % 2 == 0 {
+            self.goes_on_without_the_truth(&engine).await?;
+        }
+        self.closes_and_reopens(engine).await
+    }
+
+    /// Without faults a write takes place. It also gives a log that nobody has written to a beginning.
+    async fn write_once_more(&self, engine: &Engine) -> Result<(), String> {
+        let key = Key::Integer(0);
+        let action = Action::Put(record(&key, 5, "the last".to_owned()));
+        let entity = Arc::clone(&self.disks.entity);
+        let write = Write { entity, key, action, condition: Condition::None };
+        let written = engine.write(&Context::default(), vec![write]).await;
+        written.map(drop).map_err(|e| format!("P5: a write fails without faults: {e}"))
+    }
+
+    /// P2: followers come to equal the truth, and verification agrees with this judge.
+    async fn agrees(&self, engine: &Engine) -> Result<(), String> {
+        let token = engine.head_token().await.map_err(|e| e.to_string())?;
+        engine
+            .wait_applied(&token, AGREE_WITHIN)
+            .await
+            .map_err(|e| format!("P2: followers do not catch up: {e}"))?;
+        let truth = self.records("truth").await?;
+        let letters = self.letters(engine).await?;
+        for name in FOLLOWERS {
+            let expected = expected(name, &truth);
+            let held = self.records(name).await?;
+            let of_source = letters.iter().filter(|l| *l.source == *name).map(|l| l.key.clone());
+            let of_source: Vec<String> = of_source.collect();
+            checkers::follower_agrees(name, &expected, &held, &of_source)?;
+            letters_are_for_poison(name, &expected, &of_source)?;
+        }
+        let mut wrong = self.differences(engine, false).await?;
+        wrong
+            .retain(|(source, d)| !letters.iter().any(|l| *l.source == **source && l.key == d.key));
+        match wrong.first() {
+            Some(first) => Err(format!("P2: verify finds what is not there: {first:?}")),
+            None => Ok(()),
+        }
+    }
+
+    /// P2: a follower that loses everything while nothing else happens is filled again, with nobody's help.
+    async fn notices_a_lost_disk(&self, engine: &Engine) -> Result<(), String> {
+        let name = FOLLOWERS[self.faults.below(4) as usize];
+        self.disks.disk(name).wipe();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        self.agrees(engine).await.map_err(|e| format!("after {name} was wiped: {e}"))
+    }
+
+    /// Verification finds exactly what is wrong, calls it by its name, and repair mends all that can be mended.
+    async fn finds_what_was_changed_by_hand(&self, engine: &Engine) -> Result<(), String> {
+        let name = FOLLOWERS[self.faults.below(3) as usize];
+        let truth = self.records("truth").await?;
+        let (held, wrong) = self.spoil(&expected(name, &truth));
+        let checkpoint = self.disks.checkpoint(name).await.map_err(|e| e.to_string())?;
+        let checkpoint = checkpoint.ok_or("a follower that agrees has no checkpoint")?;
+        self.disks.rewrite(name, &held, checkpoint).await.map_err(|e| e.to_string())?;
+        self.history.trace(|| format!("{name} spoilt: {wrong:?}"));
+        let of_name = |found: Vec<(Arc<str>, Difference)>| {
+            let of_name = found.into_iter().filter(|(source, _)| **source == *name);
+            of_name.map(|(_, d)| d).collect::<Vec<_>>()
+        };
+        let found = of_name(self.differences(engine, false).await?);
+        let classes: BTreeMap<_, _> = found.iter().map(|d| (d.key.clone(), d.class)).collect();
+        if classes != wrong {
+            return Err(format!("P2: verify finds {classes:?} where {wrong:?} was spoilt"));
+        }
+        let repaired = of_name(self.differences(engine, true).await?);
+        if let Some(left) = repaired.iter().find(|d| !d.repaired) {
+            return Err(format!("P2: repair of {name} leaves {left:?}"));
+        }
+        self.history.count("corrupted by hand");
+        self.agrees(engine).await.map_err(|e| format!("after repair: {e}"))
+    }
+
+    /// Spoils some records in each way that verification tells apart.
+    fn spoil(&self, good: &Records) -> (Records, BTreeMap<String, Divergence>) {
+        let mut held = good.clone();
+        let mut wrong = BTreeMap::new();
+        let older = |v: Version| Position::new(v.as_u64() - 1).unwrap_or(v);
+        for (key, stored) in good {
+            let other = Arc::new(record(key, 77, "changed by hand".to_owned()));
+            let class = match self.faults.below(if good.len() > 100 { 200 } else { 8 }) {
+                0 => {
+                    held.remove(key);
+                    Divergence::Missing
+                }
+                1 => {
+                    held.insert(key.clone(), Stored::new(key.clone(), stored.version, other));
+                    Divergence::Corrupt
+                }
+                2 => {
+                    let version = older(stored.version);
+                    held.insert(key.clone(), Stored::new(key.clone(), version, other));
+                    Divergence::Stale
+                }
+                _ => continue,
+            };
+            wrong.insert(key.to_string(), class);
+        }
+        let key = Key::Integer(1_000_000);
+        let orphan = Arc::new(record(&key, 77, "added by hand".to_owned()));
+        let version = Position::ZERO.next();
+        held.insert(key.clone(), Stored::new(key.clone(), version, orphan));
+        wrong.insert(key.to_string(), Divergence::Orphan);
+        (held, wrong)
+    }
+
+    /// A discarded dead letter leaves a difference that verification finds and repair cannot mend.
+    async fn discards(&self, engine: &Engine) -> Result<(), String> {
+        let letters = self.letters(engine).await?;
+        let Some(letter) = letters.first() else { return Ok(()) };
+        engine.discard(letter).await.map_err(|e| e.to_string())?;
+        self.history.count("dead letter discarded");
+        if self.letters(engine).await?.contains(letter) {
+            return Err(format!("a discarded dead letter of {} is still there", letter.key));
+        }
+        let is_it = |(source, d): &(Arc<str>, Difference)| {
+            *source == letter.source && d.key == letter.key && !d.repaired
+        };
+        if !self.differences(engine, true).await?.iter().any(is_it) {
+            return Err(format!("P2: nothing tells that {} is not taken in", letter.key));
+        }
+        self.agrees(engine).await
+    }
+
+    /// P5: reads go on while only the truth is down, and say that they may be stale; writes fail and say so.
+    async fn goes_on_without_the_truth(&self, engine: &Engine) -> Result<(), String> {
+        let token = engine.head_token().await.map_err(|e| e.to_string())?;
+        self.agrees(engine).await?;
+        let truth = self.records("truth").await?;
+        let lasts = Duration::from_secs(30);
+        self.faults.outage("truth", lasts);
+        let begin = tokio::time::Instant::now();
+        for n in 0..6 {
+            for consistency in [Consistency::Eventual, Consistency::Session] {
+                let token = token.clone();
+                let timeout = Duration::from_secs(2);
+                let context = Context { consistency, token, timeout, ..Context::default() };
+                self.reads_without_truth(engine, &context, &truth, n > 1)
+                    .await
+                    .map_err(|e| format!("P5: {consistency:?} read without the truth: {e}"))?;
+            }
+            self.write_without_truth(engine, &token).await?;
+            tokio::time::sleep(Duration::from_secs(4)).await;
+        }
+        tokio::time::sleep(lasts.saturating_sub(begin.elapsed()) + Duration::from_secs(61)).await;
+        let strong = Context { consistency: Consistency::Strong, ..Context::default() };
+        let entity = &self.disks.entity;
+        let back = engine.query(&strong, entity, &Query::all()).await;
+        back.map_err(|e| format!("P5: the truth is back and not asked: {e}"))?;
+        self.agrees(engine).await
+    }
+
+    async fn reads_without_truth(
+        &self,
+        engine: &Engine,
+        context: &Context,
+        truth: &Records,
+        for_long: bool,
+    ) -> Result<(), String> {
+        let entity = &self.disks.entity;
+        // Unless the truth was asked, it takes a moment until its silence is noticed.
+        let must_say = |failed: &[(Arc<str>, String)]| {
+            for_long || failed.iter().any(|(source, _)| **source == *"truth")
+        };
+        for key in (0..i64::from(self.shape.keys).min(4)).map(Key::Integer) {
+            let answer = engine.get(context, entity, &key).await.map_err(|e| e.to_string())?;
+            if answer.value.as_deref() != truth.get(&key) {
+                return Err(format!("{key} is {:?}", answer.value));
+            }
+            if must_say(&answer.failed) && !answer.stale {
+                return Err(format!("{key} from {} is not called stale", answer.source));
+            }
+        }
+        let page = engine.query(context, entity, &Query::all()).await.map_err(|e| e.to_string())?;
+        if must_say(&page.failed) && !page.stale {
+            return Err(format!("a page from {} is not called stale", page.source));
+        }
+        let count = engine.count(context, entity, &Filter::All, None).await;
+        let count = count.map_err(|e| e.to_string())?;
+        if *count.source != *"picky" && count.value != truth.len() as u64 {
+            return Err(format!("{} records are {} in {}", truth.len(), count.value, count.source));
+        }
+        Ok(())
+    }
+
+    async fn write_without_truth(&self, engine: &Engine, token: &Token) -> Result<(), String> {
+        let entity = Arc::clone(&self.disks.entity);
+        let (key, action) = (Key::Integer(0), Action::Delete);
+        let write = Write { entity, key, action, condition: Condition::None };
+        let context = Context { token: token.clone(), ..Context::default() };
+        match engine.write(&context, vec![write]).await {
+            Ok(_) => Err("P1: a write took place without the truth".to_owned()),
+            Err(error) if error.effect_on_data() != Effect::None => {
+                Err(format!("P6: a write that did not take place says {error:?}"))
+            }
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// A quiet end saves every checkpoint; the next life finds everything in place.
+    async fn closes_and_reopens(&mut self, engine: Engine) -> Result<(), String> {
+        self.agrees(&engine).await?;
+        engine.close().await.map_err(|e| format!("the engine cannot be closed: {e}"))?;
+        for name in FOLLOWERS {
+            let saved = self.disks.checkpoint(name).await.map_err(|e| e.to_string())?;
+            if saved.as_ref().map(|c| c.position) != Some(self.history.head()) {
+                return Err(format!("closing left the checkpoint of {name} at {saved:?}"));
+            }
+        }
+        let closed = engine.query(&Context::default(), &self.disks.entity, &Query::all()).await;
+        if closed.is_ok() {
+            return Err("a closed engine answers".to_owned());
+        }
+        let copies = self.copies();
+        let runtime = self.runtime();
+        let engine = self.open(&runtime).await.map_err(|e| format!("cannot reopen: {e}"))?;
+        let agreed = self.agrees(&engine).await;
+        runtime.abort();
+        if self.copies() != copies {
+            return Err("a follower was copied again after a quiet end".to_owned());
+        }
+        self.history.count("closed and reopened");
+        agreed.map_err(|e| format!("after reopening: {e}"))
+    }
+
+    /// How often a copy was begun.
+    fn copies(&self) -> u64 {
+        let seen = self.history.seen();
+        seen.coverage.counts().filter(|(name, _)| name.starts_with("copy ")).map(|(_, n)| n).sum()
+    }
+
+    async fn differences(
+        &self,
+        engine: &Engine,
+        repair: bool,
+    ) -> Result<Vec<(Arc<str>, Difference)>, String> {
+        let options = VerifyOptions { repair, ..VerifyOptions::default() };
+        let report = engine.verify(&options, &|_| {}).await.map_err(|e| e.to_string())?;
+        self.history.trace(|| format!("verify, repair {repair}: {report:?}"));
+        let mut found = Vec::new();
+        for comparison in report.comparisons {
+            if let Some(error) = comparison.error {
+                return Err(format!("verify of {} failed: {error}", comparison.source));
+            }
+            let source = &comparison.source;
+            found.extend(comparison.differences.into_iter().map(|d| (Arc::clone(source), d)));
+        }
+        Ok(found)
+    }
+
+    async fn letters(&self, engine: &Engine) -> Result<Vec<DeadLetter>, String> {
+        engine.dead_letters().await.map_err(|e| e.to_string())
+    }
+
+    async fn records(&self, name: &str) -> Result<Records, String> {
+        self.disks.records(name).await.map_err(|e| e.to_string())
+    }
+}
+
+/// What a follower is to hold.
+fn expected(name: &str, truth: &Records) -> Records {
+    let wanted = |s: &Stored| {
+        name != "stocked" || matches!(s.record.values()[1], Value::Integer(stock) if stock > 3)
+    };
+    let wanted = truth.iter().filter(|(_, s)| wanted(s));
+    wanted.map(|(key, stored)| (key.clone(), stored.clone())).collect()
+}
+
+/// A dead letter waits for a record that is refused, and for no other.
+fn letters_are_for_poison(
+    name: &str,
+    expected: &Records,
+    letters: &[String],
+) -> Result<(), String> {
+    let poisoned = |key: &String| {
+        expected
+            .iter()
+            .any(|(k, s)| k.to_string() == *key && s.record.values()[2].as_str() == Some(POISON))
+    };
+    match letters.iter().find(|key| name != "picky" || !poisoned(key)) {
+        Some(key) => Err(format!("a dead letter of {name} waits for {key}, which is not refused")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,72 @@
+//! How large a world is, what its sources can do and what may go wrong in it: drawn from the seed, and very different
+//! from one seed to the next, so that rare things meet.
+
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use crate::faults::{FATES, Weights};
+
+/// What a world is like.
+#[derive(Clone, Debug)]
+pub(crate) struct Shape {
+    pub(crate) clients: usize,
+    pub(crate) keys: u32,
+    pub(crate) lives: u32,
+    /// Requests of one client in one life.
+    pub(crate) requests: u32,
+    /// The longest pause of a client between two requests, in microseconds.
+    pub(crate) pause: u64,
+    /// Records that the truth holds before the first life.
+    pub(crate) preloaded: u32,
+    /// How many batches the followers `lanes` and `picky` take at once.
+    pub(crate) lanes: [usize; 2],
+    /// Whether the truth answers reads by key; otherwise followers have to.
+    pub(crate) truth_gets: bool,
+    /// Whether followers answer questions without reading every record, and so are preferred for them.
+    pub(crate) followers_index: bool,
+    /// Whether followers are wiped or set back under the running engine.
+    pub(crate) tampered: bool,
+    /// Whether an operator verifies, repairs, copies and replays while clients work.
+    pub(crate) operated: bool,
+    /// Share of calls that something happens to.
+    pub(crate) level: f64,
+    /// What happens to them, how often.
+    pub(crate) weights: Weights,
+}
+
+impl Shape {
+    pub(crate) fn draw(random: &mut StdRng) -> Self {
+        let pause = [5_000, 20_000, 20_000, 100_000, 5_000_000][random.random_range(0..5)];
+        let long = pause > 1_000_000;
+        let level = [0.02, 0.05, 0.1, 0.2][random.random_range(0..4)];
+        // More records than one step of a copy or one page of a comparison takes.
+        let preloaded = match random.random_range(0..40) {
+            0 => random.random_range(1001..2600),
+            1..10 => random.random_range(1..12),
+            _ => 0,
+        };
+        let all = [40, 18, 16, 5, 5, 6, 6, 4, 3, 2, 3, 3];
+        let mut weights: Weights = all.map(|weight| u32::from(random.random_bool(0.7)) * weight);
+        weights[0] += 1;
+        if long {
+            // What takes minutes needs a process that lives for minutes.
+            weights[FATES.crash_before] /= 4;
+            weights[FATES.crash_after] /= 4;
+        }
+        Shape {
+            clients: random.random_range(1..6),
+            keys: [1, 3, 8, 8, 20][random.random_range(0..5)],
+            lives: random.random_range(1..5),
+            requests: if long { 30 } else { random.random_range(4..24) },
+            pause,
+            preloaded,
+            lanes: [[4, 1], [2, 3], [1, 1]][random.random_range(0..3)],
+            truth_gets: random.random_bool(0.6),
+            followers_index: random.random_bool(0.5),
+            tampered: random.random_bool(0.25),
+            operated: random.random_bool(0.6),
+            level: if long { level / 4.0 } else { level },
+            weights,
+        }
+    }
+}
