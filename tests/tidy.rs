@@ -70,8 +70,14 @@ fn assert_none(breaches: Vec<String>, rule: &str) {
 #[test]
 fn every_file_opens_with_its_purpose() {
     let says = |f: &File| f.text.starts_with("//!") || f.text.starts_with("#![doc = include_str!");
-    let silent = rust_files().into_iter().filter(|f| !says(f) && !f.path.ends_with("/tests.rs")).map(|f| f.path);
-    assert_none(silent.collect(), "a file starts with a //! line that says what it is for; tests.rs tests its parent");
+    let silent = rust_files()
+        .into_iter()
+        .filter(|f| !says(f) && !f.path.ends_with("/tests.rs"))
+        .map(|f| f.path);
+    assert_none(
+        silent.collect(),
+        "a file starts with a //! line that says what it is for; tests.rs tests its parent",
+    );
 }
 
 #[test]

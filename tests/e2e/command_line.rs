@@ -42,24 +42,42 @@ fn nonsense_is_refused_with_its_exit_code_and_the_fix() {
     let mut wrong = Vec::new();
     for (arguments, code, part) in BAD {
         let output = place.run(arguments);
-        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let said = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
         if output.status.code() != Some(*code) || !said.contains(part) {
-            wrong.push(format!("{arguments:?}: exit {:?}, wanted {code} and {part:?}\n{said}", output.status.code()));
+            wrong.push(format!(
+                "{arguments:?}: exit {:?}, wanted {code} and {part:?}\n{said}",
+                output.status.code()
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let after = place.run(&["export", "product"]);
-    assert!(after.status.success() && after.stdout.is_empty(), "something was written by a refused command");
+    assert!(
+        after.status.success() && after.stdout.is_empty(),
+        "something was written by a refused command"
+    );
 }
 
 #[test]
 fn a_bad_configuration_is_shown_with_its_lines_and_exits_with_78() {
-    let text = CONFIGURATION.replace("kind = \"tantivy\"", "kind = \"tantvy\"").replace("truth = \"main\"", "trut = \"main\"");
+    let text = CONFIGURATION
+        .replace("kind = \"tantivy\"", "kind = \"tantvy\"")
+        .replace("truth = \"main\"", "trut = \"main\"");
     let place = Place::new(&text);
     let output = place.run(&["check"]);
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert_eq!(output.status.code(), Some(78), "{said}");
-    for part in ["unisono.toml:10:8", "did you mean", "tantivy", "unisono.toml:23:1", "truth", "^^^"] {
+    for part in
+        ["unisono.toml:10:8", "did you mean", "tantivy", "unisono.toml:23:1", "truth", "^^^"]
+    {
         assert!(said.contains(part), "{part} is missing in\n{said}");
     }
     assert!(!place.folder.path().join("data").exists(), "checking made something");

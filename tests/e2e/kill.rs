@@ -30,7 +30,10 @@ struct Acknowledged {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledged_writes_survive_kill_9() {
-    let seed: u64 = std::env::var("KILL_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| rand::rng().random());
+    let seed: u64 = std::env::var("KILL_SEED")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or_else(|| rand::rng().random());
     println!("kill -9: seed {seed} (KILL_SEED={seed} uses the same moments)");
     let place = Place::new(CONFIGURATION);
     let mut random = StdRng::seed_from_u64(seed);
@@ -38,14 +41,24 @@ async fn acknowledged_writes_survive_kill_9() {
     let number = Arc::new(AtomicU64::new(0));
     // Nothing here is encrypted, but the client insists on a provider. A second one would be refused, which is fine.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().expect("a client");
+    let client =
+        reqwest::Client::builder().timeout(Duration::from_secs(10)).build().expect("a client");
     for kill in 0..KILLS {
         let server = place.serve();
         let stop = Arc::new(AtomicBool::new(false));
         let writers = (0..WRITERS).map(|writer| {
-            let (acknowledged, number, stop) = (Arc::clone(&acknowledged), Arc::clone(&number), Arc::clone(&stop));
+            let (acknowledged, number, stop) =
+                (Arc::clone(&acknowledged), Arc::clone(&number), Arc::clone(&stop));
             let seed = seed ^ (kill as u64) << 32 ^ writer;
-            tokio::spawn(write(client.clone(), server.base.clone(), writer, seed, acknowledged, number, stop))
+            tokio::spawn(write(
+                client.clone(),
+                server.base.clone(),
+                writer,
+                seed,
+                acknowledged,
+                number,
+                stop,
+            ))
         });
         let writers: Vec<_> = writers.collect();
         tokio::time::sleep(Duration::from_millis(random.random_range(10..250))).await;
@@ -85,9 +98,18 @@ async fn write(
         let request = if delete { client.delete(&url) } else { client.put(&url).json(&record) };
         let Ok(response) = request.send().await else { return };
         let status = response.status();
-        let token = response.headers().get("unisono-token").and_then(|t| t.to_str().ok()).unwrap_or_default().to_owned();
+        let token = response
+            .headers()
+            .get("unisono-token")
+            .and_then(|t| t.to_str().ok())
+            .unwrap_or_default()
+            .to_owned();
         if status.is_success() {
-            let version = token.rsplit(':').next().and_then(|p| p.parse().ok()).unwrap_or_else(|| panic!("no position in token {token:?}"));
+            let version = token
+                .rsplit(':')
+                .next()
+                .and_then(|p| p.parse().ok())
+                .unwrap_or_else(|| panic!("no position in token {token:?}"));
             let record = (!delete).then_some(record);
             acknowledged.lock().expect("not poisoned").push(Acknowledged { key, version, record });
         } else {
@@ -105,9 +127,16 @@ async fn present(client: &reqwest::Client, server: &Server, acknowledged: &[Ackn
     for (key, writes) in by_key {
         let history = history(client, &server.base, key).await;
         for write in writes {
-            let change = history.get(&write.version).unwrap_or_else(|| panic!("{key} at {} was acknowledged and is lost", write.version));
+            let change = history.get(&write.version).unwrap_or_else(|| {
+                panic!("{key} at {} was acknowledged and is lost", write.version)
+            });
             let record = change.get("record").filter(|r| !r.is_null());
-            assert_eq!(record, write.record.as_ref(), "{key} at {} is not what was acknowledged", write.version);
+            assert_eq!(
+                record,
+                write.record.as_ref(),
+                "{key} at {} is not what was acknowledged",
+                write.version
+            );
         }
     }
 }
@@ -117,14 +146,27 @@ async fn history(client: &reqwest::Client, base: &str, key: &str) -> BTreeMap<u6
     let mut before = String::new();
     loop {
         let url = format!("{base}/v1/product/{key}/_history?limit=1000{before}");
-        let page: Json = client.get(url).send().await.expect("history answers").json().await.expect("history is JSON");
-        let items = page["items"].as_array().unwrap_or_else(|| panic!("no items in {page}")).clone();
+        let page: Json = client
+            .get(url)
+            .send()
+            .await
+            .expect("history answers")
+            .json()
+            .await
+            .expect("history is JSON");
+        let items =
+            page["items"].as_array().unwrap_or_else(|| panic!("no items in {page}")).clone();
         for change in &items {
-            let position = change["position"].as_str().and_then(|p| p.parse().ok()).unwrap_or_else(|| panic!("no position in {change}"));
+            let position = change["position"]
+                .as_str()
+                .and_then(|p| p.parse().ok())
+                .unwrap_or_else(|| panic!("no position in {change}"));
             found.insert(position, change.clone());
         }
         match items.last() {
-            Some(last) if items.len() == 1000 => before = format!("&before={}", last["position"].as_str().unwrap_or_default()),
+            Some(last) if items.len() == 1000 => {
+                before = format!("&before={}", last["position"].as_str().unwrap_or_default())
+            }
             _ => return found,
         }
     }
@@ -160,7 +202,9 @@ async fn agree(client: &reqwest::Client, server: &Server) {
         .json()
         .await
         .expect("the report is JSON");
-    let comparisons = report["report"]["comparisons"].as_array().unwrap_or_else(|| panic!("no comparisons in {report}"));
+    let comparisons = report["report"]["comparisons"]
+        .as_array()
+        .unwrap_or_else(|| panic!("no comparisons in {report}"));
     assert_eq!(comparisons.len(), 3, "{report}");
     for comparison in comparisons {
         assert!(comparison["different"] == 0 && comparison["error"].is_null(), "{comparison:#}");

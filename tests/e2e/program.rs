@@ -50,14 +50,17 @@ source = "archive"
 pub(crate) fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a folder of the repository");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .expect("the tests are a folder of the repository");
         let built = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "-p", "unisono-cli"])
             .current_dir(root)
             .status()
             .expect("cargo runs");
         assert!(built.success(), "the program does not build");
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+        let target =
+            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
         target.join("debug/unisono")
     })
 }
@@ -70,7 +73,8 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn new(configuration: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        std::fs::write(folder.path().join("unisono.toml"), configuration).expect("the configuration is written");
+        std::fs::write(folder.path().join("unisono.toml"), configuration)
+            .expect("the configuration is written");
         Place { folder }
     }
 
@@ -83,10 +87,21 @@ impl Place {
 
     /// Starts a server and waits until it answers.
     pub(crate) fn serve(&self) -> Server {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|l| l.local_addr())
+            .expect("a free port")
+            .port();
         let log = std::fs::File::create(self.folder.path().join("server.log")).expect("a log file");
         let child = Command::new(binary())
-            .args(["serve", "--config", "unisono.toml", "--data", "data", "--listen", &format!("127.0.0.1:{port}")])
+            .args([
+                "serve",
+                "--config",
+                "unisono.toml",
+                "--data",
+                "data",
+                "--listen",
+                &format!("127.0.0.1:{port}"),
+            ])
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -90,6 +90,8 @@ struct State {
     weights: Weights,
     crashed: bool,
     spells: Vec<Spell>,
+    /// The next commit takes effect and its answer is lost.
+    loses_commit: bool,
     /// Batches under way when the process ended.
     late: Vec<(String, Batch)>,
     calls: u64,
@@ -104,6 +106,7 @@ impl Faults {
             weights: shape.weights,
             crashed: false,
             spells: Vec::new(),
+            loses_commit: false,
             late: Vec::new(),
             calls: 0,
             course: DefaultHasher::new(),
@@ -117,6 +120,7 @@ impl Faults {
         let mut state = self.state();
         state.level = 0.0;
         state.spells.clear();
+        state.loses_commit = false;
         state.late.clear();
         state.crashed = false;
     }
@@ -126,6 +130,11 @@ impl Faults {
         let ends = Ends::At(Instant::now() + lasts);
         let source = source.to_owned();
         self.state().spells.push(Spell { source, commits_only: false, slow: false, ends });
+    }
+
+    /// Has the answer to the next commit be lost.
+    pub(crate) fn lose_commit(&self) {
+        self.state().loses_commit = true;
     }
 
     /// Begins a new life of the process.
@@ -233,6 +242,9 @@ impl Faults {
 
 impl State {
     fn spell(&mut self, source: &str, is_commit: bool) -> Option<Fate> {
+        if is_commit && std::mem::take(&mut self.loses_commit) {
+            return Some(Fate::FailsAfter);
+        }
         let now = Instant::now();
         self.spells.retain(|s| match s.ends {
             Ends::Calls(left) => left > 0,

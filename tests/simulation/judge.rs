@@ -178,12 +178,31 @@ impl World {
             self.write_without_truth(engine, &token).await?;
             tokio::time::sleep(Duration::from_secs(4)).await;
         }
+        self.cache_answers_alone(engine).await?;
         tokio::time::sleep(lasts.saturating_sub(begin.elapsed()) + Duration::from_secs(61)).await;
         let strong = Context { consistency: Consistency::Strong, ..Context::default() };
         let entity = &self.disks.entity;
         let back = engine.query(&strong, entity, &Query::all()).await;
         back.map_err(|e| format!("P5: the truth is back and not asked: {e}"))?;
         self.agrees(engine).await
+    }
+
+    /// With everything else down, a cached record is answered from the cache.
+    async fn cache_answers_alone(&self, engine: &Engine) -> Result<(), String> {
+        let (entity, key) = (&self.disks.entity, Key::Integer(0));
+        let context = Context::default();
+        let cached = engine.get(&context, entity, &key).await.map_err(|e| e.to_string())?;
+        for name in FOLLOWERS {
+            self.faults.outage(name, Duration::from_secs(1));
+        }
+        let alone = engine.get(&context, entity, &key).await;
+        let alone = alone.map_err(|e| format!("P5: the cache alone does not answer: {e}"))?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if alone.value != cached.value || !alone.stale {
+            return Err(format!("P5: the cache alone answers {alone:?} and not {cached:?}"));
+        }
+        self.history.count("cache hit, stale");
+        Ok(())
     }
 
     async fn reads_without_truth(

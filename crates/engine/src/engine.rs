@@ -19,6 +19,7 @@ use crate::answer::{Answer, Written};
 use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::{Delivery, Redelivered, all_letters};
 use crate::log::Log;
+use crate::observe;
 use crate::open::{self, Running};
 use crate::read::ask::Reading;
 use crate::read::get;
@@ -306,6 +307,15 @@ impl Engine {
                 .map(|c| c.statistics())
                 .collect(),
         }
+    }
+
+    /// Sets the metrics of deliveries, caches and logs to what they are now; called before they are collected.
+    pub fn observe(&self) {
+        let running = &self.0.running;
+        running.deliveries.iter().for_each(|d| observe::delivery(&d.status()));
+        let caches = running.entities.values().filter_map(|s| s.cache.as_ref());
+        caches.for_each(|c| observe::cache(&c.statistics()));
+        running.logs.values().for_each(|l| observe::log(&l.name.to_string(), l.tail.head()));
     }
 
     /// Waits until every follower has applied the token's positions.

@@ -8,6 +8,7 @@ mod cache;
 pub mod delivery;
 pub mod engine;
 mod log;
+mod observe;
 mod open;
 mod read;
 pub mod runtime;

@@ -127,7 +127,10 @@ pub(crate) fn metrics(call: &Call<'_>) -> Reply {
     const PROMETHEUS: HeaderValue =
         HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     match &call.shared.app.metrics {
-        Some(handle) => Ok(reply::bytes(StatusCode::OK, PROMETHEUS, handle.render())),
+        Some(handle) => {
+            call.shared.app.engine.observe();
+            Ok(reply::bytes(StatusCode::OK, PROMETHEUS, handle.render()))
+        }
         None => Err(Error::unsupported("this process keeps no metrics").into()),
     }
 }

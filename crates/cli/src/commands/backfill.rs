@@ -31,29 +31,32 @@ pub(super) async fn run(args: Args, session: &Session) -> Result<u8> {
             .json(&json!({"entity": args.entity, "source": args.source, "copied": copied}))?;
     } else {
         let (entity, source, copied) = (&args.entity, &args.source, text::count(copied));
-        session.output.line(format_args!("{entity} in {source}: {copied} records copied"))?;
+        session.output.line(format_args!(
+            "{entity} in {source}: complete; {copied} records had to be copied"
+        ))?;
     }
     Ok(exit::OK)
 }
 
-/// Waits until the delivery is live again; answers how many records were copied.
+/// Waits until the copy is complete; answers how many records the follower did not have, or had otherwise.
 async fn backfill(args: &Args, target: &dyn Target, session: &Session) -> Result<u64> {
-    const LOOK_EVERY: Duration = Duration::from_millis(100);
-    const LOOKS_UNTIL_BEGUN: u32 = 30;
+    const LOOK_EVERY: Duration = Duration::from_millis(50);
+    /// The delivery takes up the order a moment later, and a small copy may be over before anyone has looked.
+    const LOOKS_UNTIL_BEGUN: u32 = 20;
     let total = target.count(&args.entity).await?;
     let before = copied(&delivery(&target.status().await?, args));
     target.backfill(&args.entity, &args.source).await?;
     let mut progress = session.progress(format!("{} in {}", args.entity, args.source));
-    let mut looks = 0;
+    let (mut looks, mut begun) = (0, false);
     loop {
         let delivery = delivery(&target.status().await?, args);
         let done = copied(&delivery).saturating_sub(before);
-        // The delivery takes up the order a moment later; one that has nothing to copy shows no sign of it.
-        looks += 1;
-        if delivery["state"] == "live" && (done > 0 || total == 0 || looks > LOOKS_UNTIL_BEGUN) {
+        begun |= delivery["state"] == "backfilling" || done > 0 || looks >= LOOKS_UNTIL_BEGUN;
+        if begun && delivery["state"] == "live" {
             return Ok(done);
         }
         progress.update(done.min(total), total, done);
+        looks += 1;
         session.runtime.sleep(LOOK_EVERY).await;
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::value::RawValue;
 use serde_json::{Value as Json, json};
-use unisono::core::query::{Filter, Query, parse};
+use unisono::core::query::{self, Filter, Query, parse};
 use unisono::core::source::LogBounds;
 use unisono::core::write::{Action, Condition, Write, apply_defaults};
 use unisono::core::{
@@ -22,6 +22,8 @@ use super::{Found, Log, Page, Parser, Prepared, PutCondition, ReportProgress, Ta
 use crate::lock::DataLock;
 use crate::terminal::Object;
 
+/// How long deliveries may take to find out where their followers are.
+const STARTING_MAX: Duration = Duration::from_secs(10);
 /// How long one look for further changes waits.
 const FOLLOW_WAIT: Duration = Duration::from_secs(5);
 
@@ -45,6 +47,20 @@ impl Embedded {
     /// As session reads of a process that has written nothing yet may be old, the truth's head is asked first.
     async fn fresh(&self) -> Result<Context> {
         Ok(Context { token: self.engine.head_token().await?, ..context() })
+    }
+
+    /// A program that has just started may ask before its deliveries have looked at their followers: a question that
+    /// nobody can answer now is asked once more when they have.
+    async fn query(&self, entity: &Arc<Entity>, query: &Query) -> Result<query::Page> {
+        let context = self.fresh().await?;
+        match self.engine.query(&context, entity, query).await {
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                // A follower that stays behind makes the second answer the same as the first.
+                let _ = self.engine.wait_applied(&context.token, STARTING_MAX).await;
+            }
+            answer => return Ok(answer?.value),
+        }
+        Ok(self.engine.query(&context, entity, query).await?.value)
     }
 }
 
@@ -73,7 +89,7 @@ impl Target for Embedded {
     async fn find(&self, entity: &str, parameters: &[(String, String)]) -> Result<Page> {
         let entity = self.entity(entity)?;
         let query = parse::url(&entity, parameters)?;
-        let page = self.engine.query(&self.fresh().await?, &entity, &query).await?.value;
+        let page = self.query(&entity, &query).await?;
         let items = page.hits.iter().map(|hit| project(&entity, &hit.stored.record, &query));
         Ok(Page {
             items: items.collect::<Result<_>>()?,

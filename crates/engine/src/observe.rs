@@ -1,0 +1,35 @@
+//! Every metric of deliveries, caches and logs, by name. Set when somebody looks, so that watching costs nothing else.
+
+use metrics::{counter, gauge};
+use unisono_core::Position;
+
+use crate::status::{CacheStatistics, DeliveryState, DeliveryStatus};
+
+/// Sets the metrics of one delivery.
+pub(crate) fn delivery(status: &DeliveryStatus) {
+    let labels = [("entity", status.entity.to_string()), ("source", status.source.to_string())];
+    gauge!("unisono_delivery_lag_changes", &labels).set(status.lag_changes as f64);
+    gauge!("unisono_delivery_lag_seconds", &labels).set(status.lag_seconds);
+    gauge!("unisono_delivery_live", &labels)
+        .set(f64::from(u8::from(status.state == DeliveryState::Live)));
+    gauge!("unisono_delivery_dead_letters", &labels).set(status.dead_letters as f64);
+    counter!("unisono_delivery_applied_total", &labels).absolute(status.applied);
+    counter!("unisono_delivery_stale_total", &labels).absolute(status.stale);
+    counter!("unisono_delivery_folded_total", &labels).absolute(status.folded);
+    counter!("unisono_delivery_copied_total", &labels).absolute(status.copied);
+    counter!("unisono_delivery_failures_total", &labels).absolute(status.retries);
+}
+
+/// Sets the metrics of one cache.
+pub(crate) fn cache(statistics: &CacheStatistics) {
+    let labels =
+        [("entity", statistics.entity.to_string()), ("source", statistics.source.to_string())];
+    counter!("unisono_cache_hits_total", &labels).absolute(statistics.hits);
+    counter!("unisono_cache_misses_total", &labels).absolute(statistics.misses);
+    counter!("unisono_cache_refused_total", &labels).absolute(statistics.refused);
+}
+
+/// Sets the metrics of one log.
+pub(crate) fn log(name: &str, head: Position) {
+    gauge!("unisono_log_head", "log" => name.to_owned()).set(head.as_u64() as f64);
+}
