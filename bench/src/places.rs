@@ -11,7 +11,7 @@ use unisono::{Registry, Unisono};
 use crate::Result;
 use crate::report::Report;
 
-/// One product entity in SQLite with a cache; `{followers}` is replaced.
+/// One product entity in SQLite with a cache; `{sources}` and `{followers}` are replaced.
 const CONFIGURATION: &str = r#"
 data = "{data}"
 [sources.main]
@@ -19,9 +19,7 @@ kind = "sqlite"
 path = "main.db"
 [sources.memory]
 kind = "memory"
-[sources.search]
-kind = "tantivy"
-path = "search"
+{sources}
 [entities.product]
 key = "id"
 truth = "main"
@@ -42,13 +40,16 @@ pub(crate) fn configuration(data: &Path, followers: &[&str]) -> String {
         .iter()
         .map(|f| format!("[[entities.product.followers]]\nsource = \"{f}\"\n"))
         .collect();
-    CONFIGURATION.replace("{data}", &data.display().to_string()).replace("{followers}", &followers)
+    CONFIGURATION
+        .replace("{data}", &data.display().to_string())
+        .replace("{sources}", &sources)
+        .replace("{followers}", &followers)
 }
 
 /// Opens a configuration in this process.
 pub(crate) async fn embedded(text: &str) -> Result<Unisono> {
-    let kinds: Vec<_> = Registry::builtin().iter().collect();
-    let configuration = parse(text, "bench.toml", &kinds, &Process).map_err(|p| p.to_string())?;
+    let configuration = parse(text, "bench.toml", Registry::builtin().kinds(), &Process)
+        .map_err(|p| p.to_string())?;
     Ok(Unisono::open(configuration).await?)
 }
 

@@ -16,8 +16,7 @@ const WRITES: u64 = 200;
 pub(crate) async fn run(_plan: &Plan, report: &mut Report) -> Result<()> {
     let mut memory = Vec::new();
     let folder = tempfile::tempdir()?;
-    // The cache's source plays the follower as well.
-    let ours = embedded(&configuration(folder.path(), &["memory"])).await?;
+    let ours = embedded(&configuration(folder.path(), &["copy"])).await?;
     for n in 0..WRITES {
         let written = write(&ours, n).await?;
         let began = Instant::now();

@@ -21,6 +21,7 @@ const AGREE_WITHIN: Duration = Duration::from_secs(5);
 const VERIFY_EVERY: usize = 10;
 
 /// An acknowledged write.
+#[derive(Clone)]
 struct Acknowledged {
     key: String,
     version: u64,
@@ -70,7 +71,8 @@ async fn acknowledged_writes_survive_kill_9() {
         if kill % VERIFY_EVERY == VERIFY_EVERY - 1 {
             let server = place.serve();
             agree(&client, &server).await;
-            present(&client, &server, &acknowledged.lock().expect("not poisoned")).await;
+            let told = acknowledged.lock().expect("not poisoned").clone();
+            present(&client, &server, &told).await;
         }
     }
     let acknowledged = acknowledged.lock().expect("not poisoned").len();

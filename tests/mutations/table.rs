@@ -327,21 +327,24 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     guard(
         "stale-when-the-truth-is-silent",
         "crates/engine/src/read/ask.rs",
-        "candidate.stale || failed.iter().any(|(source, _)| *source == log.name.truth)",
+        "candidate.stale || asked_in_vain || silent",
         "candidate.stale",
     ),
-    guard(
-        "flight-is-late-enough",
-        "crates/engine/src/read/flight.rs",
-        r#"
+    doubled(
+        "the passenger looks at the position of the answer as well; this saves it a wait in vain",
+        guard(
+            "flight-is-late-enough",
+            "crates/engine/src/read/flight.rs",
+            r#"
             && flight.contains >= needed"#,
-        "",
+            "",
+        ),
     ),
     guard(
-        "flight-begins-at-the-head",
+        "shared-answer-is-late-enough",
         "crates/engine/src/read/get.rs",
-        "board(key, needed, self.serving.log.tail.head())",
-        "board(key, needed, needed.plus(1000))",
+        "Some(landed) if landed.position >= needed => Ok",
+        "Some(landed) => Ok",
     ),
     guard(
         "follower-complete-before-it-answers",

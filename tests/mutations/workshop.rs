@@ -157,6 +157,7 @@ impl Workshop {
             .current_dir(&self.copy)
             .env("CARGO_TARGET_DIR", &target)
             .env("RUSTFLAGS", "-A warnings")
+            .env("CARGO_PROFILE_DEV_DEBUG", "0")
             .stderr(Stdio::piped())
             .output()
             .map_err(|e| format!("cargo cannot be run: {e}"))?;

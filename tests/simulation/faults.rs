@@ -7,7 +7,7 @@
 //! * the truth may take no commits for a while, and do all else (disk full);
 //! * any call may take effect and its answer be lost;
 //! * a batch may be taken in partly before it fails, or be delivered twice;
-//! * a batch that was under way when the process ended may arrive after the first batch of the next life;
+//! * a batch that nobody waits for any more, because the process or the attempt ended, may arrive after the next one;
 //! * the process may end before or after any call, with everything in memory;
 //! * a follower may be wiped, restored from an older copy or from another installation, also under the running engine;
 //! * a cache may begin anew behind the engine's back;
@@ -40,9 +40,10 @@ pub(crate) type Weights = [u32; 12];
 pub(crate) struct Numbers {
     pub(crate) crash_before: usize,
     pub(crate) crash_after: usize,
+    slow_truth: usize,
 }
 
-pub(crate) const FATES: Numbers = Numbers { crash_before: 3, crash_after: 4 };
+pub(crate) const FATES: Numbers = Numbers { crash_before: 3, crash_after: 4, slow_truth: 11 };
 
 /// What happens to one call.
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +93,7 @@ struct State {
     spells: Vec<Spell>,
     /// The next commit takes effect and its answer is lost.
     loses_commit: bool,
-    /// Batches under way when the process ended.
+    /// Batches on their way.
     late: Vec<(String, Batch)>,
     calls: u64,
     course: DefaultHasher,
@@ -173,7 +174,7 @@ impl Faults {
         what.hash(&mut self.state().course);
     }
 
-    /// Batches of a source that were under way when the process ended; they are handed out once.
+    /// Batches of a source that nobody waits for any more; they are handed out once.
     pub(crate) fn late(&self, source: &str) -> Vec<Batch> {
         let mut state = self.state();
         let (late, rest) = std::mem::take(&mut state.late).into_iter().partition(|l| l.0 == source);
@@ -181,8 +182,19 @@ impl Faults {
         late.into_iter().map(|(_, batch)| batch).collect()
     }
 
-    pub(crate) fn arrives_late(&self, source: &str, batch: Batch) {
-        self.state().late.push((source.to_owned(), batch));
+    /// A batch is on its way: unless it is said to have arrived, it does so when it is asked for as late.
+    pub(crate) fn sent(&self, source: &str, batch: &Batch) {
+        self.state().late.push((source.to_owned(), batch.clone()));
+    }
+
+    /// A batch that was on its way has arrived.
+    pub(crate) fn arrived(&self, source: &str, batch: &Batch) {
+        let same = |other: &Batch| {
+            other.changes == batch.changes
+                && other.advance == batch.advance
+                && other.copied == batch.copied
+        };
+        self.state().late.retain(|(name, sent)| name != source || !same(sent));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -196,6 +208,9 @@ impl Faults {
         assert!(state.calls < CALLS_MAX, "the engine asks its sources without end");
         let fate = match state.spell(source, operation == "commit") {
             Some(fate) => fate,
+            None if operation == "follow" && state.forgets() => {
+                Fate::Forgets(state.random.random_range(0..6))
+            }
             None => state.draw(source, &self.0.history),
         };
         let moment = self.0.history.micros();
@@ -259,6 +274,11 @@ impl State {
         Some(if spell.slow { Fate::Slow(pause) } else { Fate::FailsBefore })
     }
 
+    /// Caches are followed seldom, so that this has a chance of its own.
+    fn forgets(&mut self) -> bool {
+        self.level > 0.0 && self.weights[FATES.slow_truth] > 0 && self.random.random_bool(0.02)
+    }
+
     fn draw(&mut self, source: &str, history: &History) -> Fate {
         if self.level == 0.0 || !self.random.random_bool(self.level) {
             return Fate::Nothing;
@@ -302,7 +322,10 @@ impl State {
                 history.count("slow for a while");
                 begin(source, false, true, Ends::Calls(calls))
             }
-            _ => Fate::Forgets(self.random.random_range(0..6)),
+            _ => {
+                history.count("slow for a while");
+                begin("truth".to_owned(), false, true, Ends::Calls(calls))
+            }
         }
     }
 }

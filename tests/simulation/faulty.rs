@@ -100,16 +100,23 @@ impl Faulty {
                 self.take_in(batch).await
             }
             Fate::CrashBefore => {
-                if self.faults.below(2) == 0 {
-                    self.faults.arrives_late(self.inner.name(), batch);
-                }
+                self.faults.sent(self.inner.name(), &batch);
                 self.faults.crash().await
+            }
+            Fate::Slow(_) => {
+                let name = self.inner.name();
+                self.faults.sent(name, &batch);
+                let arrives = async {
+                    self.faults.arrived(name, &batch);
+                    self.take_in(batch.clone()).await
+                };
+                self.faults.under(fate, arrives).await
             }
             _ => self.faults.under(fate, self.take_in(batch)).await,
         }
     }
 
-    /// The checkpoint has just moved: what the last life had sent may arrive now, and must change nothing.
+    /// The checkpoint has just moved: what was sent before and given up may arrive now, and must change nothing.
     async fn moved(&self, advance: &Advance) {
         if let Some(after) = &advance.to.backfill {
             let lags = advance.from.as_ref().map(|c| c.position < self.history.seen().trimmed);
@@ -121,7 +128,7 @@ impl Faulty {
             });
         }
         for batch in self.faults.late(self.inner.name()) {
-            self.history.count("batch arrives in the next life");
+            self.history.count("batch arrives late");
             let result = self.take_in(batch).await;
             self.history.trace_result(&format!("    {} late batch", self.inner.name()), &result);
         }

@@ -211,7 +211,7 @@ impl Engine {
             };
             return writes.iter().map(|_| Err(refuse())).collect();
         }
-        let mut by_log: BTreeMap<Arc<str>, (Arc<Log>, Vec<usize>, Vec<Unit>)> = BTreeMap::new();
+        let mut by_log: BTreeMap<Arc<str>, Gathered> = BTreeMap::new();
         let mut results: Vec<Option<Result<Written>>> = writes.iter().map(|_| None).collect();
         for (n, write) in writes.into_iter().enumerate() {
             match self.serving(write.entity.name()) {
@@ -558,6 +558,9 @@ impl Engine {
         })
     }
 }
+
+/// Units for one log, with the numbers of their writes among all.
+type Gathered = (Arc<Log>, Vec<usize>, Vec<Unit>);
 
 fn written(log: &Log, context: &Context, committed: Committed) -> Written {
     let mut token = context.token.clone();

@@ -74,7 +74,6 @@ impl Runtime {
     }
 
     /// Starts measuring a duration, in virtual time where time is virtual.
-    #[expect(clippy::unused_self, reason = "time is the runtime's to give")]
     pub fn stopwatch(&self) -> Stopwatch {
         Stopwatch(tokio::time::Instant::now())
     }

@@ -1,6 +1,7 @@
 //! Typed handles: one declaration, kept in SQLite, an in-process cache and a search index at the same time.
 //!
 //! `cargo run -p unisono --example embed`
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! Orders with lines: what sells best, who changed what, and the proof that every copy agrees.
 //!
 //! `cargo run -p unisono --example orders`
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::time::Duration;
 

@@ -2,6 +2,7 @@
 //! other.
 //!
 //! `cargo run -p unisono --example own_source`
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};

@@ -1,4 +1,5 @@
 //! Typed handles on a configuration with a truth, a cache and a search index.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};

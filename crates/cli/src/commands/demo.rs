@@ -3,6 +3,7 @@
 use std::io::Cursor;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use unisono::Registry;
 use unisono::config::{self, Configuration, Process};
@@ -34,6 +35,8 @@ pub(crate) struct Args {
 
 const CONFIGURATION: &str = include_str!("../demo.toml");
 const DATA: &str = "unisono-data";
+/// How long the first answer waits for followers.
+const CATCH_UP_MAX: Duration = Duration::from_secs(10);
 const SAMPLE: [(&str, &[u8]); 2] = [
     ("product", include_bytes!("../../../../data/products.jsonl.gz")),
     ("order", include_bytes!("../../../../data/orders.jsonl.gz")),
@@ -51,6 +54,8 @@ pub(super) async fn run(args: Args, session: &Session) -> Result<u8> {
     let data = configuration.data.clone();
     serve::serve(configuration, session, async |engine, url| {
         load(engine, &data, session).await?;
+        // What is printed next can be tried at once. A follower that stays behind is no reason not to serve.
+        let _ = engine.wait_applied(&engine.head_token().await?, CATCH_UP_MAX).await;
         welcome(url, &data, session)
     })
     .await

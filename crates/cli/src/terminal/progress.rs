@@ -59,11 +59,8 @@ impl Progress {
             }
             None => {
                 self.last_line = now;
-                let percent = if total > 0 {
-                    format!(" {} %,", done.min(total) * 100 / total)
-                } else {
-                    String::new()
-                };
+                let percent = (done.min(total) * 100).checked_div(total);
+                let percent = percent.map(|n| format!(" {n} %,")).unwrap_or_default();
                 note(format_args!("{}:{percent} {message}", self.what));
             }
         }

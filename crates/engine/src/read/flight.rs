@@ -3,20 +3,20 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use unisono_core::{Key, Position, Result, Stored};
+use unisono_core::{Key, Position, Stored};
 
 use crate::answer::Answer;
 use crate::watched::Watched;
 
-/// What a flight brings home.
-pub(crate) type Landed = Result<Answer<Option<Arc<Stored>>>, Arc<unisono_core::Error>>;
+/// What a flight brings home. A failure is its pilot's own: another caller may have more time, or demand less.
+pub(crate) type Landed = Answer<Option<Arc<Stored>>>;
 
 /// The reads that are under way for one entity.
 #[derive(Default)]
 pub(crate) struct Flights(Mutex<HashMap<Key, Flight>>);
 
 struct Flight {
-    /// The head of the log when the read began: the answer contains everything up to it.
+    /// The head of the log when the read began: an answer of the truth contains everything up to it.
     contains: Position,
     landing: Arc<Landing>,
 }
@@ -30,7 +30,7 @@ enum Flown {
     #[default]
     NotYet,
     Home(Landed),
-    /// The pilot went away before it had an answer.
+    /// The pilot had no answer.
     Lost,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct Pilot<'a> {
 }
 
 impl Flights {
-    /// Joins a read of the key that began late enough to contain `needed`, or begins one at `head`.
+    /// Joins a read of the key that began late enough to bring home `needed`, or begins one at `head`.
     pub(crate) fn board(&self, key: &Key, needed: Position, head: Position) -> Boarded<'_> {
         let mut flights = self.lock();
         if let Some(flight) = flights.get(key)
@@ -70,13 +70,13 @@ impl Flights {
 
 impl Pilot<'_> {
     /// Tells everyone who waits.
-    pub(crate) fn land(self, result: Landed) {
-        self.landing.end(Flown::Home(result));
+    pub(crate) fn land(self, answer: Landed) {
+        self.landing.end(Flown::Home(answer));
     }
 }
 
 impl Landing {
-    /// Waits for what the flight brings home; `None` if its pilot went away before it had an answer.
+    /// Waits for what the flight brings home; `None` if its pilot had no answer.
     pub(crate) async fn wait(&self) -> Option<Landed> {
         self.0.until(|flown| !matches!(flown, Flown::NotYet)).await;
         match &*self.0.get() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use unisono_core::source::{At, Entry, Lookup};
-use unisono_core::{Consistency, Context, Error, Key, Position, Result, Role, Stored, Token};
+use unisono_core::{Consistency, Context, Key, Position, Result, Role, Stored, Token};
 use unisono_policy::route::Operation;
 
 use crate::answer::{Answer, CacheStatus};
@@ -40,14 +40,14 @@ pub(crate) async fn get(
     match &lookup.entry {
         Some(entry) if fresh && feed.is_verified(now) => {
             feed.count(true);
-            Ok(reading.from_cache(feed, &lookup, entry, false))
+            Ok(reading.cached(feed, &lookup, entry, false))
         }
         entry => {
             feed.count(false);
             match reading.shared(feed, key, &lookup).await {
                 // The log gives no sign of life and no source answers: what the cache has is better than nothing.
                 Err(error) if fresh && passes_on(error.kind()) && context.fallback => match entry {
-                    Some(entry) => Ok(reading.from_cache(feed, &lookup, entry, true)),
+                    Some(entry) => Ok(reading.cached(feed, &lookup, entry, true)),
                     None => Err(error),
                 },
                 result => result,
@@ -78,37 +78,40 @@ impl Reading<'_> {
 
     /// Asks the sources once for all callers that want the key at the same time, and fills the cache.
     async fn shared(&self, feed: &Feed, key: &Key, lookup: &Lookup) -> Result<Found> {
-        let needed = self.context.token.position(&self.serving.log.name);
-        loop {
-            match self.serving.flights.board(key, needed, self.serving.log.tail.head()) {
-                Boarded::Pilot(pilot) => {
-                    let result = self.read_and_fill(feed, key, lookup).await;
-                    pilot.land(match &result {
-                        Ok(answer) => Ok(answer.clone()),
-                        Err(error) => Err(Arc::new(error.duplicate())),
-                    });
-                    return result;
+        let needed = match self.context.consistency {
+            Consistency::Eventual => Position::ZERO,
+            _ => self.context.token.position(&self.serving.log.name),
+        };
+        match self.serving.flights.board(key, needed, self.serving.log.tail.head()) {
+            Boarded::Pilot(pilot) => {
+                let result = self.read_and_fill(feed, key, lookup).await;
+                if let Ok(answer) = &result {
+                    pilot.land(answer.clone());
                 }
-                Boarded::Passenger(landing) => {
-                    let left = self.context.timeout.saturating_sub(self.watch.elapsed());
-                    let landed = async { Ok(landing.wait().await) };
-                    match self.runtime.within(left, landed).await? {
-                        Some(landed) => return self.shared_answer(landed),
-                        // The caller that read went away before it had an answer.
-                        None => continue,
-                    }
+                result
+            }
+            Boarded::Passenger(landing) => {
+                let left = self.context.timeout.saturating_sub(self.watch.elapsed());
+                let landed = async { Ok(landing.wait().await) };
+                match self.runtime.within(left, landed).await? {
+                    // A follower may have answered the pilot, which demanded less.
+                    Some(landed) if landed.position >= needed => Ok(self.shared_answer(landed)),
+                    _ => self.read_and_fill(feed, key, lookup).await,
                 }
             }
         }
     }
 
-    fn shared_answer(&self, landed: Landed) -> Result<Found> {
-        let mut answer = landed.map_err(|error: Arc<Error>| error.duplicate())?;
-        answer.token.merge(&self.context.token);
-        if let CacheStatus::Miss { stored, .. } = answer.cache {
-            answer.cache = CacheStatus::Miss { stored, shared: true };
-        }
-        Ok(answer)
+    /// The answer to another caller as one to this caller, whose token is its own.
+    fn shared_answer(&self, landed: Landed) -> Found {
+        let mut token = self.context.token.clone();
+        token.merge(&Token::at(self.serving.log.name.clone(), landed.position));
+        token.merge(&self.token_of(landed.value.as_ref().map(|stored| stored.version)));
+        let cache = match landed.cache {
+            CacheStatus::Miss { stored, .. } => CacheStatus::Miss { stored, shared: true },
+            other => other,
+        };
+        Answer { token, cache, ..landed }
     }
 
     async fn read_and_fill(&self, feed: &Feed, key: &Key, lookup: &Lookup) -> Result<Found> {
@@ -119,7 +122,7 @@ impl Reading<'_> {
         Ok(answer)
     }
 
-    fn from_cache(&self, feed: &Feed, lookup: &Lookup, entry: &Entry, stale: bool) -> Found {
+    fn cached(&self, feed: &Feed, lookup: &Lookup, entry: &Entry, stale: bool) -> Found {
         let now = self.runtime.now();
         let seconds = |later: unisono_core::Timestamp, earlier| {
             std::time::Duration::from_secs_f64(later.seconds_since(earlier))
