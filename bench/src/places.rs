@@ -36,6 +36,11 @@ ttl = "1h"
 
 /// The text of a configuration with followers.
 pub(crate) fn configuration(data: &Path, followers: &[&str]) -> String {
+    let declare = |name: &&str| match *name {
+        "search" => "[sources.search]\nkind = \"tantivy\"\npath = \"search\"\n".to_owned(),
+        name => format!("[sources.{name}]\nkind = \"memory\"\n"),
+    };
+    let sources: String = followers.iter().map(declare).collect();
     let followers: String = followers
         .iter()
         .map(|f| format!("[[entities.product.followers]]\nsource = \"{f}\"\n"))

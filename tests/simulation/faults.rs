@@ -7,7 +7,8 @@
 //! * the truth may take no commits for a while, and do all else (disk full);
 //! * any call may take effect and its answer be lost;
 //! * a batch may be taken in partly before it fails, or be delivered twice;
-//! * a batch that nobody waits for any more, because the process or the attempt ended, may arrive after the next one;
+//! * a batch that nobody waits for any more, because the process or the attempt ended, may arrive after newer ones, as
+//!   long as the follower still remembers what they deleted;
 //! * the process may end before or after any call, with everything in memory;
 //! * a follower may be wiped, restored from an older copy or from another installation, also under the running engine;
 //! * a cache may begin anew behind the engine's back;
@@ -15,6 +16,7 @@
 //!
 //! The truth is never wiped or set back: that is another promise.
 
+use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,7 +27,7 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use unisono_core::source::Batch;
-use unisono_core::{Effect, Error, ErrorKind, Result};
+use unisono_core::{Change, Effect, Error, ErrorKind, Key, Position, Result};
 
 use crate::history::History;
 use crate::shape::Shape;
@@ -63,8 +65,8 @@ pub(crate) enum Fate {
 /// A source that is not itself for a while.
 struct Spell {
     source: String,
-    /// Commits alone fail.
-    commits_only: bool,
+    /// Other operations are not concerned, if set.
+    only: Option<&'static str>,
     /// It answers, slowly.
     slow: bool,
     ends: Ends,
@@ -95,6 +97,8 @@ struct State {
     loses_commit: bool,
     /// Batches on their way.
     late: Vec<(String, Batch)>,
+    /// What each follower has taken in since its checkpoint moved last.
+    taken: BTreeMap<String, BTreeMap<Key, Position>>,
     calls: u64,
     course: DefaultHasher,
 }
@@ -109,6 +113,7 @@ impl Faults {
             spells: Vec::new(),
             loses_commit: false,
             late: Vec::new(),
+            taken: BTreeMap::new(),
             calls: 0,
             course: DefaultHasher::new(),
         };
@@ -130,7 +135,20 @@ impl Faults {
     pub(crate) fn outage(&self, source: &str, lasts: Duration) {
         let ends = Ends::At(Instant::now() + lasts);
         let source = source.to_owned();
-        self.state().spells.push(Spell { source, commits_only: false, slow: false, ends });
+        self.state().spells.push(Spell { source, only: None, slow: false, ends });
+    }
+
+    /// Makes one operation of a source fail for a time.
+    pub(crate) fn outage_of(&self, source: &str, only: &'static str, lasts: Duration) {
+        let ends = Ends::At(Instant::now() + lasts);
+        let (source, only) = (source.to_owned(), Some(only));
+        self.state().spells.push(Spell { source, only, slow: false, ends });
+    }
+
+    /// Makes a source slow for some calls.
+    pub(crate) fn slow(&self, source: &str, calls: u32) {
+        let (source, ends) = (source.to_owned(), Ends::Calls(calls));
+        self.state().spells.push(Spell { source, only: None, slow: true, ends });
     }
 
     /// Has the answer to the next commit be lost.
@@ -174,12 +192,36 @@ impl Faults {
         what.hash(&mut self.state().course);
     }
 
-    /// Batches of a source that nobody waits for any more; they are handed out once.
-    pub(crate) fn late(&self, source: &str) -> Vec<Batch> {
+    /// A follower has taken in a change.
+    pub(crate) fn taken(&self, source: &str, key: &Key, position: Position) {
         let mut state = self.state();
-        let (late, rest) = std::mem::take(&mut state.late).into_iter().partition(|l| l.0 == source);
+        state.taken.entry(source.to_owned()).or_default().insert(key.clone(), position);
+    }
+
+    /// The checkpoint of a follower has moved: hands out, once, what was sent before, nobody waits for any more, and
+    /// has just been overtaken. Only what was overtaken by then is sure to be told from news.
+    pub(crate) fn overtaken(&self, source: &str) -> Vec<Batch> {
+        let mut state = self.state();
+        let taken = state.taken.remove(source).unwrap_or_default();
+        let newer = |c: &Arc<Change>| taken.get(&c.key).is_some_and(|p| *p > c.position);
+        let (late, rest) = std::mem::take(&mut state.late)
+            .into_iter()
+            .partition(|(name, batch)| name == source && batch.changes.iter().any(newer));
         state.late = rest;
-        late.into_iter().map(|(_, batch)| batch).collect()
+        let overtaken = |(_, mut batch): (String, Batch)| {
+            if batch.advance.is_none() {
+                batch.changes.retain(newer);
+            }
+            batch
+        };
+        late.into_iter().map(overtaken).collect()
+    }
+
+    /// A follower has lost its data, and with it what is on its way to it.
+    pub(crate) fn forget_late(&self, source: &str) {
+        let mut state = self.state();
+        state.taken.remove(source);
+        state.late.retain(|(name, _)| name != source);
     }
 
     /// A batch is on its way: unless it is said to have arrived, it does so when it is asked for as late.
@@ -206,10 +248,10 @@ impl Faults {
         let mut state = self.state();
         state.calls += 1;
         assert!(state.calls < CALLS_MAX, "the engine asks its sources without end");
-        let fate = match state.spell(source, operation == "commit") {
+        let fate = match state.spell(source, operation) {
             Some(fate) => fate,
             None if operation == "follow" && state.forgets() => {
-                Fate::Forgets(state.random.random_range(0..6))
+                Fate::Forgets(state.random.random_range(0..20))
             }
             None => state.draw(source, &self.0.history),
         };
@@ -256,8 +298,8 @@ impl Faults {
 }
 
 impl State {
-    fn spell(&mut self, source: &str, is_commit: bool) -> Option<Fate> {
-        if is_commit && std::mem::take(&mut self.loses_commit) {
+    fn spell(&mut self, source: &str, operation: &'static str) -> Option<Fate> {
+        if operation == "commit" && std::mem::take(&mut self.loses_commit) {
             return Some(Fate::FailsAfter);
         }
         let now = Instant::now();
@@ -265,7 +307,8 @@ impl State {
             Ends::Calls(left) => left > 0,
             Ends::At(end) => now < end,
         });
-        let hit = |s: &&mut Spell| s.source == source && (is_commit || !s.commits_only);
+        let hit =
+            |s: &&mut Spell| s.source == source && s.only.is_none_or(|only| only == operation);
         let spell = self.spells.iter_mut().find(hit)?;
         if let Ends::Calls(left) = &mut spell.ends {
             *left -= 1;
@@ -291,8 +334,8 @@ impl State {
         });
         let calls = self.random.random_range(1..40);
         let source = source.to_owned();
-        let mut begin = |source, commits_only, slow, ends| {
-            self.spells.push(Spell { source, commits_only, slow, ends });
+        let mut begin = |source, only, slow, ends| {
+            self.spells.push(Spell { source, only, slow, ends });
             if slow { Fate::Slow(Duration::from_millis(20)) } else { Fate::FailsBefore }
         };
         match number {
@@ -305,26 +348,26 @@ impl State {
             Some(6) => Fate::Twice,
             Some(7) => {
                 history.count("outage");
-                begin(source, false, false, Ends::Calls(calls))
+                begin(source, None, false, Ends::Calls(calls))
             }
             Some(8) => {
                 history.count("long outage");
                 let lasts = Duration::from_secs(u64::from(calls) * 4);
                 // The truth is never away for so long that clients do nothing else than wait.
                 let lasts = if source == "truth" { lasts / 40 } else { lasts };
-                begin(source, false, false, Ends::At(Instant::now() + lasts))
+                begin(source, None, false, Ends::At(Instant::now() + lasts))
             }
             Some(9) => {
                 history.count("truth takes no commits");
-                begin("truth".to_owned(), true, false, Ends::Calls(calls))
+                begin("truth".to_owned(), Some("commit"), false, Ends::Calls(calls))
             }
             Some(10) => {
                 history.count("slow for a while");
-                begin(source, false, true, Ends::Calls(calls))
+                begin(source, None, true, Ends::Calls(calls))
             }
             _ => {
                 history.count("slow for a while");
-                begin("truth".to_owned(), false, true, Ends::Calls(calls))
+                begin("truth".to_owned(), None, true, Ends::Calls(calls))
             }
         }
     }

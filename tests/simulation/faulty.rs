@@ -65,8 +65,20 @@ impl Faulty {
         self.refuses && change.image.as_ref().is_some_and(poisoned)
     }
 
-    /// Refuses poison, and has the rest taken in without moving the checkpoint.
+    /// Has a batch taken in, and notes what was.
     async fn take_in(&self, batch: Batch) -> Result<Applied> {
+        let changes = batch.changes.clone();
+        let applied = self.take_in_unless_refused(batch).await?;
+        for (change, outcome) in changes.iter().zip(&applied.outcomes) {
+            if matches!(outcome, Outcome::Applied) {
+                self.faults.taken(self.inner.name(), &change.key, change.position);
+            }
+        }
+        Ok(applied)
+    }
+
+    /// Refuses poison, and has the rest taken in without moving the checkpoint.
+    async fn take_in_unless_refused(&self, batch: Batch) -> Result<Applied> {
         let follower = self.role(Arc::clone(&self.inner).follower())?;
         if !batch.changes.iter().any(|c| self.is_poison(c)) {
             return follower.apply(batch).await;
@@ -127,7 +139,7 @@ impl Faulty {
                 _ => "copy step after the first",
             });
         }
-        for batch in self.faults.late(self.inner.name()) {
+        for batch in self.faults.overtaken(self.inner.name()) {
             self.history.count("batch arrives late");
             let result = self.take_in(batch).await;
             self.history.trace_result(&format!("    {} late batch", self.inner.name()), &result);

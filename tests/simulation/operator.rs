@@ -52,7 +52,11 @@ impl Operator {
             5 => self.replay(engine).await,
             6 => {
                 // What the cache misses meanwhile is in the log alone, until that is trimmed.
-                self.faults.outage("cache", Duration::from_secs(150));
+                let lasts = Duration::from_secs(u64::from(self.faults.below(150)));
+                match self.faults.below(2) {
+                    0 => self.faults.outage("cache", lasts),
+                    _ => self.faults.outage_of("cache", "follow", lasts),
+                }
                 self.faults.lose_commit();
             }
             _ => drop(engine.status().await),
@@ -121,8 +125,10 @@ impl Operator {
             }
         }
         self.history.trace(|| format!("operator wipes {name} or sets it back"));
-        self.faults.late(name);
+        self.faults.forget_late(name);
         self.history.seen().tampered = true;
+        // Reads that found the follower whole are then still under way when it is emptied and copied.
+        self.faults.slow(name, 30);
     }
 
     /// Followers may lose what they had, or come back as they once were.
@@ -150,7 +156,7 @@ impl Operator {
             };
             self.history.trace(|| format!("{name} {done}"));
             self.history.count(done);
-            self.faults.late(name);
+            self.faults.forget_late(name);
         }
         Ok(())
     }

@@ -22,6 +22,8 @@ pub(crate) struct Shape {
     pub(crate) lanes: [usize; 2],
     /// Whether the truth answers reads by key; otherwise followers have to.
     pub(crate) truth_gets: bool,
+    /// Whether of the followers only one answers reads by key, however far it is behind.
+    pub(crate) one_follower_gets: bool,
     /// Whether followers answer questions without reading every record, and so are preferred for them.
     pub(crate) followers_index: bool,
     /// Whether followers are wiped or set back under the running engine.
@@ -62,6 +64,7 @@ impl Shape {
             preloaded,
             lanes: [[4, 1], [2, 3], [1, 1]][random.random_range(0..3)],
             truth_gets: random.random_bool(0.6),
+            one_follower_gets: random.random_bool(0.25),
             followers_index: random.random_bool(0.5),
             tampered: random.random_bool(0.25),
             operated: random.random_bool(0.6),

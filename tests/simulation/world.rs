@@ -202,6 +202,7 @@ impl World {
                 capability.query.get = self.shape.truth_gets;
             } else {
                 capability.query.scans = !self.shape.followers_index;
+                capability.query.get = name == "single" || !self.shape.one_follower_gets;
             }
             let faulty = Faulty {
                 inner,

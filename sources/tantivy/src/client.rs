@@ -325,6 +325,8 @@ impl Handle {
         policy.set_level_log_size(2.0);
         policy.set_del_docs_ratio_before_merge(0.4);
         writer.set_merge_policy(Box::new(policy));
+        // A process that ended before its commit leaves files of the very names that the next commit will use.
+        writer.garbage_collect_files().wait()?;
         Ok(writer)
     }
 
