@@ -247,7 +247,15 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         .unwrap_or(bounds.head);"#,
         ),
     ),
-    guard("fill-epoch", "sources/memory/src/cache.rs", ".filter(|life| life.epoch == epoch)", ""),
+    doubled(
+        "the floor of a new life refuses every read from before its begin; the epoch says so earlier, and to callers",
+        guard(
+            "fill-epoch",
+            "sources/memory/src/cache.rs",
+            ".filter(|life| life.epoch == epoch)",
+            "",
+        ),
+    ),
     guard("fill-floor", "sources/memory/src/recent.rs", "read < self.floor || last", "last"),
     guard(
         "fill-recent",

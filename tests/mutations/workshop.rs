@@ -189,8 +189,7 @@ impl Workshop {
                 }
                 let told = read(&told)?;
                 let lines = told.lines();
-                let mut failed =
-                    lines.filter(|l| l.starts_with("FAILED") );
+                let mut failed = lines.filter(|l| l.starts_with("FAILED"));
                 return Ok(Verdict::Failed(failed.next().unwrap_or("it crashed").to_owned()));
             }
             std::thread::sleep(step);

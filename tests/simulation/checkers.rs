@@ -204,7 +204,7 @@ fn question_is_fresh(seen: &Seen, asked: &Question, by_key: &ByKey<'_>) -> Resul
         let states = states_between(Some(changes), from, asked.end);
         let stocks: BTreeSet<Option<i64>> = states.iter().map(|s| stock(*s)).collect();
         if let Answered::Page(found) = &asked.answer {
-            page_has(seen, *key, found.get(*key).map(|f| f.0), &states, stocks.contains(&None))?;
+            page_has(seen, key, found.get(*key).map(|f| f.0), &states, stocks.contains(&None))?;
         }
         for stock in stocks.iter().flatten() {
             let bound = bounds.entry(Some(*stock)).or_default();

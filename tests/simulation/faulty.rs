@@ -8,16 +8,10 @@ use unisono_core::capability::Capability;
 use unisono_core::query::{Aggregate, Filter, Groups, Page, Query};
 use unisono_core::source::*;
 use unisono_core::write::{Committed, Unit};
-use unisono_core::{
-    Change, Effect, Entity, Error, ErrorKind, Key, Position, Record, Result, Stored, Timestamp,
-    Value,
-};
+use unisono_core::{Change, Entity, ErrorKind, Key, Position, Result, Stored, Timestamp};
 
-use crate::faults::{Fate, Faults, failure};
+use crate::faults::{Fate, Faults};
 use crate::history::History;
-
-/// A record with this note is refused by every follower that is told to refuse.
-pub(crate) const POISON: &str = "poison";
 
 /// A source under faults.
 pub(crate) struct Faulty {
@@ -32,7 +26,7 @@ pub(crate) struct Faulty {
 }
 
 impl Faulty {
-    async fn around<T: Debug>(
+    pub(crate) async fn around<T: Debug>(
         &self,
         operation: &'static str,
         call: impl Future<Output = Result<T>>,
@@ -43,7 +37,7 @@ impl Faulty {
         result
     }
 
-    fn note<T: Debug>(&self, operation: &str, fate: Fate, result: &Result<T>) {
+    pub(crate) fn note<T: Debug>(&self, operation: &str, fate: Fate, result: &Result<T>) {
         if result.as_ref().is_err_and(|e| e.kind() == ErrorKind::CheckpointMoved) {
             self.history.count("checkpoint moved");
         }
@@ -54,96 +48,8 @@ impl Faulty {
         });
     }
 
-    fn role<T: ?Sized>(&self, role: Option<Arc<T>>) -> Result<Arc<T>> {
+    pub(crate) fn role<T: ?Sized>(&self, role: Option<Arc<T>>) -> Result<Arc<T>> {
         require(role, self.inner.name(), "any")
-    }
-
-    fn is_poison(&self, change: &Change) -> bool {
-        let poisoned = |record: &Arc<Record>| {
-            record.values().iter().any(|v| *v == Value::String(POISON.into()))
-        };
-        self.refuses && change.image.as_ref().is_some_and(poisoned)
-    }
-
-    /// Has a batch taken in, and notes what was.
-    async fn take_in(&self, batch: Batch) -> Result<Applied> {
-        let changes = batch.changes.clone();
-        let applied = self.take_in_unless_refused(batch).await?;
-        for (change, outcome) in changes.iter().zip(&applied.outcomes) {
-            if matches!(outcome, Outcome::Applied) {
-                self.faults.taken(self.inner.name(), &change.key, change.position);
-            }
-        }
-        Ok(applied)
-    }
-
-    /// Refuses poison, and has the rest taken in without moving the checkpoint.
-    async fn take_in_unless_refused(&self, batch: Batch) -> Result<Applied> {
-        let follower = self.role(Arc::clone(&self.inner).follower())?;
-        if !batch.changes.iter().any(|c| self.is_poison(c)) {
-            return follower.apply(batch).await;
-        }
-        if let Some(advance) = &batch.advance
-            && follower.checkpoint(&batch.entity).await? != advance.from
-        {
-            return Err(Error::new(ErrorKind::CheckpointMoved, "the checkpoint is elsewhere"));
-        }
-        let rest = batch.changes.iter().filter(|c| !self.is_poison(c)).cloned().collect();
-        let taken = follower.apply(Batch { changes: rest, advance: None, ..batch.clone() }).await?;
-        let mut taken = taken.outcomes.into_iter();
-        let refused = || Error::new(ErrorKind::ConstraintViolated, "refused for good");
-        let outcome = |change: &Arc<Change>| match self.is_poison(change) {
-            true => Some(Outcome::Rejected(refused())),
-            false => taken.next(),
-        };
-        let outcomes = batch.changes.iter().filter_map(outcome).collect();
-        Ok(Applied { outcomes, advanced: false })
-    }
-
-    async fn apply_under(&self, fate: Fate, batch: Batch) -> Result<Applied> {
-        match fate {
-            Fate::Partly => {
-                let half = batch.changes[..batch.changes.len() / 2].to_vec();
-                self.take_in(Batch { changes: half, advance: None, ..batch }).await?;
-                Err(failure(Effect::Unknown))
-            }
-            Fate::Twice => {
-                self.take_in(Batch { advance: None, ..batch.clone() }).await?;
-                self.take_in(batch).await
-            }
-            Fate::CrashBefore => {
-                self.faults.sent(self.inner.name(), &batch);
-                self.faults.crash().await
-            }
-            Fate::Slow(_) => {
-                let name = self.inner.name();
-                self.faults.sent(name, &batch);
-                let arrives = async {
-                    self.faults.arrived(name, &batch);
-                    self.take_in(batch.clone()).await
-                };
-                self.faults.under(fate, arrives).await
-            }
-            _ => self.faults.under(fate, self.take_in(batch)).await,
-        }
-    }
-
-    /// The checkpoint has just moved: what was sent before and given up may arrive now, and must change nothing.
-    async fn moved(&self, advance: &Advance) {
-        if let Some(after) = &advance.to.backfill {
-            let lags = advance.from.as_ref().map(|c| c.position < self.history.seen().trimmed);
-            self.history.count(match (after.as_str(), lags) {
-                ("", None) => "copy from nothing",
-                ("", Some(true)) => "copy of a follower that lags beyond the log",
-                ("", Some(false)) => "copy again, asked for",
-                _ => "copy step after the first",
-            });
-        }
-        for batch in self.faults.overtaken(self.inner.name()) {
-            self.history.count("batch arrives late");
-            let result = self.take_in(batch).await;
-            self.history.trace_result(&format!("    {} late batch", self.inner.name()), &result);
-        }
     }
 
     fn note_committed(&self, results: &[Result<Committed>]) {
@@ -307,35 +213,6 @@ impl Truth for Faulty {
     async fn list_state(&self, space: &str) -> Result<Vec<(String, String)>> {
         let role = self.role(Arc::clone(&self.inner).truth())?;
         self.around("list_state", role.list_state(space)).await
-    }
-}
-
-#[async_trait]
-impl Follower for Faulty {
-    async fn apply(&self, batch: Batch) -> Result<Applied> {
-        let fate = self.faults.fate(self.inner.name(), "apply");
-        let asked = batch.clone();
-        let result = self.apply_under(fate, batch).await;
-        if let (Ok(Applied { advanced: true, .. }), Some(advance)) = (&result, &asked.advance) {
-            self.moved(advance).await;
-        }
-        self.note("apply", fate, &result);
-        let summary = asked.changes.iter().map(|c| (c.position, &c.key, c.operation));
-        self.history.trace(|| {
-            let changes = summary.collect::<Vec<_>>();
-            format!("        of copied {}, {:?}, {changes:?}", asked.copied, asked.advance)
-        });
-        result
-    }
-
-    async fn checkpoint(&self, entity: &Arc<Entity>) -> Result<Option<Checkpoint>> {
-        let role = self.role(Arc::clone(&self.inner).follower())?;
-        self.around("checkpoint", role.checkpoint(entity)).await
-    }
-
-    async fn reset(&self, entity: &Arc<Entity>) -> Result<()> {
-        let role = self.role(Arc::clone(&self.inner).follower())?;
-        self.around("reset", role.reset(entity)).await
     }
 }
 

@@ -14,7 +14,7 @@ use unisono_engine::verify::report::{Difference, Divergence, VerifyOptions};
 
 use crate::checkers;
 use crate::disks::FOLLOWERS;
-use crate::faulty::POISON;
+use crate::follower::POISON;
 use crate::workload::record;
 use crate::world::World;
 
@@ -31,7 +31,7 @@ impl World {
         self.notices_a_lost_disk(&engine).await?;
         self.finds_what_was_changed_by_hand(&engine).await?;
         self.discards(&engine).await?;
-        if self.seed % 2 == 0 {
+        if self.seed.is_multiple_of(2) {
             self.goes_on_without_the_truth(&engine).await?;
         }
         self.closes_and_reopens(engine).await

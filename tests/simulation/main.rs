@@ -13,6 +13,7 @@ mod coverage;
 mod disks;
 mod faults;
 mod faulty;
+mod follower;
 mod history;
 mod judge;
 mod operator;
@@ -123,7 +124,7 @@ fn one(seed: u64, arguments: &Arguments, tally: &Mutex<Tally>) -> bool {
         }
     };
     let outcome = run(arguments.trace);
-    let again = (seed % TWICE_EVERY == 0).then(|| run(false));
+    let again = seed.is_multiple_of(TWICE_EVERY).then(|| run(false));
     let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
     let result = match (outcome, again) {
         (Err(message), _) => Err(message),

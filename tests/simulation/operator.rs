@@ -11,7 +11,7 @@ use unisono_source_memory::MemoryDisk;
 
 use crate::disks::{Disks, FOLLOWERS};
 use crate::faults::Faults;
-use crate::faulty::POISON;
+use crate::follower::POISON;
 use crate::history::History;
 use crate::shape::Shape;
 

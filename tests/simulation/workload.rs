@@ -11,7 +11,7 @@ use unisono_core::{
 };
 use unisono_engine::{Engine, Written};
 
-use crate::faulty::POISON;
+use crate::follower::POISON;
 use crate::history::{History, Refusal};
 use crate::shape::Shape;
 

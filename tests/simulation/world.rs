@@ -164,7 +164,7 @@ impl World {
             let all = futures::future::join_all(clients.iter_mut().map(|c| c.run(&engine)));
             futures::future::join(all, operator.run(&engine)).await;
             // Some lives go on for a while, so that idle work, trimming and caches without a sign of life happen too.
-            if self.seed % 3 == 0 {
+            if self.seed.is_multiple_of(3) {
                 tokio::time::sleep(Duration::from_secs(70)).await;
             }
             if quiet {
