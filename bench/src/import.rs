@@ -108,7 +108,7 @@ fn import(folder: &Path, entity: &str, file: &Path, report: &mut Report) -> Resu
 
 /// The rate that the summary of an import tells.
 fn rate_of(summary: &str) -> Option<f64> {
-    serde_json::from_str::<serde_json::Value>(summary).ok()?.get("rate")?.as_f64()
+    serde_json::from_str::<serde_json::Value>(summary).ok()?.get("records_per_second")?.as_f64()
 }
 
 fn high_water(process: u32) -> f64 {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use unisono::core::query::parse;
-use unisono::core::{Consistency, Context};
+use unisono::core::{Consistency, Context, ErrorKind};
 use unisono::engine::Engine;
 
 use crate::places::{configuration, embedded};
@@ -50,5 +50,10 @@ async fn found(engine: &Engine, n: u64) -> Result<bool> {
         &serde_json::json!({"search": format!("number {n}"), "where": {"field": "id", "op": "eq", "value": format!("p{n}")}}),
     )?;
     let context = Context { consistency: Consistency::Eventual, ..Context::default() };
-    Ok(!engine.query(&context, entity, &query).await?.value.hits.is_empty())
+    match engine.query(&context, entity, &query).await {
+        Ok(answer) => Ok(!answer.value.hits.is_empty()),
+        // Until its first copy is finished, a follower does not answer.
+        Err(error) if error.kind() == ErrorKind::Unavailable => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }

@@ -1,4 +1,4 @@
-//! Carrying changes from the log to the followers: one [`Delivery`] for each follower and entity.
+//! Carrying changes from the log to the followers: one `Delivery` for each follower and entity.
 //!
 //! A delivery is one task. It reads the log after its checkpoint, keeps the changes of its entity, cuts out what its
 //! `where` excludes, folds superseded changes of a key, and has the follower apply the rest; the checkpoint moves in
