@@ -78,7 +78,7 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
         workshop.mutated(mutation)?;
     }
     println!("building and running without any mutation");
-    match workshop.try_out(300)? {
+    match workshop.try_out(arguments.seeds)? {
         Verdict::Passed => {}
         other => return Err(format!("the simulator fails without any mutation: {other}")),
     }

@@ -154,8 +154,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     guard(
         "nothing-applied-while-copying",
         "crates/engine/src/delivery/progress.rs",
-        "        self.applied_to(if checkpoint.backfill.is_none() {",
-        "        self.applied_to(if true {",
+        "checkpoint.backfill.is_none().then_some(checkpoint.position)",
+        "Some(checkpoint.position)",
     ),
     guard(
         "idle-looks-at-the-follower",

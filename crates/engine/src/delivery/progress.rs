@@ -1,7 +1,7 @@
 //! What a delivery has done so far, as others see it.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use unisono_core::source::Checkpoint;
@@ -14,9 +14,9 @@ use crate::watched::Watched;
 /// Counters and positions of one delivery. Written by its task, read by everyone.
 #[derive(Default)]
 pub(crate) struct Progress {
-    applied: Watched<Position>,
+    /// Up to where everything is visible in the follower; `None` while that is not known or its copy is not complete.
+    applied: Watched<Option<Position>>,
     saved: AtomicU64,
-    complete: AtomicBool,
     /// Time of the oldest change seen that is not applied, in microseconds; 0 if there is none.
     waiting_since: AtomicI64,
     refused: Mutex<Refused>,
@@ -59,7 +59,7 @@ pub(super) fn count(counter: &AtomicU64, n: usize) {
 
 impl Progress {
     pub(super) fn applied(&self) -> Position {
-        *self.applied.get()
+        self.applied.get().unwrap_or_default()
     }
 
     pub(super) fn saved(&self) -> Position {
@@ -67,33 +67,31 @@ impl Progress {
     }
 
     pub(super) fn is_complete(&self) -> bool {
-        self.complete.load(Ordering::Acquire)
+        self.applied.get().is_some()
     }
 
     pub(super) async fn reaches(&self, position: Position) {
-        self.applied.until(|applied| *applied >= position).await;
+        self.applied.until(|applied| applied.is_some_and(|p| p >= position)).await;
     }
 
     /// The follower durably has this checkpoint. While the first copy is going, nothing counts as applied.
     pub(super) fn saved_at(&self, checkpoint: &Checkpoint) {
         self.saved.store(checkpoint.position.as_u64(), Ordering::Release);
-        self.complete.store(checkpoint.backfill.is_none(), Ordering::Release);
-        self.applied_to(if checkpoint.backfill.is_none() {
-            checkpoint.position
-        } else {
-            Position::ZERO
-        });
+        self.set_applied(checkpoint.backfill.is_none().then_some(checkpoint.position));
     }
 
     /// Nothing is known to be in the follower.
     pub(super) fn lost(&self) {
         self.saved.store(0, Ordering::Release);
-        self.complete.store(false, Ordering::Release);
-        self.applied_to(Position::ZERO);
+        self.set_applied(None);
     }
 
     /// Everything up to a position is visible in the follower, though its checkpoint may be saved later.
     pub(super) fn applied_to(&self, position: Position) {
+        self.set_applied(Some(position));
+    }
+
+    fn set_applied(&self, position: Option<Position>) {
         self.applied.change(|p| {
             let moved = *p != position;
             *p = position;

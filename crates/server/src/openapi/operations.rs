@@ -8,39 +8,63 @@ use super::reference;
 
 /// Everything that can be done with the records of one entity.
 pub(super) fn of_entity(paths: &mut Map<String, Json>, entity: &Entity) {
+    collection(paths, entity);
+    one_record(paths, entity);
+    history(paths, entity);
+    questions(paths, entity);
     let name = entity.name().as_ref();
-    let record = reference(name);
+    let operation = |id: &str, summary: String, extra: Json| operation(name, id, summary, extra);
     let patch = reference(&format!("{name}_patch"));
-    let list = json!({
+    paths.insert(format!("/v1/{name}/_batch"), batch(name, &reference(name), &patch, &operation));
+}
+
+fn operation(name: &str, id: &str, summary: String, extra: Json) -> Json {
+    let mut operation =
+        json!({ "operationId": format!("{name}_{id}"), "tags": [name], "summary": summary });
+    merge(&mut operation, extra);
+    operation
+}
+
+/// A page of records.
+fn list_of(record: &Json) -> Json {
+    json!({
         "type": "object", "required": ["items", "next"],
         "properties": {
             "items": { "type": "array", "items": record },
             "next": { "type": ["string", "null"], "description": "Send it as `cursor` to get the next page." },
             "facets": { "type": "object" },
         },
-    });
-    let operation = |id: &str, summary: String, extra: Json| {
-        let mut operation =
-            json!({ "operationId": format!("{name}_{id}"), "tags": [name], "summary": summary });
-        merge(&mut operation, extra);
-        operation
-    };
-    let reads = parameters_of(&["meta", "token", "prefer"]);
-    let writes = parameters_of(&["meta", "idempotency_key", "prefer", "if_match", "if_none_match"]);
-    let list_parameters = list_parameters(entity);
-    paths.insert(format!("/v1/{name}"), json!({
-        "get": operation("list", format!("Find `{name}` records"), json!({
-            "parameters": list_parameters, "responses": answers("200", "A page of records.", &list) })),
-        "post": operation("create", format!("Create a `{name}`"), json!({
-            "parameters": parameters_of(&["meta", "idempotency_key", "prefer"]), "requestBody": body(&record),
-            "responses": answers("201", "The record, with its key.", &record) })),
-    }));
+    })
+}
+
+fn key_parameter(entity: &Entity) -> Json {
     let mut key = json!({ "name": "key", "in": "path", "required": true, "description": "The record's key.",
         "schema": super::type_schema(&entity.key_field().ty) });
     key["description"] = json!(format!(
         "The record's `{}`. A first underscore is written `%5F`.",
         entity.key_field().name
     ));
+    key
+}
+
+fn collection(paths: &mut Map<String, Json>, entity: &Entity) {
+    let name = entity.name().as_ref();
+    let record = reference(name);
+    let (list, list_parameters) = (list_of(&record), list_parameters(entity));
+    paths.insert(format!("/v1/{name}"), json!({
+        "get": operation(name, "list", format!("Find `{name}` records"), json!({
+            "parameters": list_parameters, "responses": answers("200", "A page of records.", &list) })),
+        "post": operation(name, "create", format!("Create a `{name}`"), json!({
+            "parameters": parameters_of(&["meta", "idempotency_key", "prefer"]), "requestBody": body(&record),
+            "responses": answers("201", "The record, with its key.", &record) })),
+    }));
+}
+
+fn one_record(paths: &mut Map<String, Json>, entity: &Entity) {
+    let name = entity.name().as_ref();
+    let (record, patch) = (reference(name), reference(&format!("{name}_patch")));
+    let writes = parameters_of(&["meta", "idempotency_key", "prefer", "if_match", "if_none_match"]);
+    let key = key_parameter(entity);
     let patch_body = json!({ "required": true, "content": {
         "application/merge-patch+json": { "schema": patch }, "application/json": { "schema": patch } } });
     let mut read_answers = answers("200", "The record.", &record);
@@ -49,26 +73,36 @@ pub(super) fn of_entity(paths: &mut Map<String, Json>, entity: &Entity) {
     put_answers["201"] = content("It was created.", &record);
     paths.insert(format!("/v1/{name}/{{key}}"), json!({
         "parameters": [key],
-        "get": operation("get", format!("Read a `{name}`"), json!({
+        "get": operation(name, "get", format!("Read a `{name}`"), json!({
             "parameters": parameters_of(&["meta", "token", "prefer", "if_none_match"]), "responses": read_answers })),
-        "put": operation("put", format!("Store a whole `{name}`"), json!({
+        "put": operation(name, "put", format!("Store a whole `{name}`"), json!({
             "parameters": writes, "requestBody": body(&record), "responses": put_answers })),
-        "patch": operation("patch", format!("Change fields of a `{name}`"), json!({
+        "patch": operation(name, "patch", format!("Change fields of a `{name}`"), json!({
             "parameters": writes, "requestBody": patch_body, "responses": answers("200", "The record.", &record) })),
-        "delete": operation("delete", format!("Remove a `{name}`"), json!({
+        "delete": operation(name, "delete", format!("Remove a `{name}`"), json!({
             "parameters": parameters_of(&["idempotency_key", "prefer", "if_match"]),
             "responses": { "204": { "description": "It is gone." }, "default": problem() } })),
     }));
+}
+
+fn history(paths: &mut Map<String, Json>, entity: &Entity) {
+    let name = entity.name().as_ref();
+    let key = key_parameter(entity);
     let changes = json!({ "type": "object", "properties": {
         "items": { "type": "array", "items": reference("change") },
         "next": { "anyOf": [reference("position"), { "type": "null" }] } } });
     paths.insert(format!("/v1/{name}/{{key}}/_history"), json!({
         "parameters": [key],
-        "get": operation("history", format!("The changes of a `{name}`, newest first"), json!({
+        "get": operation(name, "history", format!("The changes of a `{name}`, newest first"), json!({
             "parameters": [query_parameter("limit", json!({ "type": "integer", "minimum": 1, "maximum": 1000 }), "How many."),
                 query_parameter("before", reference("position"), "Only changes before this position.")],
             "responses": answers("200", "Changes.", &changes) })),
     }));
+}
+
+fn questions(paths: &mut Map<String, Json>, entity: &Entity) {
+    let name = entity.name().as_ref();
+    let (list, reads) = (list_of(&reference(name)), parameters_of(&["meta", "token", "prefer"]));
     let count = json!({ "type": "object", "properties": { "count": { "type": "integer" } } });
     let groups = json!({ "type": "object", "properties": {
         "groups": { "type": "array", "items": { "type": "object" } }, "total_groups": { "type": "integer" } } });
@@ -79,7 +113,7 @@ pub(super) fn of_entity(paths: &mut Map<String, Json>, entity: &Entity) {
                 output: &Json,
                 parameters: &Json| {
         json!({
-        "post": operation(id, summary, json!({ "parameters": parameters, "requestBody": body(&input),
+        "post": operation(name, id, summary, json!({ "parameters": parameters, "requestBody": body(&input),
             "responses": answers("200", description, output) })) })
     };
     let (query, aggregate) = (reference("query"), reference("aggregate"));
@@ -104,6 +138,7 @@ pub(super) fn of_entity(paths: &mut Map<String, Json>, entity: &Entity) {
         &fresh,
     );
     counting["get"] = operation(
+        name,
         "count",
         format!("Count `{name}` records"),
         json!({
@@ -121,7 +156,6 @@ pub(super) fn of_entity(paths: &mut Map<String, Json>, entity: &Entity) {
             &fresh,
         ),
     );
-    paths.insert(format!("/v1/{name}/_batch"), batch(name, &record, &patch, &operation));
 }
 
 fn batch(
