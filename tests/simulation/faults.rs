@@ -145,10 +145,10 @@ impl Faults {
         self.state().spells.push(Spell { source, only, slow: false, ends });
     }
 
-    /// Makes a source slow for some calls.
-    pub(crate) fn slow(&self, source: &str, calls: u32) {
+    /// Makes a source slow for some calls, of one operation if given.
+    pub(crate) fn slow(&self, source: &str, only: Option<&'static str>, calls: u32) {
         let (source, ends) = (source.to_owned(), Ends::Calls(calls));
-        self.state().spells.push(Spell { source, only: None, slow: true, ends });
+        self.state().spells.push(Spell { source, only, slow: true, ends });
     }
 
     /// Has the answer to the next commit be lost.

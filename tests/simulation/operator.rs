@@ -42,7 +42,8 @@ impl Operator {
 
     async fn operate(&mut self, engine: &Engine) {
         let follower = FOLLOWERS[self.faults.below(4) as usize];
-        match self.faults.below(8) {
+        let long = self.shape.pause > 1_000_000 && self.faults.below(2) == 0;
+        match if long { 6 } else { self.faults.below(8) } {
             0..2 => self.verify(engine, false).await,
             2..4 => self.verify(engine, true).await,
             4 => {
@@ -110,12 +111,12 @@ impl Operator {
     fn tamper(&mut self) {
         let name = FOLLOWERS[self.faults.below(4) as usize];
         let disk = self.disks.disk(name);
-        match (self.faults.below(3), self.copies.get(name)) {
-            (0, _) => {
+        match (self.faults.below(4), self.copies.get(name)) {
+            (0..2, _) => {
                 self.history.count("wiped under the engine");
                 disk.wipe();
             }
-            (1, Some(copy)) => {
+            (2, Some(copy)) => {
                 self.history.count("restored under the engine");
                 disk.restore(copy);
             }
@@ -128,7 +129,9 @@ impl Operator {
         self.faults.forget_late(name);
         self.history.seen().tampered = true;
         // Reads that found the follower whole are then still under way when it is emptied and copied.
-        self.faults.slow(name, 30);
+        for operation in ["get", "query"] {
+            self.faults.slow(name, Some(operation), 6);
+        }
     }
 
     /// Followers may lose what they had, or come back as they once were.

@@ -22,7 +22,7 @@ pub(crate) struct Shape {
     pub(crate) lanes: [usize; 2],
     /// Whether the truth answers reads by key; otherwise followers have to.
     pub(crate) truth_gets: bool,
-    /// Whether of the followers only one answers reads by key, however far it is behind.
+    /// Whether only one source answers reads by key: a follower that is slow.
     pub(crate) one_follower_gets: bool,
     /// Whether followers answer questions without reading every record, and so are preferred for them.
     pub(crate) followers_index: bool,
@@ -50,25 +50,37 @@ impl Shape {
         let all = [40, 18, 16, 5, 5, 6, 6, 4, 3, 2, 3, 3];
         let mut weights: Weights = all.map(|weight| u32::from(random.random_bool(0.7)) * weight);
         weights[0] += 1;
+        // Batches of several changes that are on their way when the process ends.
+        let hectic = !long && random.random_bool(0.2);
+        if hectic {
+            (weights[0], weights[FATES.crash_before]) = (60, 15);
+        }
         if long {
             // What takes minutes needs a process that lives for minutes.
             weights[FATES.crash_before] /= 4;
             weights[FATES.crash_after] /= 4;
         }
+        let one_follower_gets = random.random_bool(0.25);
         Shape {
-            clients: random.random_range(1..6),
+            clients: if hectic { 5 } else { random.random_range(1..6) },
             keys: [1, 3, 8, 8, 20][random.random_range(0..5)],
             lives: random.random_range(1..5),
             requests: if long { 30 } else { random.random_range(4..24) },
-            pause,
+            pause: if hectic { 2_000 } else { pause },
             preloaded,
-            lanes: [[4, 1], [2, 3], [1, 1]][random.random_range(0..3)],
-            truth_gets: random.random_bool(0.6),
-            one_follower_gets: random.random_bool(0.25),
+            lanes: [[4, 3], [2, 1], [1, 1]][if hectic { 0 } else { random.random_range(0..3) }],
+            truth_gets: !one_follower_gets && random.random_bool(0.7),
+            one_follower_gets,
             followers_index: random.random_bool(0.5),
             tampered: random.random_bool(0.25),
             operated: random.random_bool(0.6),
-            level: if long { level / 4.0 } else { level },
+            level: if long {
+                level / 4.0
+            } else if hectic {
+                0.2
+            } else {
+                level
+            },
             weights,
         }
     }

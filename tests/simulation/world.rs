@@ -153,6 +153,9 @@ impl World {
         let faults = self.faults.clone();
         let runtime = self.runtime();
         let quiet = self.faults.below(3) == 0;
+        if self.shape.one_follower_gets {
+            self.faults.slow("single", None, 100);
+        }
         let history = Arc::clone(&self.history);
         let work = async {
             let engine = loop {
