@@ -21,7 +21,7 @@ pub(crate) fn check(
     }
 }
 
-/// Two entities in one table, index or folder would overwrite each other.
+/// Two entities in one table, index, folder or collection would overwrite each other.
 fn shared_places(report: &Report<'_>, entities: &BTreeMap<String, DeclaredEntity>) {
     let all =
         entities.iter().flat_map(|(name, entity)| entity.uses.iter().map(move |used| (name, used)));
@@ -36,7 +36,7 @@ fn shared_places(report: &Report<'_>, entities: &BTreeMap<String, DeclaredEntity
             report.error_with(
                 &used.spot,
                 message,
-                "give one of them another table, index or folder",
+                "give one of them another table, index, folder or collection",
             );
         }
     }
@@ -52,8 +52,8 @@ fn shared_paths(report: &Report<'_>, sources: &BTreeMap<String, DeclaredSource>)
         if let Some((other, _, _)) = earlier {
             report.error_with(
                 spot,
-                format!("has the same path as `{other}`"),
-                "give each source a path of its own",
+                format!("keeps its data in the same place as `{other}`"),
+                "give each source a place of its own",
             );
         }
     }

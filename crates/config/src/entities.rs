@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use unisono_core::entity::check_name;
+use unisono_core::kind::{Options, SourceKind};
 use unisono_core::spelling::closest;
 use unisono_core::{Entity, Role};
 use unisono_policy::declaration::{CacheDeclaration, EntityDeclaration, FollowerDeclaration};
 use unisono_policy::rule::Rule;
 
-use crate::document::{Item, Name};
+use crate::document::{Data, Item, Name};
 use crate::fields::{self, DeclaredField};
+use crate::kinds::Kinds;
 use crate::problem::{Report, Spot};
 use crate::sections::{CACHE, ENTITY, FOLLOWER};
 use crate::sources::{DeclaredSource, KnownKind, able};
@@ -18,10 +20,13 @@ use crate::table::{Found, Table};
 
 type Sources = BTreeMap<String, DeclaredSource>;
 
+/// Names that no entity can have, because `/v1/NAME` is a path of its own.
+pub const ENTITIES_RESERVED: &[&str] = &["changes"];
+
 /// Something that an entity keeps in a source.
 pub(crate) struct Use {
     pub(crate) source: String,
-    /// Table, index or folder; caches have none.
+    /// Table, index, folder or collection; caches have none.
     pub(crate) place: Option<String>,
     pub(crate) spot: Spot,
 }
@@ -34,7 +39,11 @@ pub(crate) struct DeclaredEntity {
 }
 
 /// Reads `[entities]`.
-pub(crate) fn entities(file: &Table<'_>, sources: &Sources) -> BTreeMap<String, DeclaredEntity> {
+pub(crate) fn entities(
+    file: &Table<'_>,
+    sources: &Sources,
+    kinds: Kinds<'_>,
+) -> BTreeMap<String, DeclaredEntity> {
     let mut entities = BTreeMap::new();
     for (name, found) in file.named("entities") {
         let spot = Spot { span: name.span.clone(), key: found.spot.key.clone() };
@@ -43,14 +52,43 @@ pub(crate) fn entities(file: &Table<'_>, sources: &Sources) -> BTreeMap<String, 
                 format!("`{}` cannot be the name of an entity: {}", name.text, error.message());
             file.report.error(&spot, message);
         }
-        if let Some(table) = Table::new(file.report, &ENTITY, found.value, found.spot) {
-            entities.insert(name.text.clone(), entity(table, &name.text, sources));
+        if ENTITIES_RESERVED.contains(&name.text.as_str()) {
+            file.report.error_with(
+                &spot,
+                format!("`{0}` cannot be the name of an entity: /v1/{0} is taken", name.text),
+                "give it another name; its table can have this one",
+            );
+        }
+        let truth = kind_at(sources, found.value, "truth", Role::Truth);
+        let section = ENTITY.with_kind(truth, kinds);
+        if let Some(table) = Table::new(file.report, &section, found.value, found.spot) {
+            entities.insert(name.text.clone(), entity(table, &name.text, sources, truth, kinds));
         }
     }
     entities
 }
 
-fn entity(table: Table<'_>, name: &str, sources: &Sources) -> DeclaredEntity {
+/// The kind of the source that a table names under a key, if it can play the role.
+fn kind_at(
+    sources: &Sources,
+    table: &Item,
+    key: &str,
+    role: Role,
+) -> Option<&'static dyn SourceKind> {
+    let Data::Table(entries) = &table.data else { return None };
+    let (_, item) = entries.iter().find(|(name, _)| name.text == key)?;
+    let Data::Text { text, .. } = &item.data else { return None };
+    let known = sources.get(text)?.kind.as_ref()?;
+    known.capability.roles.contains(&role).then_some(known.kind)
+}
+
+fn entity(
+    table: Table<'_>,
+    name: &str,
+    sources: &Sources,
+    truth_kind: Option<&'static dyn SourceKind>,
+    kinds: Kinds<'_>,
+) -> DeclaredEntity {
     let report = table.report;
     let entries = table.named("fields");
     let declared = fields(&table, &entries);
@@ -61,6 +99,7 @@ fn entity(table: Table<'_>, name: &str, sources: &Sources) -> DeclaredEntity {
     let mut reader = Reader {
         report,
         sources,
+        kinds,
         name,
         fields: &declared,
         entity: entity.as_ref(),
@@ -73,9 +112,10 @@ fn entity(table: Table<'_>, name: &str, sources: &Sources) -> DeclaredEntity {
         reader.warn_if_forgetful(truth);
         reader.keeps(truth, Some(place.clone().unwrap_or_else(|| name.to_owned())));
     }
-    let followers = table.tables("followers", &FOLLOWER).into_iter().map(|t| reader.follower(t));
+    let truth_options = reader.options(&table, truth_kind, Role::Truth);
+    let followers = table.items("followers").into_iter().map(|found| reader.follower(found));
     let followers = followers.collect::<Vec<_>>();
-    let cache = table.table("cache", &CACHE).map(|t| reader.cache(t));
+    let cache = table.item("cache").map(|found| reader.cache(found));
     let uses = reader.uses;
     table.finish();
 
@@ -84,6 +124,7 @@ fn entity(table: Table<'_>, name: &str, sources: &Sources) -> DeclaredEntity {
             entity: Arc::clone(entity.as_ref()?),
             truth: truth?.value.into(),
             table: place.map(Into::into),
+            truth_options,
             cache: cache.map_or(Some(None), |c| c.map(Some))?,
             followers: followers.into_iter().collect::<Option<_>>()?,
         })
@@ -121,6 +162,7 @@ fn build(
 struct Reader<'a> {
     report: &'a Report<'a>,
     sources: &'a Sources,
+    kinds: Kinds<'a>,
     name: &'a str,
     fields: &'a [DeclaredField],
     entity: Option<&'a Arc<Entity>>,
@@ -147,7 +189,7 @@ impl Reader<'_> {
                 "`{}` cannot be a {}: the kind {} can be {roles}",
                 found.value,
                 role.as_str(),
-                kind.name
+                kind.kind.name()
             );
             self.report.error_with(&found.spot, message, able(self.sources, role));
             return None;
@@ -162,7 +204,7 @@ impl Reader<'_> {
             if let Some(reason) = (kind.capability.refuses)(role, &declared.field) {
                 let message = format!(
                     "`{source}` ({}) cannot keep the field `{}` as a {}: {reason}",
-                    kind.name,
+                    kind.kind.name(),
                     declared.field.name,
                     role.as_str()
                 );
@@ -176,7 +218,8 @@ impl Reader<'_> {
         if let Some(kind) = kind.filter(|k| !k.capability.durable) {
             let message = format!(
                 "the truth `{}` ({}) forgets everything when the process ends",
-                truth.value, kind.name
+                truth.value,
+                kind.kind.name()
             );
             self.report.warning(&truth.spot, message, able(self.sources, Role::Truth));
         }
@@ -196,7 +239,23 @@ impl Reader<'_> {
         self.uses.push(Use { source: source.value.clone(), place, spot: source.spot.clone() });
     }
 
-    /// A name of a table, index or folder.
+    /// What a kind adds for the entity in a role, checked by the kind.
+    fn options(
+        &self,
+        table: &Table<'_>,
+        kind: Option<&'static dyn SourceKind>,
+        role: Role,
+    ) -> Options {
+        let options = table.entity_options(kind);
+        if let (Some(kind), Some(entity)) = (kind, self.entity) {
+            for (option, message) in kind.check_entity(role, entity, &options) {
+                self.report.error(&table.spot_of(option), format!("`{option}` {message}"));
+            }
+        }
+        options
+    }
+
+    /// A name of a table, index, folder or collection.
     fn place(&self, found: Option<Found<String>>) -> Option<String> {
         let Found { value, spot } = found?;
         if let Err(error) = check_name(&value) {
@@ -205,19 +264,25 @@ impl Reader<'_> {
         Some(value)
     }
 
-    fn follower(&mut self, table: Table<'_>) -> Option<FollowerDeclaration> {
+    fn follower(&mut self, found: Found<&Item>) -> Option<FollowerDeclaration> {
+        let kind = kind_at(self.sources, found.value, "source", Role::Follower);
+        let section = FOLLOWER.with_kind(kind, self.kinds);
+        let table = Table::new(self.report, &section, found.value, found.spot)?;
         let source = self.source(&table, "source", Role::Follower);
-        let places: Vec<_> =
-            ["table", "index", "folder"].into_iter().filter_map(|key| table.text(key)).collect();
+        let places: Vec<_> = ["table", "index", "folder", "collection"]
+            .into_iter()
+            .filter_map(|key| table.text(key))
+            .collect();
         if let [_, second, ..] = places.as_slice() {
-            self.report
-                .error(&second.spot, "only one of `table`, `index` and `folder` can be given");
+            let message = "only one of `table`, `index`, `folder` and `collection` can be given";
+            self.report.error(&second.spot, message);
         }
         let place = self.place(places.into_iter().next());
         if let Some(source) = &source {
             self.keeps(source, Some(place.clone().unwrap_or_else(|| self.name.to_owned())));
         }
         let filter = table.text("where");
+        let options = self.options(&table, kind, Role::Follower);
         table.finish();
         let filter = match (filter, self.entity) {
             (None, _) => None,
@@ -227,6 +292,7 @@ impl Reader<'_> {
         Some(FollowerDeclaration {
             source: source?.value.into(),
             place: place.map(Into::into),
+            options,
             filter,
         })
     }
@@ -245,13 +311,17 @@ impl Reader<'_> {
         }
     }
 
-    fn cache(&mut self, table: Table<'_>) -> Option<CacheDeclaration> {
+    fn cache(&mut self, found: Found<&Item>) -> Option<CacheDeclaration> {
+        let kind = kind_at(self.sources, found.value, "source", Role::Cache);
+        let section = CACHE.with_kind(kind, self.kinds);
+        let table = Table::new(self.report, &section, found.value, found.spot)?;
         let source = self.source(&table, "source", Role::Cache);
         if let Some(source) = &source {
             self.keeps(source, None);
         }
         let (ttl, negative_ttl) = (table.duration("ttl"), table.duration("negative_ttl"));
+        let options = self.options(&table, kind, Role::Cache);
         table.finish();
-        Some(CacheDeclaration { source: source?.value.into(), ttl, negative_ttl })
+        Some(CacheDeclaration { source: source?.value.into(), ttl, negative_ttl, options })
     }
 }

@@ -43,44 +43,66 @@ pub fn example(kinds: &[&'static dyn SourceKind]) -> String {
 
 fn source(out: &mut String, kind: &dyn SourceKind) {
     let section = options::source(kind);
-    head(out, &format!("[sources.{}]", kind.name()), kind.summary());
-    let name = format!("\"{}\"", kind.name());
-    let path = format!("\"data/{}\"", kind.name());
-    let mut given = vec![("kind", name.as_str())];
+    let header = format!("[sources.{}]", kind.name());
+    let mut given = vec![("kind", format!("\"{}\"", kind.name()))];
     for key in section.keys.iter().filter(|k| k.required && k.name != "kind") {
-        given.push((
-            key.name,
-            if matches!(key.shape, Shape::Path) { path.as_str() } else { sample(key) },
-        ));
+        let value = match key.shape {
+            Shape::Path => format!("\"data/{}\"", kind.name()),
+            _ => sample(key),
+        };
+        given.push((key.name, value));
     }
-    keys(out, &section, &given);
+    let given: Vec<_> = given.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    if is_server(kind) {
+        commented(out, &header, &section, &given);
+    } else {
+        head(out, &header, section.doc);
+        keys(out, &section, &given);
+    }
+}
+
+/// Whether only the user can say where it is.
+fn is_server(kind: &dyn SourceKind) -> bool {
+    let has_place = |k: &&Key| k.name == "kind" || matches!(k.shape, Shape::Path);
+    options::source(kind).keys.iter().filter(|k| k.required).any(|k| !has_place(&k))
 }
 
 fn entity(out: &mut String, kinds: &[&'static dyn SourceKind]) {
     let can = |role: Role| kinds.iter().filter(move |k| k.capability().roles.contains(&role));
-    let durable = can(Role::Truth).find(|k| k.capability().durable);
-    let Some(truth) = durable.or_else(|| can(Role::Truth).next()) else { return };
-    let cache = can(Role::Cache).find(|k| k.name() != truth.name()).map(|k| k.name());
+    let here = |role: Role| can(role).filter(|k| !is_server(**k));
+    let durable = here(Role::Truth).find(|k| k.capability().durable);
+    let Some(truth) = durable.or_else(|| here(Role::Truth).next()) else { return };
+    let cache = here(Role::Cache).find(|k| k.name() != truth.name());
+    let of_kind =
+        |section: &Section, kind: &dyn SourceKind| section.with_kind(Some(kind), kinds.into());
     let quoted = |name: &str| format!("\"{name}\"");
 
     head(out, "[entities.product]", ENTITY.doc);
-    keys(out, &ENTITY, &[("key", "\"id\""), ("truth", &quoted(truth.name()))]);
+    let given = [("key", "\"id\""), ("truth", &quoted(truth.name()))];
+    keys(out, &of_kind(&ENTITY, *truth), &given);
     fields(out);
     if let Some(cache) = cache {
         head(out, "[entities.product.cache]", CACHE.doc);
-        keys(out, &CACHE, &[("source", &quoted(cache))]);
+        keys(out, &of_kind(&CACHE, *cache), &[("source", &quoted(cache.name()))]);
     }
+    let cache = cache.map(|k| k.name());
     let others =
         can(Role::Follower).filter(|k| k.name() != truth.name() && Some(k.name()) != cache);
     for follower in others {
-        head(out, "[[entities.product.followers]]", FOLLOWER.doc);
+        let section = of_kind(&FOLLOWER, *follower);
         let searches = follower.capability().query.search;
         let mut given = vec![("source", quoted(follower.name()))];
         if searches {
             given.push(("where", quoted("record.stock > 0")));
         }
         let given: Vec<_> = given.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        keys(out, &FOLLOWER, &given);
+        let header = "[[entities.product.followers]]";
+        if is_server(*follower) {
+            commented(out, header, &section, &given);
+        } else {
+            head(out, header, section.doc);
+            keys(out, &section, &given);
+        }
     }
 }
 
@@ -141,25 +163,30 @@ fn keys(out: &mut String, section: &Section, given: &[(&str, &str)]) {
         let _ = match given.iter().find(|(name, _)| *name == key.name) {
             Some((name, value)) => writeln!(out, "{name} = {value}"),
             None => {
-                let value = key.default_toml();
-                writeln!(out, "# {} = {}", key.name, value.as_deref().unwrap_or(sample(key)))
+                let value = key.default_toml().unwrap_or_else(|| sample(key));
+                writeln!(out, "# {} = {value}", key.name)
             }
         };
     }
 }
 
 /// A value for a key without a default.
-fn sample(key: &Key) -> &'static str {
-    match key.shape {
+fn sample(key: &Key) -> String {
+    let sample = match key.shape {
+        Shape::Choice(words) => return format!("\"{}\"", words.first().unwrap_or(&"")),
         Shape::Boolean => "true",
         Shape::Integer { .. } => "1",
         Shape::Duration { .. } => "\"60s\"",
         Shape::Size { .. } => "\"64MB\"",
         Shape::Secret => "\"${SECRET}\"",
         Shape::Text if key.name == "where" => "\"record.stock > 0\"",
-        Shape::Text if matches!(key.name, "table" | "index" | "folder") => "\"products\"",
+        Shape::Text if matches!(key.name, "table" | "index" | "folder" | "collection") => {
+            "\"products\""
+        }
+        Shape::Texts => "[\"…\"]",
         _ => "\"…\"",
-    }
+    };
+    sample.to_owned()
 }
 
 /// A doc as comment lines of at most 116 characters.

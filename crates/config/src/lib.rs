@@ -9,6 +9,7 @@ mod entities;
 mod example;
 mod fields;
 mod interpolate;
+mod kinds;
 mod options;
 mod problem;
 mod quantity;
@@ -19,13 +20,16 @@ mod sources;
 mod table;
 mod types;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use unisono_core::kind::SourceKind;
+use unisono_core::kind::OptionType;
 use unisono_policy::declaration::Declaration;
 
+pub use entities::ENTITIES_RESERVED;
 pub use example::example;
 pub use interpolate::{Lookup, Process};
+pub use kinds::Kinds;
 pub use problem::{Place, Problem, Problems, Severity};
 pub use schema::schema;
 pub use server::{Access, ServerOptions, TlsOptions, TokenDeclaration};
@@ -50,9 +54,9 @@ pub struct Configuration {
 }
 
 /// Reads and checks a file. Relative paths of the file (`data`, `server.tls`) become relative to its folder.
-pub fn load(
+pub fn load<'k>(
     path: &Path,
-    kinds: &[&'static dyn SourceKind],
+    kinds: impl Into<Kinds<'k>>,
     lookup: &dyn Lookup,
 ) -> Result<Configuration, Problems> {
     let name = path.display().to_string();
@@ -76,14 +80,21 @@ pub fn load(
 }
 
 /// Checks a text. `file` is what problems call it.
-pub fn parse(
+pub fn parse<'k>(
     text: &str,
     file: &str,
-    kinds: &[&'static dyn SourceKind],
+    kinds: impl Into<Kinds<'k>>,
     lookup: &dyn Lookup,
 ) -> Result<Configuration, Problems> {
+    let kinds = kinds.into();
     let report = Report::new(file, text);
-    let configuration = document::parse(text, lookup, &report).and_then(|root| {
+    let tree = document::parse(text, lookup, &report);
+    if tree.is_none() {
+        // Without a tree only names tell what is secret.
+        let options = kinds.built.iter().flat_map(|kind| kind.options());
+        options.filter(|o| o.ty == OptionType::Secret).for_each(|o| report.hide_assigned(o.name));
+    }
+    let configuration = tree.and_then(|root| {
         let spot = Spot { span: 0..0, key: String::new() };
         let table = Table::new(&report, &sections::FILE, &root, spot)?;
         read(table, kinds)
@@ -98,9 +109,9 @@ pub fn parse(
 }
 
 /// `None` only if a problem was reported.
-fn read(file: Table<'_>, kinds: sources::Kinds<'_>) -> Option<Configuration> {
+fn read(file: Table<'_>, kinds: Kinds<'_>) -> Option<Configuration> {
     let sources = sources::sources(&file, kinds);
-    let entities = entities::entities(&file, &sources);
+    let entities = entities::entities(&file, &sources, kinds);
     check::check(file.report, &sources, &entities);
     let names: Vec<&str> = entities.keys().map(String::as_str).collect();
     let server = server::section(&file, &names);
@@ -108,7 +119,12 @@ fn read(file: Table<'_>, kinds: sources::Kinds<'_>) -> Option<Configuration> {
     let data = file.text("data");
     file.finish();
 
-    let sources = sources.into_iter().map(|(name, s)| Some((name.into(), s.kind?.declaration())));
+    let truths: BTreeSet<_> =
+        entities.values().filter_map(|e| Some(e.declaration.as_ref()?.truth.clone())).collect();
+    let sources = sources.into_iter().map(|(name, source)| {
+        let declared = source.kind?.declaration(truths.contains(name.as_str()));
+        Some((name.into(), declared))
+    });
     let entities = entities.into_iter().map(|(name, e)| Some((name.into(), e.declaration?)));
     let declaration = Declaration {
         sources: sources.collect::<Option<_>>()?,

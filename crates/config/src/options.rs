@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use unisono_core::kind::{OptionType, SourceKind};
+use unisono_core::Role;
+use unisono_core::kind::{OptionSpec, OptionType, SourceKind};
 
+use crate::kinds::Kinds;
 use crate::sections::YEARS;
 
 /// What the value of a key can be.
@@ -103,6 +105,10 @@ pub(crate) struct Section {
     pub(crate) keys: Cow<'static, [Key]>,
     /// Keys that a later release will have.
     pub(crate) unavailable: &'static [&'static str],
+    /// Set where an entity names a source: kinds add their options for the role.
+    pub(crate) role: Option<Role>,
+    /// Keys that kinds other than the named one add, with those kinds.
+    pub(crate) elsewhere: Vec<(&'static str, &'static str)>,
 }
 
 impl Section {
@@ -111,11 +117,40 @@ impl Section {
         keys: &'static [Key],
         unavailable: &'static [&'static str],
     ) -> Section {
-        Section { doc, keys: Cow::Borrowed(keys), unavailable }
+        let keys = Cow::Borrowed(keys);
+        Section { doc, keys, unavailable, role: None, elsewhere: Vec::new() }
+    }
+
+    /// The keys of a table in which an entity names a source that plays a role.
+    pub(crate) const fn of_role(
+        role: Role,
+        doc: &'static str,
+        keys: &'static [Key],
+        unavailable: &'static [&'static str],
+    ) -> Section {
+        let keys = Cow::Borrowed(keys);
+        Section { doc, keys, unavailable, role: Some(role), elsewhere: Vec::new() }
     }
 
     pub(crate) fn key(&self, name: &str) -> Option<&Key> {
         self.keys.iter().find(|k| k.name == name)
+    }
+
+    /// The section with the options that kinds add: those of one kind, or of all if none is given.
+    pub(crate) fn with_kind(&self, kind: Option<&dyn SourceKind>, kinds: Kinds<'_>) -> Section {
+        let Some(role) = self.role else { return self.clone() };
+        let mut section = self.clone();
+        for other in kinds.built {
+            let chosen = kind.is_none_or(|kind| kind.name() == other.name());
+            for option in other.entity_options(role) {
+                match (chosen, section.key(option.name).is_some()) {
+                    (true, false) => section.keys.to_mut().push(key(option)),
+                    (true, true) => {}
+                    (false, _) => section.elsewhere.push((option.name, other.name())),
+                }
+            }
+        }
+        section
     }
 }
 
@@ -123,25 +158,38 @@ impl Section {
 const SOURCE_UNAVAILABLE: &[&str] = &["replicas", "region", "weight", "pool", "read_only"];
 
 /// Kinds that a later release will have.
-pub(crate) const KINDS_UNAVAILABLE: &[&str] = &[
-    "postgres",
-    "postgresql",
-    "mysql",
-    "mariadb",
-    "redis",
-    "valkey",
-    "opensearch",
-    "elasticsearch",
-    "mongodb",
-    "s3",
-    "kafka",
-    "nats",
+pub(crate) const KINDS_UNAVAILABLE: &[&str] = &["kafka", "nats"];
+
+/// What people call some kinds, and what they are called here.
+pub(crate) const KIND_SYNONYMS: &[(&str, &str)] = &[
+    ("postgresql", "postgres"),
+    ("mariadb", "mysql"),
+    ("valkey", "redis"),
+    ("elasticsearch", "opensearch"),
+    ("mongo", "mongodb"),
+    ("s3", "files"),
+];
+
+/// Keys that every source has besides the options of its kind.
+const SOURCE: &[Key] = &[
+    Key::required("kind", Shape::Text, "What sort of store it is."),
+    Key::optional(
+        "required",
+        Shape::Boolean,
+        "Whether nothing starts while it cannot be reached; true for the truth of any entity, else false, if not given.",
+    ),
 ];
 
 /// `[sources.NAME]` of a kind.
 pub(crate) fn source(kind: &dyn SourceKind) -> Section {
-    let mut keys = vec![Key::required("kind", Shape::Text, "What sort of store it is.")];
-    keys.extend(kind.options().iter().map(|option| Key {
+    let mut keys = SOURCE.to_vec();
+    keys.extend(kind.options().iter().map(key));
+    Section { keys: Cow::Owned(keys), ..Section::new(kind.summary(), &[], SOURCE_UNAVAILABLE) }
+}
+
+/// An option of a kind as a key.
+pub(crate) fn key(option: &OptionSpec) -> Key {
+    Key {
         name: option.name,
         shape: match option.ty {
             OptionType::String => Shape::Text,
@@ -151,10 +199,11 @@ pub(crate) fn source(kind: &dyn SourceKind) -> Section {
             OptionType::Integer { min, max } => Shape::Integer { min, max },
             OptionType::Duration => Shape::Duration { min: Duration::ZERO, max: YEARS },
             OptionType::Size => Shape::Size { min: 0, max: i64::MAX },
+            OptionType::List => Shape::Texts,
+            OptionType::Choice(words) => Shape::Choice(words),
         },
         default: option.default,
         required: option.default.is_none() && !option.optional,
         doc: option.doc,
-    }));
-    Section { doc: kind.summary(), keys: Cow::Owned(keys), unavailable: SOURCE_UNAVAILABLE }
+    }
 }

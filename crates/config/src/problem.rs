@@ -1,5 +1,6 @@
 //! [`Problem`]: what is wrong in a configuration, where, and what to do about it.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
 
@@ -37,7 +38,7 @@ pub struct Place {
     pub column: usize,
     /// How many characters of the line are meant, at least 1.
     pub length: usize,
-    /// The line itself.
+    /// The line itself, with asterisks in place of secrets.
     pub text: String,
 }
 
@@ -156,12 +157,13 @@ impl Spot {
 pub(crate) struct Report<'a> {
     file: &'a str,
     text: &'a str,
-    found: std::cell::RefCell<Vec<(usize, Problem)>>,
+    found: RefCell<Vec<(Range<usize>, Problem)>>,
+    secrets: RefCell<Vec<Range<usize>>>,
 }
 
 impl<'a> Report<'a> {
     pub(crate) fn new(file: &'a str, text: &'a str) -> Self {
-        Report { file, text, found: Default::default() }
+        Report { file, text, found: RefCell::default(), secrets: RefCell::default() }
     }
 
     pub(crate) fn error(&self, spot: &Spot, message: impl Into<String>) {
@@ -191,17 +193,36 @@ impl<'a> Report<'a> {
         self.add(Severity::Warning, spot, message.into(), Some(hint.into()));
     }
 
+    /// Keeps a part of the file from being shown.
+    pub(crate) fn hide(&self, span: &Range<usize>) {
+        self.secrets.borrow_mut().push(span.clone());
+    }
+
+    /// Keeps what is assigned to a name from being shown, in a text that cannot be parsed: the rest of its line.
+    pub(crate) fn hide_assigned(&self, name: &str) {
+        let mut start = 0;
+        for line in self.text.split_inclusive('\n') {
+            let ends = line.match_indices(name).map(|(at, _)| at + name.len());
+            let mut assigned = ends.filter(|end| line[*end..].trim_start().starts_with('='));
+            if let Some(end) = assigned.next() {
+                self.hide(&(start + end + 1..start + line.len()));
+            }
+            start += line.len();
+        }
+    }
+
     /// All problems, in the order of the file.
     pub(crate) fn finish(self) -> Problems {
-        let mut found = self.found.into_inner();
-        found.sort_by_key(|(start, _)| *start);
-        Problems(found.into_iter().map(|(_, problem)| problem).collect())
+        let mut found = self.found.take();
+        found.sort_by_key(|(span, _)| span.start);
+        // Only now is it known what must not be shown.
+        let placed = |(span, problem)| Problem { place: Some(self.place(&span)), ..problem };
+        Problems(found.into_iter().map(placed).collect())
     }
 
     fn add(&self, severity: Severity, spot: &Spot, message: String, hint: Option<String>) {
-        let place = Some(self.place(&spot.span));
-        let problem = Problem { severity, message, hint, key: spot.key.clone(), place };
-        self.found.borrow_mut().push((spot.span.start, problem));
+        let problem = Problem { severity, message, hint, key: spot.key.clone(), place: None };
+        self.found.borrow_mut().push((spot.span.clone(), problem));
     }
 
     fn place(&self, span: &Range<usize>) -> Place {
@@ -216,8 +237,20 @@ impl<'a> Report<'a> {
             line: before.matches('\n').count() + 1,
             column: before.get(line_start..).unwrap_or("").chars().count() + 1,
             length: marked.chars().count().max(1),
-            // A tab would put the carets in the wrong place.
-            text: line.replace('\t', " "),
+            text: self.shown(line, line_start),
         }
+    }
+
+    /// A line without what must not be shown, each character replaced by another so that carets stay below theirs.
+    fn shown(&self, line: &str, start: usize) -> String {
+        let secrets = self.secrets.borrow();
+        let shown = |(at, c): (usize, char)| match c {
+            // A tab would put the carets in the wrong place.
+            '\t' => ' ',
+            '"' | '\'' => c,
+            _ if secrets.iter().any(|s| s.contains(&(start + at))) => '*',
+            _ => c,
+        };
+        line.char_indices().map(shown).collect()
     }
 }

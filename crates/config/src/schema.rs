@@ -22,16 +22,16 @@ pub fn schema(kinds: &[&'static dyn SourceKind]) -> Json {
 }
 
 fn section(section: &Section, kinds: &[&'static dyn SourceKind]) -> Json {
-    let mut properties = Map::new();
-    for key in section.keys.iter() {
-        let mut value = shape(key, kinds);
-        if let Json::Object(map) = &mut value {
-            map.insert("description".to_owned(), key.doc.into());
-            if let Some(default) = default(key) {
-                map.insert("default".to_owned(), default);
-            }
+    let own = section.keys.iter().map(|key| (key.name.to_owned(), property(key, kinds)));
+    let mut properties = Map::from_iter(own);
+    // Which kind a source has is not known to a schema: what any kind adds is allowed.
+    for option in kinds.iter().flat_map(|k| section.role.map_or(&[][..], |r| k.entity_options(r))) {
+        let value = property(&options::key(option), kinds);
+        match properties.get_mut(option.name) {
+            None => drop(properties.insert(option.name.to_owned(), value)),
+            Some(other) if *other == value => {}
+            Some(other) => *other = json!({"anyOf": [other.take(), value]}),
         }
-        properties.insert(key.name.to_owned(), value);
     }
     let required: Vec<&str> = section.keys.iter().filter(|k| k.required).map(|k| k.name).collect();
     let mut object = json!({
@@ -44,6 +44,17 @@ fn section(section: &Section, kinds: &[&'static dyn SourceKind]) -> Json {
         map.insert("required".to_owned(), required.into());
     }
     object
+}
+
+fn property(key: &Key, kinds: &[&'static dyn SourceKind]) -> Json {
+    let mut value = shape(key, kinds);
+    if let Json::Object(map) = &mut value {
+        map.insert("description".to_owned(), key.doc.into());
+        if let Some(default) = default(key) {
+            map.insert("default".to_owned(), default);
+        }
+    }
+    value
 }
 
 fn shape(key: &Key, kinds: &[&'static dyn SourceKind]) -> Json {

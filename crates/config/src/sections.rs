@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use unisono_core::Role;
+
 use crate::options::{Key, Section, Shape};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -163,7 +165,8 @@ pub(crate) static LOG: Section = Section::new(
 );
 
 /// `[entities.NAME]`
-pub(crate) static ENTITY: Section = Section::new(
+pub(crate) static ENTITY: Section = Section::of_role(
+    Role::Truth,
     "A kind of record and where it is kept.",
     &[
         Key::defaulting(
@@ -187,7 +190,6 @@ pub(crate) static ENTITY: Section = Section::new(
         Key::optional("followers", Shape::Tables(&FOLLOWER), FOLLOWER.doc),
     ],
     &[
-        "capture",
         "strategy",
         "ack",
         "residency",
@@ -249,7 +251,8 @@ pub(crate) static FIELD: Section = Section::new(
 );
 
 /// `[entities.NAME.cache]`
-pub(crate) static CACHE: Section = Section::new(
+pub(crate) static CACHE: Section = Section::of_role(
+    Role::Cache,
     "Holds recently read records; it follows the log, so that it never serves what it knows to be old.",
     &[
         Key::required("source", Shape::Text, "The source that holds them."),
@@ -266,11 +269,12 @@ pub(crate) static CACHE: Section = Section::new(
             "How long the absence of a record is remembered.",
         ),
     ],
-    &["strategy", "refresh", "stale", "lease", "key_template", "format", "read", "write"],
+    &["strategy", "refresh", "stale", "lease", "read", "write"],
 );
 
 /// `[[entities.NAME.followers]]`
-pub(crate) static FOLLOWER: Section = Section::new(
+pub(crate) static FOLLOWER: Section = Section::of_role(
+    Role::Follower,
     "A source that is fed from the log of the entity.",
     &[
         Key::required("source", Shape::Text, "The source."),
@@ -294,20 +298,14 @@ pub(crate) static FOLLOWER: Section = Section::new(
             Shape::Text,
             "Name of its folder, in a source with folders; the entity's name if not given.",
         ),
+        Key::optional(
+            "collection",
+            Shape::Text,
+            "Name of its collection, in a source with collections; the entity's name if not given.",
+        ),
     ],
     &[
-        "collection",
-        "key_template",
-        "format",
-        "map",
-        "after",
-        "batch",
-        "strategy",
-        "ack",
-        "region",
-        "priority",
-        "default",
-        "mode",
+        "map", "after", "batch", "strategy", "ack", "region", "priority", "default", "mode",
         "atomic",
     ],
 );

@@ -3,18 +3,16 @@
 use std::collections::BTreeMap;
 
 use unisono_core::entity::check_name;
-use unisono_core::kind::{OptionValue, Options, SourceKind};
+use unisono_core::kind::{OptionType, OptionValue, Options, SourceKind};
 use unisono_core::spelling::closest;
 use unisono_core::{Capability, Role};
 use unisono_policy::declaration::SourceDeclaration;
 
 use crate::document::{Data, Item};
-use crate::options::{self, KINDS_UNAVAILABLE, Section};
+use crate::kinds::Kinds;
+use crate::options::{self, KIND_SYNONYMS, KINDS_UNAVAILABLE};
 use crate::problem::{Report, Spot};
 use crate::table::{Found, Table};
-
-/// The kinds that a configuration can use.
-pub(crate) type Kinds<'a> = &'a [&'static dyn SourceKind];
 
 /// A source as far as it could be read.
 pub(crate) struct DeclaredSource {
@@ -24,20 +22,26 @@ pub(crate) struct DeclaredSource {
 }
 
 pub(crate) struct KnownKind {
-    pub(crate) name: &'static str,
+    pub(crate) kind: &'static dyn SourceKind,
     pub(crate) capability: Capability,
     pub(crate) options: Options,
+    /// What was written, if anything.
+    required: Option<bool>,
 }
 
 impl KnownKind {
-    pub(crate) fn declaration(&self) -> SourceDeclaration {
-        SourceDeclaration { kind: self.name.into(), options: self.options.clone() }
+    pub(crate) fn declaration(self, is_truth: bool) -> SourceDeclaration {
+        let required = self.required.unwrap_or(is_truth);
+        SourceDeclaration { kind: self.kind.name().into(), options: self.options, required }
     }
 }
 
 /// Reads `[sources]`.
 pub(crate) fn sources(file: &Table<'_>, kinds: Kinds<'_>) -> BTreeMap<String, DeclaredSource> {
     let mut sources = BTreeMap::new();
+    if !file.has_table("sources") {
+        file.report.hide(&file.spot_of("sources").span);
+    }
     for (name, found) in file.named("sources") {
         let spot = Spot { span: name.span.clone(), key: found.spot.key.clone() };
         if let Err(error) = check_name(&name.text) {
@@ -52,18 +56,32 @@ pub(crate) fn sources(file: &Table<'_>, kinds: Kinds<'_>) -> BTreeMap<String, De
 }
 
 fn source(report: &Report<'_>, found: &Found<&Item>, kinds: Kinds<'_>) -> Option<KnownKind> {
-    let kind = match kind_of(report, found) {
-        Some(name) => known(report, &name, kinds)?,
-        None => return None,
+    let Some(kind) = kind_of(report, found).and_then(|name| known(report, &name, kinds)) else {
+        // Which of its values are secret is not known.
+        hide_texts(report, found.value);
+        return None;
     };
     let section = options::source(kind);
     let table = Table::new(report, &section, found.value, found.spot.clone())?;
-    let options = read_options(&table, &section);
+    if kind.options().iter().any(|o| o.ty == OptionType::Secret) {
+        table.hide_unknown();
+    }
+    table.item("kind");
+    let required = table.boolean("required");
+    let options = table.options(kind.options());
     for (option, message) in kind.check(&options) {
         report.error(&table.spot_of(option), format!("`{option}` {message}"));
     }
     table.finish();
-    Some(KnownKind { name: kind.name(), capability: kind.capability(), options })
+    Some(KnownKind { kind, capability: kind.capability(), options, required })
+}
+
+/// Keeps the texts of a source from being shown, but for its kind.
+fn hide_texts(report: &Report<'_>, item: &Item) {
+    let Data::Table(entries) = &item.data else { return report.hide(&item.span) };
+    for (_, item) in entries.iter().filter(|(name, _)| name.text != "kind") {
+        report.hide(&item.span);
+    }
 }
 
 fn kind_of(report: &Report<'_>, found: &Found<&Item>) -> Option<Found<String>> {
@@ -88,16 +106,24 @@ fn kind_of(report: &Report<'_>, found: &Found<&Item>) -> Option<Found<String>> {
     }
 }
 
-fn known<'k>(
+fn known(
     report: &Report<'_>,
     found: &Found<String>,
-    kinds: Kinds<'k>,
-) -> Option<&'k dyn SourceKind> {
+    kinds: Kinds<'_>,
+) -> Option<&'static dyn SourceKind> {
     let name = found.value.as_str();
-    if let Some(kind) = kinds.iter().find(|k| k.name() == name) {
+    if let Some(kind) = kinds.built.iter().find(|k| k.name() == name) {
         return Some(*kind);
     }
-    let names = || kinds.iter().map(|k| k.name());
+    if kinds.left_out.contains(&name) {
+        report.error_with(
+            &found.spot,
+            format!("the kind `{name}` is not in this build"),
+            format!("build with `--features {name}`"),
+        );
+        return None;
+    }
+    let names = || kinds.built.iter().map(|k| k.name()).chain(kinds.left_out.iter().copied());
     let available = format!("kinds are {}", names().collect::<Vec<_>>().join(", "));
     if KINDS_UNAVAILABLE.contains(&name) {
         report.error_with(
@@ -107,25 +133,11 @@ fn known<'k>(
         );
         return None;
     }
-    let hint = closest(name, names()).map_or(available, |meant| format!("did you mean `{meant}`?"));
+    let synonym = KIND_SYNONYMS.iter().find(|(other, _)| *other == name).map(|(_, kind)| *kind);
+    let meant = synonym.filter(|kind| names().any(|n| n == *kind)).or(closest(name, names()));
+    let hint = meant.map_or(available, |meant| format!("did you mean `{meant}`?"));
     report.error_with(&found.spot, format!("unknown kind `{name}`"), hint);
     None
-}
-
-fn read_options(table: &Table<'_>, section: &Section) -> Options {
-    let mut options = Options::default();
-    for key in section.keys.iter() {
-        match key.name {
-            "kind" => drop(table.item("kind")),
-            name if key.required && table.item(name).is_none() => {}
-            name => {
-                if let Some(found) = table.value(name) {
-                    options.0.insert(name.to_owned(), found.value);
-                }
-            }
-        }
-    }
-    options
 }
 
 /// The configured sources that can play a role, for hints.
@@ -141,13 +153,16 @@ pub(crate) fn able(sources: &BTreeMap<String, DeclaredSource>, role: Role) -> St
     }
 }
 
-/// Whether two sources would write to the same file or folder.
+/// Whether two sources would write to the same file or folder, or to the same part of the same server.
 pub(crate) fn same_place(a: &Options, b: &Options) -> bool {
-    let path = |o: &Options| match o.0.get("path") {
-        Some(OptionValue::Text(path)) => {
-            Some(path.trim_start_matches("./").trim_end_matches('/').to_owned())
-        }
-        _ => None,
+    let path = |o: &Options| {
+        o.text("path").map(|p| p.trim_start_matches("./").trim_end_matches('/').to_owned())
     };
-    path(a).is_some() && path(a) == path(b)
+    let texts = |o: &Options| -> Vec<_> {
+        let all = o.0.iter().filter(|(_, value)| matches!(value, OptionValue::Text(_)));
+        all.map(|(name, value)| (name.clone(), value.clone())).collect()
+    };
+    let same_path = path(a).is_some() && path(a) == path(b);
+    // Servers are divided by an option of the kind: a schema, a prefix, …
+    same_path || (a.text("url").is_some() && texts(a) == texts(b))
 }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use unisono_core::kind::OptionValue;
+use unisono_core::kind::{OptionSpec, OptionValue, Options, SourceKind};
 use unisono_core::spelling::closest;
 
 use crate::document::{Data, Item, Name};
@@ -72,6 +72,9 @@ impl<'a> Table<'a> {
         let key = *self.key(name)?;
         let found = self.item(name);
         if let Some(found) = found {
+            if matches!(key.shape, Shape::Secret) {
+                self.report.hide(&found.value.span);
+            }
             let value = scalar(self.report, &key, found.value, &found.spot)?;
             return Some(Found { value, spot: found.spot });
         }
@@ -98,6 +101,46 @@ impl<'a> Table<'a> {
         match self.value(name)?.value {
             OptionValue::Boolean(b) => Some(b),
             _ => None,
+        }
+    }
+
+    /// The values of the options of a kind, defaults filled in.
+    pub(crate) fn options(&self, specs: &[OptionSpec]) -> Options {
+        let one = |spec: &OptionSpec| {
+            let value = match self.key(spec.name)?.shape {
+                Shape::Texts => {
+                    let texts = self.texts(spec.name);
+                    // Addresses in a list can carry passwords.
+                    texts
+                        .iter()
+                        .filter(|t| t.value.contains('@'))
+                        .for_each(|t| self.report.hide(&t.spot.span));
+                    OptionValue::List(texts.into_iter().map(|found| found.value).collect())
+                }
+                _ => self.value(spec.name)?.value,
+            };
+            Some((spec.name.to_owned(), value))
+        };
+        Options(specs.iter().filter_map(one).collect())
+    }
+
+    /// What a kind adds for an entity in the role of the section; of an unknown kind nothing is read or reported.
+    pub(crate) fn entity_options(&self, kind: Option<&dyn SourceKind>) -> Options {
+        match (kind, self.section.role) {
+            (Some(kind), Some(role)) => self.options(kind.entity_options(role)),
+            _ => {
+                self.asked.borrow_mut().extend(self.section.keys.iter().map(|k| k.name));
+                Options::default()
+            }
+        }
+    }
+
+    /// Keeps values of unknown keys from being shown: they may be misspelt secrets.
+    pub(crate) fn hide_unknown(&self) {
+        for (_, item) in self.entries.iter().filter(|(n, _)| self.section.key(&n.text).is_none()) {
+            if !matches!(item.data, Data::Integer(_) | Data::Float(_) | Data::Boolean(_)) {
+                self.report.hide(&item.span);
+            }
         }
     }
 
@@ -141,13 +184,20 @@ impl<'a> Table<'a> {
 
     /// The tables of a list below a key.
     pub(crate) fn tables(&self, name: &'static str, section: &'a Section) -> Vec<Table<'a>> {
+        let table =
+            |found: Found<&'a Item>| Table::new(self.report, section, found.value, found.spot);
+        self.items(name).into_iter().filter_map(table).collect()
+    }
+
+    /// The elements of a list below a key.
+    pub(crate) fn items(&self, name: &'static str) -> Vec<Found<&'a Item>> {
         let Some(found) = self.item(name) else { return Vec::new() };
         let items = list(self.report, found.value, &found.spot);
-        let table = |item: &'a Item| {
+        let item = |item: &'a Item| {
             let spot = Spot { span: item.span.clone(), key: found.spot.key.clone() };
-            Table::new(self.report, section, item, spot)
+            Found { value: item, spot }
         };
-        items.iter().filter_map(table).collect()
+        items.iter().map(item).collect()
     }
 
     /// The entries below a key whose names the user chose.
@@ -178,6 +228,16 @@ impl<'a> Table<'a> {
                     &spot,
                     format!("`{}` is not available in this release", name.text),
                     "remove it; a later release will have it",
+                );
+                continue;
+            }
+            let elsewhere = self.section.elsewhere.iter().filter(|(key, _)| *key == name.text);
+            let kinds: Vec<_> = elsewhere.map(|(_, kind)| *kind).collect();
+            if !kinds.is_empty() {
+                self.report.error_with(
+                    &spot,
+                    format!("`{}` is not for the kind of this source", name.text),
+                    format!("it is for {}", kinds.join(", ")),
                 );
                 continue;
             }

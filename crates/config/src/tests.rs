@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use unisono_core::capability::{ApplyCapability, QueryCapability};
-use unisono_core::kind::{Environment, OptionSpec, OptionType, OptionValue, Options};
+use unisono_core::kind::{Environment, OptionSpec, OptionType, OptionValue, Options, SourceKind};
 use unisono_core::source::Source;
 use unisono_core::{Capability, Error, Field, FieldType, Role, Value};
 
@@ -11,7 +11,7 @@ use super::*;
 
 mod bad;
 
-/// A kind for tests: `disk` is durable, `ram` is not, `words` searches.
+/// A kind for tests.
 struct Kind(&'static str);
 
 const PATH: OptionSpec = OptionSpec {
@@ -61,6 +61,62 @@ const DISK: &[OptionSpec] = &[
     },
 ];
 
+const NET: &[OptionSpec] = &[
+    OptionSpec {
+        name: "url",
+        ty: OptionType::Secret,
+        default: None,
+        optional: false,
+        doc: "Where it is.",
+    },
+    OptionSpec {
+        name: "replicas",
+        ty: OptionType::List,
+        default: Some("[]"),
+        optional: false,
+        doc: "Where it is too.",
+    },
+    OptionSpec {
+        name: "prefix",
+        ty: OptionType::String,
+        default: Some("u"),
+        optional: false,
+        doc: "What names begin with.",
+    },
+    OptionSpec {
+        name: "mode",
+        ty: OptionType::Choice(&["single", "cluster"]),
+        default: Some("single"),
+        optional: false,
+        doc: "How it is run.",
+    },
+];
+
+const CAPTURE: &[OptionSpec] = &[OptionSpec {
+    name: "capture",
+    ty: OptionType::Choice(&["none", "trigger"]),
+    default: Some("none"),
+    optional: false,
+    doc: "Whether writes of others are seen.",
+}];
+
+const FORMAT: &[OptionSpec] = &[
+    OptionSpec {
+        name: "format",
+        ty: OptionType::Choice(&["hash", "packed"]),
+        default: Some("hash"),
+        optional: false,
+        doc: "How a record is written.",
+    },
+    OptionSpec {
+        name: "key_template",
+        ty: OptionType::String,
+        default: None,
+        optional: true,
+        doc: "What its key is.",
+    },
+];
+
 #[async_trait]
 impl SourceKind for Kind {
     fn name(&self) -> &'static str {
@@ -75,7 +131,30 @@ impl SourceKind for Kind {
         match self.0 {
             "disk" => DISK,
             "words" => &[PATH],
+            "net" => NET,
             _ => &[],
+        }
+    }
+
+    fn entity_options(&self, role: Role) -> &'static [OptionSpec] {
+        match (self.0, role) {
+            ("disk", Role::Truth) => CAPTURE,
+            ("net", Role::Follower | Role::Cache) => FORMAT,
+            _ => &[],
+        }
+    }
+
+    fn check_entity(
+        &self,
+        _: Role,
+        entity: &unisono_core::Entity,
+        options: &Options,
+    ) -> Vec<(&'static str, String)> {
+        match options.text("key_template") {
+            Some(text) if !text.contains(&format!("{{{}}}", entity.key_field().name)) => {
+                vec![("key_template", "must contain the key".to_owned())]
+            }
+            _ => Vec::new(),
         }
     }
 
@@ -84,6 +163,7 @@ impl SourceKind for Kind {
             roles: match self.0 {
                 "disk" => &[Role::Truth, Role::Follower],
                 "words" => &[Role::Follower],
+                "net" => &[Role::Follower, Role::Cache],
                 _ => &[Role::Truth, Role::Follower, Role::Cache],
             },
             durable: self.0 != "ram",
@@ -114,7 +194,8 @@ impl SourceKind for Kind {
     }
 }
 
-const KINDS: &[&dyn SourceKind] = &[&Kind("disk"), &Kind("ram"), &Kind("words")];
+/// `disk` is durable, `ram` is not, `words` searches, `net` is a server.
+const KINDS: &[&dyn SourceKind] = &[&Kind("disk"), &Kind("ram"), &Kind("words"), &Kind("net")];
 
 struct Fixed;
 
@@ -125,6 +206,7 @@ impl Lookup for Fixed {
             "PAGES" => Some("9".to_owned()),
             "OFF" => Some("false".to_owned()),
             "WORD" => Some("seven".to_owned()),
+            "SECRET" => Some("net://host".to_owned()),
             _ => None,
         }
     }
@@ -139,7 +221,8 @@ impl Lookup for Fixed {
 }
 
 fn check(text: &str) -> Result<Configuration, Problems> {
-    parse(text, "unisono.toml", KINDS, &Fixed)
+    let kinds = Kinds { built: KINDS, left_out: &["tape"] };
+    parse(text, "unisono.toml", kinds, &Fixed)
 }
 
 fn good(text: &str) -> Configuration {
@@ -264,6 +347,96 @@ fn the_entities_of_the_manual_are_read() {
     ]);
     assert_eq!(order.entity.field("items").unwrap().ty, FieldType::Objects(lines));
     assert_eq!(c.declaration.log.retention, Duration::from_secs(30 * 86_400));
+}
+
+const NETWORK: &str = r#"
+[sources.main]
+kind = "disk"
+path = "m"
+[sources.net]
+kind = "net"
+url = "net://a"
+replicas = ["net://b", "net://c"]
+[sources.near]
+kind = "net"
+url = "net://a"
+prefix = "near"
+mode = "cluster"
+[entities.order]
+truth = "main"
+capture = "trigger"
+fields = { id = "string" }
+cache = { source = "near", key_template = "o:{id}" }
+[[entities.order.followers]]
+source = "net"
+collection = "orders"
+format = "packed"
+[entities.note]
+truth = "main"
+fields = { id = "string" }
+"#;
+
+#[test]
+fn what_a_kind_adds_for_an_entity_is_read_with_its_defaults() {
+    let c = good(NETWORK);
+    let net = &c.declaration.sources["net"].options;
+    assert_eq!(net.list("replicas"), ["net://b", "net://c"]);
+    assert_eq!(net.text("mode"), Some("single"));
+    let near = &c.declaration.sources["near"].options;
+    assert_eq!(near.0["replicas"], OptionValue::List(Vec::new()));
+    assert_eq!(near.text("mode"), Some("cluster"));
+    let order = &c.declaration.entities["order"];
+    assert_eq!(order.truth_options.text("capture"), Some("trigger"));
+    let follower = &order.followers[0];
+    assert_eq!(follower.place.as_deref(), Some("orders"));
+    assert_eq!(follower.options.text("format"), Some("packed"));
+    assert_eq!(follower.options.text("key_template"), None);
+    let cache = order.cache.as_ref().unwrap();
+    assert_eq!(cache.options.text("format"), Some("hash"));
+    assert_eq!(cache.options.text("key_template"), Some("o:{id}"));
+    assert_eq!(c.declaration.entities["note"].truth_options.text("capture"), Some("none"));
+}
+
+#[test]
+fn a_truth_is_required_and_other_sources_are_not_unless_said_so() {
+    let required = |text: &str| {
+        let c = good(text);
+        ["main", "net", "near"].map(|name| c.declaration.sources[name].required)
+    };
+    assert_eq!(required(NETWORK), [true, false, false]);
+    let said = NETWORK
+        .replace("path = \"m\"", "path = \"m\"\nrequired = false")
+        .replace("prefix =", "required = true\nprefix =");
+    assert_eq!(required(&said), [false, false, true]);
+}
+
+#[test]
+fn a_secret_of_the_file_is_never_shown() {
+    for text in [
+        // The secret is what is wrong, or stands beside it, or under a misspelt name, or nothing can be read.
+        "[sources.a]\nkind = \"disk\"\npath = \"p\"\npassword = [\"hunter2\"]\n",
+        "[sources]\na = { kind = \"disk\", pth = \"p\", password = \"hunter2\" }\n",
+        "[sources]\na = { kind = \"disk\", password = 'hunter2' }\n",
+        "[sources.a]\nkind = \"disk\"\npath = \"p\"\npasword = \"hunter2\"\n",
+        "[sources]\na = { kind = \"dsik\", password = \"hunter2\" }\n",
+        "[sources]\na = { password = \"hunter2\" }\n",
+        "[sources.a]\nkind = \"net\"\nurl = \"net://me:hunter2@host\n",
+        "[sources.a]\nkind = \"net\"\nurl=net://me:hunter2@host\n",
+        "[sources]\na = { kind = \"net\", url = \"u\", replicas = [\"net://me:hunter2@b\", 3] }\n",
+        "[sources]\na = { kind = \"tape\", url = \"net://me:hunter2@host\" }\n",
+        "[sources]\na = \"net://me:hunter2@host\"\n",
+        "sources = [\"net://me:hunter2@host\"]\n",
+    ] {
+        let problems = check(text).unwrap_err();
+        let shown = format!("{problems}{}", problems.to_json());
+        assert!(!shown.contains("hunter2"), "{shown}\n\nof\n{text}");
+    }
+    let problems = check("[sources]\na = { kind = \"disk\", password = \"hünter\", pagse = 3 }\n")
+        .unwrap_err();
+    let errors: Vec<_> = problems.0.iter().filter(|p| p.severity == Severity::Error).collect();
+    let place = errors.last().unwrap().place.as_ref().unwrap();
+    assert_eq!(place.text, "a = { kind = \"disk\", password = \"******\", pagse = 3 }");
+    assert_eq!((place.column, place.length), (43, 5));
 }
 
 #[test]
@@ -412,7 +585,7 @@ fn the_example_is_valid_and_names_every_option() {
     ] {
         assert!(text.contains(option), "{option}");
     }
-    // What is commented out is valid too, except that a follower has one place and secrets are not set here.
+    // What is commented out is valid too, except that a follower has one place and some values depend on others.
     let uncommented = text.lines().filter_map(|line| match line.strip_prefix("# ") {
         Some(rest) if rest.starts_with('[') => Some(rest),
         Some(rest)
@@ -422,7 +595,10 @@ fn the_example_is_valid_and_names_every_option() {
                 .is_some_and(|k| k.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
                 && rest.contains(" = ") =>
         {
-            (!["index", "folder", "password"].iter().any(|k| rest.starts_with(k))).then_some(rest)
+            (!["index", "folder", "collection", "password", "key_template"]
+                .iter()
+                .any(|k| rest.starts_with(k)))
+            .then_some(rest)
         }
         _ => Some(line),
     });
@@ -447,11 +623,20 @@ fn the_schema_knows_the_same_keys() {
     assert_eq!(server["tls"]["required"], serde_json::json!(["certificate", "key"]));
     let kinds =
         schema["properties"]["sources"]["additionalProperties"]["oneOf"].as_array().unwrap();
-    assert_eq!(kinds.len(), 3);
+    assert_eq!(kinds.len(), 4);
     assert_eq!(kinds[0]["properties"]["kind"]["const"], "disk");
     assert_eq!(kinds[0]["properties"]["cache_size"]["default"], "32MB");
     assert_eq!(kinds[0]["required"], serde_json::json!(["kind", "path"]));
     let entity = &schema["properties"]["entities"]["additionalProperties"];
     assert_eq!(entity["required"], serde_json::json!(["truth", "fields"]));
-    assert_eq!(entity["properties"]["followers"]["items"]["additionalProperties"], false);
+    let follower = &entity["properties"]["followers"]["items"];
+    assert_eq!(follower["additionalProperties"], false);
+    assert_eq!(follower["required"], serde_json::json!(["source"]));
+    // What any kind adds is known, whichever source is meant.
+    assert_eq!(entity["properties"]["capture"]["default"], "none");
+    assert_eq!(
+        follower["properties"]["format"]["anyOf"][0]["enum"],
+        serde_json::json!(["hash", "packed"])
+    );
+    assert_eq!(kinds[3]["properties"]["replicas"]["default"], serde_json::json!([]));
 }

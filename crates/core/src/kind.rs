@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::capability::Capability;
+use crate::capability::{Capability, Role};
 use crate::clock::Clock;
+use crate::entity::Entity;
 use crate::error::Result;
 use crate::source::Source;
 
@@ -34,6 +35,10 @@ pub enum OptionType {
     Size,
     /// Text that is never shown.
     Secret,
+    /// A list of texts.
+    List,
+    /// One of these words.
+    Choice(&'static [&'static str]),
 }
 
 /// One option of a source kind: the manual, the schema and the check are made from it.
@@ -54,7 +59,7 @@ pub struct OptionSpec {
 /// The value of an option.
 #[derive(Clone, Debug, PartialEq)]
 pub enum OptionValue {
-    /// Of `String`, `Path` and `Secret`.
+    /// Of `String`, `Path`, `Secret` and `Choice`.
     Text(String),
     /// Of `Integer`, and of `Size` in bytes.
     Integer(i64),
@@ -62,9 +67,11 @@ pub enum OptionValue {
     Boolean(bool),
     /// Of `Duration`.
     Duration(Duration),
+    /// Of `List`.
+    List(Vec<String>),
 }
 
-/// The options of one source, checked against the kind's [`OptionSpec`]s, defaults filled in.
+/// The options of one source, or of one entity in it, checked against the kind's [`OptionSpec`]s, defaults filled in.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options(pub BTreeMap<String, OptionValue>);
 
@@ -88,6 +95,14 @@ impl Options {
     /// A switch; off when absent.
     pub fn boolean(&self, name: &str) -> bool {
         matches!(self.0.get(name), Some(OptionValue::Boolean(true)))
+    }
+
+    /// A list option; empty when absent.
+    pub fn list(&self, name: &str) -> &[String] {
+        match self.0.get(name) {
+            Some(OptionValue::List(all)) => all,
+            _ => &[],
+        }
     }
 
     /// A duration option.
@@ -120,11 +135,26 @@ pub trait SourceKind: Send + Sync {
     /// Its options.
     fn options(&self) -> &'static [OptionSpec];
 
+    /// The options of one entity that such a source keeps in a role: they stand where the entity names the source.
+    fn entity_options(&self, _role: Role) -> &'static [OptionSpec] {
+        &[]
+    }
+
     /// What sources of this kind can do.
     fn capability(&self) -> Capability;
 
     /// What is wrong with options that are each well formed: pairs of option name and message. Does no I/O.
     fn check(&self, _options: &Options) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
+    /// The same for the options of one entity in a role. Does no I/O.
+    fn check_entity(
+        &self,
+        _role: Role,
+        _entity: &Entity,
+        _options: &Options,
+    ) -> Vec<(&'static str, String)> {
         Vec::new()
     }
 

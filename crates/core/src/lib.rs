@@ -4,6 +4,7 @@
 //! [`source`], the contract that every source kind fulfils.
 
 pub mod capability;
+pub mod capture;
 pub mod change;
 pub mod clock;
 pub mod context;
@@ -23,6 +24,7 @@ pub mod value;
 pub mod write;
 
 pub use capability::{Capability, Role};
+pub use capture::{Capture, Described};
 pub use change::{Change, Operation};
 pub use context::{Consistency, Context};
 pub use entity::{Entity, Field, FieldType};

@@ -7,10 +7,12 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::capability::{Capability, Role};
+use crate::capture::Described;
 use crate::change::Change;
 use crate::entity::Entity;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
+use crate::kind::Options;
 use crate::position::{Position, Version};
 use crate::query::{Aggregate, Filter, Groups, Page, Query};
 use crate::record::Stored;
@@ -26,6 +28,8 @@ pub struct Binding {
     pub role: Role,
     /// Name of the table, index or folder; the entity's name unless declared.
     pub place: Arc<str>,
+    /// What else is declared of it, by the kind's `entity_options`.
+    pub options: Options,
 }
 
 /// How a source is doing.
@@ -55,6 +59,13 @@ pub trait Source: Send + Sync {
     /// * `prepare-2` Additions (field, index, wider type) are made; the answer lists them for people.
     /// * `prepare-3` What would lose data is `schema_mismatch`, with the way out as the hint, and changes nothing.
     async fn prepare(&self, bindings: &[Binding]) -> Result<Vec<String>>;
+
+    /// What a table that an application made is like, and which of its columns an entity could keep. Changes nothing.
+    async fn describe(&self, place: &str) -> Result<Described> {
+        Err(Error::unsupported("the source cannot adopt tables")
+            .at(self.name())
+            .with("table", place))
+    }
 
     /// A cheap sign of life; fails when the source cannot serve.
     async fn probe(&self) -> Result<Probe>;

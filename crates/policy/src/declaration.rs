@@ -27,6 +27,8 @@ pub struct SourceDeclaration {
     pub kind: Arc<str>,
     /// Its options, checked against the kind, defaults filled in.
     pub options: Options,
+    /// Whether nothing is to start without it; otherwise the rest runs while it cannot be reached.
+    pub required: bool,
 }
 
 /// One entity and where it is kept.
@@ -38,6 +40,8 @@ pub struct EntityDeclaration {
     pub truth: Arc<str>,
     /// Name of its table in the truth, if it is not the entity's name.
     pub table: Option<Arc<str>>,
+    /// What else is declared of it in the truth, by the kind's options for entities.
+    pub truth_options: Options,
     /// Where some records are held for fast reads.
     pub cache: Option<CacheDeclaration>,
     /// The sources that are fed from the log.
@@ -53,6 +57,8 @@ pub struct CacheDeclaration {
     pub ttl: Duration,
     /// How long the absence of a record is remembered.
     pub negative_ttl: Duration,
+    /// What else is declared of it there, by the kind's options for entities.
+    pub options: Options,
 }
 
 /// One source fed from the log of an entity.
@@ -62,6 +68,8 @@ pub struct FollowerDeclaration {
     pub source: Arc<str>,
     /// Name of its table, index or folder, if it is not the entity's name.
     pub place: Option<Arc<str>>,
+    /// What else is declared of it there, by the kind's options for entities.
+    pub options: Options,
     /// Which records it holds; all of them if absent.
     pub filter: Option<Arc<Rule>>,
 }

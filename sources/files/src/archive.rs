@@ -3,7 +3,7 @@
 //! A segment is named after its first and last position. Each is written whole, before the checkpoint moves; what a
 //! crash left beyond the checkpoint is removed before the same changes come again, so none is there twice.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,8 +12,9 @@ use serde_json::Value as Json;
 use unisono_core::source::Advance;
 use unisono_core::{Change, Entity, Error, Key, Operation, Position, Result, Uuid, Version, json};
 
-use crate::disk::{self, Disk, TEMPORARY};
+use crate::disk::Disk;
 use crate::error::{corrupt, io};
+use crate::store::{Listed, Store};
 
 const EXTENSION: &str = ".jsonl.zst";
 /// Segments below this many bytes are joined when there are too many of them.
@@ -89,7 +90,16 @@ impl Entry {
 /// `folder` is the `log` folder of an entity; one that is not there is an empty archive. Fails with `unavailable` if
 /// a file cannot be read, `corrupt` if it cannot be decoded; after a failure the iterator ends.
 pub fn read(folder: &Path, after: Position) -> Result<impl Iterator<Item = Result<Entry>> + use<>> {
-    let mut segments = segments(folder)?.into_iter();
+    read_in(Arc::new(Disk::new(false)), folder, after)
+}
+
+/// The same in any store.
+pub(crate) fn read_in(
+    store: Arc<dyn Store>,
+    folder: &Path,
+    after: Position,
+) -> Result<impl Iterator<Item = Result<Entry>> + use<>> {
+    let mut segments = segments(&*store, folder)?.into_iter();
     let mut lines: Option<Lines> = None;
     let mut last = after;
     let mut next = move || -> Result<Option<Entry>> {
@@ -105,7 +115,7 @@ pub fn read(folder: &Path, after: Position) -> Result<impl Iterator<Item = Resul
                 }
             }
             match segments.find(|segment| segment.last > last) {
-                Some(segment) => lines = Some(Lines::open(segment.path)?),
+                Some(segment) => lines = Some(Lines::open(&*store, segment.path)?),
                 None => return Ok(None),
             }
         }
@@ -134,20 +144,24 @@ impl Archive {
     /// Adds the changes of a batch durably, in place of whatever is there beyond the checkpoint that it begins at.
     pub(crate) fn append(
         &self,
-        disk: &Disk,
+        store: &dyn Store,
         entity: &Entity,
         changes: &[Arc<Change>],
         advance: &Advance,
     ) -> Result<()> {
-        self.adopt(disk, advance.to.log)?;
+        self.adopt(store, advance.to.log)?;
         // The position of an unfinished first copy says nothing about what was delivered from the log.
         let from = advance.from.as_ref().filter(|from| from.backfill.is_none());
         let after_checkpoint = from.map(|from| from.position.next());
         let first = changes.first().map(|change| change.position);
-        if let Some(start) = after_checkpoint.into_iter().chain(first).min() {
-            self.cut(disk, start)?;
+        // What lies beyond may be of another writer, who has come further; a change that stands in two segments is
+        // the same in both, and is read once.
+        if let Some(start) = after_checkpoint.into_iter().chain(first).min()
+            && !store.is_shared()
+        {
+            self.cut(store, start)?;
         }
-        self.join_small(disk)?;
+        self.join_small(store)?;
         if changes.is_empty() {
             return Ok(());
         }
@@ -155,18 +169,16 @@ impl Archive {
         for change in changes {
             segment.add(&Entry::of(entity, change))?;
         }
-        segment.finish(disk, &self.folder)
+        segment.finish(store, &self.folder).map(drop)
     }
 
     /// Removes what an interrupted writer left: unfinished files, and segments whose changes are also in another.
-    pub(crate) fn clear_unfinished(&self, disk: &Disk) -> Result<()> {
-        for name in disk::names(&self.folder)?.iter().filter(|name| name.starts_with(TEMPORARY)) {
-            disk.remove(&self.folder.join(name))?;
-        }
+    pub(crate) fn clear_unfinished(&self, store: &dyn Store) -> Result<()> {
+        store.clear_unfinished(&self.folder)?;
         let mut covered = None;
-        for segment in segments(&self.folder)? {
+        for segment in segments(store, &self.folder)? {
             if covered.is_some_and(|last| segment.last <= last) {
-                disk.remove(&segment.path)?;
+                store.remove(&segment.path)?;
             } else {
                 covered = Some(segment.last);
             }
@@ -175,44 +187,43 @@ impl Archive {
     }
 
     /// Makes the folder that of `log`. Positions of another log mean nothing in it: its archive is set aside.
-    fn adopt(&self, disk: &Disk, log: Uuid) -> Result<()> {
+    fn adopt(&self, store: &dyn Store, log: Uuid) -> Result<()> {
         let marker = self.folder.join(".log");
-        if let Some(content) = disk::read(&marker)? {
-            let found =
-                Uuid::try_parse_ascii(content.trim_ascii()).map_err(|e| corrupt(&marker, e))?;
+        if let Some(found) = store.read(&marker)? {
+            let found = Uuid::try_parse_ascii(found.content.trim_ascii())
+                .map_err(|e| corrupt(&marker, e))?;
             if found == log {
                 return Ok(());
             }
-            let aside = (0..).map(|n| self.folder.with_file_name(format!("log-{found}-{n}")));
-            if let Some(free) = aside.into_iter().find(|path| !path.exists()) {
-                disk.rename(&self.folder, &free)?;
-            }
+            let aside = |n| self.folder.with_file_name(format!("log-{found}-{n}"));
+            store.move_folder(&self.folder, &aside)?;
         }
-        disk.create_folder(&self.folder)?;
-        disk.replace(&marker, log.to_string().as_bytes())
+        store.create_folder(&self.folder)?;
+        store.replace(&marker, log.to_string().as_bytes())
     }
 
     /// Removes every change from a position on.
-    fn cut(&self, disk: &Disk, start: Position) -> Result<()> {
+    fn cut(&self, store: &dyn Store, start: Position) -> Result<()> {
         let mut removed = false;
-        for segment in segments(&self.folder)?.into_iter().filter(|segment| segment.last >= start) {
+        let found = segments(store, &self.folder)?;
+        for segment in found.into_iter().filter(|segment| segment.last >= start) {
             if segment.first < start {
                 let mut kept = Writer::new()?;
-                let mut lines = Lines::open(segment.path.clone())?;
+                let mut lines = Lines::open(store, segment.path.clone())?;
                 while let Some(entry) = lines.next_entry()?.filter(|entry| entry.position < start) {
                     kept.add(&entry)?;
                 }
-                kept.finish(disk, &self.folder)?;
+                kept.finish(store, &self.folder)?;
             }
-            disk.remove(&segment.path)?;
+            store.remove(&segment.path)?;
             removed = true;
         }
-        if removed { disk.sync_folder(&self.folder) } else { Ok(()) }
+        if removed { store.sync_folder(&self.folder) } else { Ok(()) }
     }
 
     /// Joins the small segments at the end, if there are too many, into segments that are no longer small.
-    fn join_small(&self, disk: &Disk) -> Result<()> {
-        let mut small = segments(&self.folder)?;
+    fn join_small(&self, store: &dyn Store) -> Result<()> {
+        let mut small = segments(store, &self.folder)?;
         let large = small.iter().rposition(|segment| segment.bytes >= SMALL_BYTES);
         small.drain(..large.map_or(0, |n| n + 1));
         if small.len() <= SMALL_MAX {
@@ -221,24 +232,25 @@ impl Archive {
         let mut joined = Writer::new()?;
         let mut parts = Vec::new();
         for segment in small {
-            joined.add_all(&segment)?;
+            joined.add_all(store, &segment)?;
             parts.push(segment.path);
             // Never one alone: it would get the name that it has, and then be removed.
             if parts.len() > 1 && joined.bytes() >= SMALL_BYTES {
-                std::mem::replace(&mut joined, Writer::new()?).finish(disk, &self.folder)?;
-                remove_all(disk, &mut parts)?;
+                let whole = std::mem::replace(&mut joined, Writer::new()?);
+                remove_parts(store, &mut parts, whole.finish(store, &self.folder)?)?;
             }
         }
         if parts.len() > 1 {
-            joined.finish(disk, &self.folder)?;
-            remove_all(disk, &mut parts)?;
+            remove_parts(store, &mut parts, joined.finish(store, &self.folder)?)?;
         }
-        disk.sync_folder(&self.folder)
+        store.sync_folder(&self.folder)
     }
 }
 
-fn remove_all(disk: &Disk, paths: &mut Vec<PathBuf>) -> Result<()> {
-    paths.drain(..).try_for_each(|path| disk.remove(&path))
+/// Removes segments that another now holds; one that already held all the others had its name, and stays.
+fn remove_parts(store: &dyn Store, parts: &mut Vec<PathBuf>, whole: Option<PathBuf>) -> Result<()> {
+    let mut others = parts.drain(..).filter(|path| Some(path) != whole.as_ref());
+    others.try_for_each(|path| store.remove(&path))
 }
 
 struct Segment {
@@ -249,17 +261,15 @@ struct Segment {
 }
 
 /// The segments of an archive by their first position; of those with the same, the longest first.
-fn segments(folder: &Path) -> Result<Vec<Segment>> {
+fn segments(store: &dyn Store, folder: &Path) -> Result<Vec<Segment>> {
     let mut found = Vec::new();
-    for name in disk::names(folder)? {
+    for Listed { name, bytes } in store.files(folder, EXTENSION)? {
         let bounds = name.strip_suffix(EXTENSION).and_then(|stem| stem.split_once('-'));
         let Some((Ok(first), Ok(last))) = bounds.map(|(first, last)| (first.parse(), last.parse()))
         else {
             continue;
         };
-        let path = folder.join(&name);
-        let bytes = std::fs::metadata(&path).map_err(|e| io(&path, e))?.len();
-        found.push(Segment { first, last, path, bytes });
+        found.push(Segment { first, last, path: folder.join(&name), bytes });
     }
     found.sort_by_key(|segment| (segment.first, std::cmp::Reverse(segment.last)));
     Ok(found)
@@ -268,13 +278,13 @@ fn segments(folder: &Path) -> Result<Vec<Segment>> {
 /// Reads the lines of one segment.
 struct Lines {
     path: PathBuf,
-    input: BufReader<zstd::Decoder<'static, BufReader<std::fs::File>>>,
+    input: BufReader<zstd::Decoder<'static, BufReader<Box<dyn Read + Send>>>>,
     line: String,
 }
 
 impl Lines {
-    fn open(path: PathBuf) -> Result<Self> {
-        let file = std::fs::File::open(&path).map_err(|e| io(&path, e))?;
+    fn open(store: &dyn Store, path: PathBuf) -> Result<Self> {
+        let file = store.open(&path)?;
         let input = BufReader::new(zstd::Decoder::new(file).map_err(|e| io(&path, e))?);
         Ok(Lines { path, input, line: String::new() })
     }
@@ -309,8 +319,8 @@ impl Writer {
         Ok(())
     }
 
-    fn add_all(&mut self, segment: &Segment) -> Result<()> {
-        let file = std::fs::File::open(&segment.path).map_err(|e| io(&segment.path, e))?;
+    fn add_all(&mut self, store: &dyn Store, segment: &Segment) -> Result<()> {
+        let file = store.open(&segment.path)?;
         zstd::stream::copy_decode(file, &mut self.output).map_err(|e| corrupt(&segment.path, e))?;
         self.extend(segment.first, segment.last);
         Ok(())
@@ -318,7 +328,7 @@ impl Writer {
 
     fn extend(&mut self, first: Position, last: Position) {
         self.first.get_or_insert(first);
-        self.last = last;
+        self.last = self.last.max(last);
     }
 
     /// Compressed bytes so far.
@@ -326,12 +336,14 @@ impl Writer {
         self.output.get_ref().len() as u64
     }
 
-    /// Makes the segment appear durably under its name; nothing if it is empty.
-    fn finish(self, disk: &Disk, folder: &Path) -> Result<()> {
-        let Some(first) = self.first else { return Ok(()) };
+    /// Makes the segment appear durably under its name, which is answered; nothing if it is empty.
+    fn finish(self, store: &dyn Store, folder: &Path) -> Result<Option<PathBuf>> {
+        let Some(first) = self.first else { return Ok(None) };
         let content = self.output.finish().map_err(unwritable)?;
         let name = format!("{:020}-{:020}{EXTENSION}", first.as_u64(), self.last.as_u64());
-        disk.replace(&folder.join(name), &content)
+        let path = folder.join(name);
+        store.replace(&path, &content)?;
+        Ok(Some(path))
     }
 }
 

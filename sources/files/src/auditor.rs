@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use unisono_core::source::{At, Auditor, ScanPage};
 use unisono_core::{Entity, ErrorKind, Key, Result, Stored};
 
-use crate::parallel::{each, readers};
+use crate::parallel::each;
 use crate::place::Place;
 use crate::reader::present;
 use crate::source::FilesSource;
@@ -33,9 +33,9 @@ fn page(place: &Place, entity: &Entity, after: Option<Key>, limit: usize) -> Res
         let wanted = limit - records.len();
         let keys = place.keys_after(entity, last.as_ref(), wanted)?;
         let end = keys.len() < wanted;
-        records.extend(
-            each(&keys, readers(), |key| readable(place, entity, key))?.into_iter().flatten(),
-        );
+        let (readers, _) = place.store.parallel();
+        let found = each(&keys, readers, |key| readable(place, entity, key))?;
+        records.extend(found.into_iter().flatten());
         if end || records.len() == limit {
             return Ok(At { value: ScanPage { records, end }, position });
         }

@@ -12,6 +12,7 @@ use unisono_core::{Capability, Error, ErrorKind, Result, Role};
 use crate::disk::Disk;
 use crate::parallel::blocking;
 use crate::source::FilesSource;
+use crate::store::Store;
 
 /// The kind `files`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -80,15 +81,14 @@ impl SourceKind for Files {
         })?;
         let root = environment.data.join(Path::new(path));
         let (fsync, archive) = (options.boolean("fsync"), options.boolean("archive"));
-        let at = root.clone();
-        blocking(move || Disk::new(fsync).create_folder(&at))
-            .await
-            .map_err(|e| e.on("open").at(name))?;
-        Ok(Arc::new(FilesSource::new(name, root, fsync, archive, capability(archive))))
+        let disk: Arc<dyn Store> = Arc::new(Disk::new(fsync));
+        let (store, at) = (Arc::clone(&disk), root.clone());
+        blocking(move || store.create_folder(&at)).await.map_err(|e| e.on("open").at(name))?;
+        Ok(Arc::new(FilesSource::new(name, "files", root, disk, archive, capability(archive))))
     }
 }
 
-fn capability(archive: bool) -> Capability {
+pub(crate) fn capability(archive: bool) -> Capability {
     Capability {
         roles: &[Role::Follower],
         durable: true,

@@ -22,6 +22,60 @@ pub(crate) fn io(path: &Path, cause: io::Error) -> Error {
         .caused_by(cause)
 }
 
+/// A refusal by an object store, or no answer.
+#[cfg(feature = "s3")]
+pub(crate) fn object(path: &Path, cause: object_store::Error) -> Error {
+    use object_store::Error as Native;
+    let text = chain(&cause);
+    let (kind, message, hint) = match &cause {
+        Native::Unauthenticated { .. } => WRONG_KEY,
+        // What S3 says of an unknown access key, and of a signature by another secret.
+        Native::PermissionDenied { .. }
+            if text.contains("InvalidAccessKeyId") || text.contains("SignatureDoesNotMatch") =>
+        {
+            WRONG_KEY
+        }
+        Native::PermissionDenied { .. } => (
+            ErrorKind::PermissionDenied,
+            "the store does not allow this",
+            "let the access key read, write, list and delete below the prefix of `url`",
+        ),
+        _ if text.contains("NoSuchBucket") => {
+            (ErrorKind::NotFound, "there is no such bucket", "make the bucket, or correct `url`")
+        }
+        _ if text.contains("certificate") => (
+            ErrorKind::Unavailable,
+            "the store's certificate is not trusted",
+            "name the file of the authority that signed it by `tls_ca`, and the store in `endpoint` as in its certificate",
+        ),
+        _ => (
+            ErrorKind::Unavailable,
+            "the store refuses or cannot be reached",
+            "check `endpoint`, and that the store runs",
+        ),
+    };
+    Error::new(kind, message).with("path", path.display()).hint(hint).caused_by(cause)
+}
+
+#[cfg(feature = "s3")]
+const WRONG_KEY: (ErrorKind, &str, &str) = (
+    ErrorKind::Unauthenticated,
+    "the store refuses the access key or the secret",
+    "correct `access_key` and `secret_key`",
+);
+
+/// The texts of an error and of its causes.
+#[cfg(feature = "s3")]
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
 /// A file whose content is not what was written by this crate.
 pub(crate) fn corrupt(path: &Path, reason: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Corrupt, "a stored file cannot be decoded")

@@ -2,7 +2,6 @@
 //! the next begins.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,10 +9,13 @@ use unisono_core::source::{Advance, Applied, Batch, Checkpoint, Follower, Outcom
 use unisono_core::{Change, Effect, Entity, Error, ErrorKind, Key, Operation, Result, Version};
 
 use crate::codec;
-use crate::disk;
-use crate::parallel::{self, WRITERS, each};
+use crate::parallel::each;
 use crate::place::Place;
 use crate::source::FilesSource;
+use crate::store::{Staged, Tag};
+
+/// How often a key is tried that another writer changes meanwhile.
+const ROUNDS: usize = 5;
 
 #[async_trait]
 impl Follower for FilesSource {
@@ -34,17 +36,19 @@ impl Follower for FilesSource {
 /// Takes in a batch durably.
 pub(crate) fn apply(place: &Place, batch: &Batch) -> Result<Applied> {
     place.write(|place| {
-        if let Some(advance) = &batch.advance {
-            check_checkpoint(place, advance)?;
-        }
-        take_in(place, batch).map_err(|e| e.effect(Effect::Unknown))
+        let seen = match &batch.advance {
+            Some(advance) => check_checkpoint(place, advance)?,
+            None => Tag::Absent,
+        };
+        take_in(place, batch, &seen).map_err(|e| e.effect(Effect::Unknown))
     })
 }
 
-fn check_checkpoint(place: &Place, advance: &Advance) -> Result<()> {
-    let stored = place.checkpoint()?;
+/// The state of the checkpoint's file, if the checkpoint is where the batch begins.
+fn check_checkpoint(place: &Place, advance: &Advance) -> Result<Tag> {
+    let (stored, tag) = place.tagged_checkpoint()?;
     if stored == advance.from {
-        return Ok(());
+        return Ok(tag);
     }
     let show =
         |c: &Option<Checkpoint>| c.as_ref().map_or("none".to_owned(), |c| c.position.to_string());
@@ -53,24 +57,35 @@ fn check_checkpoint(place: &Place, advance: &Advance) -> Result<()> {
         .with("actual", show(&stored)))
 }
 
-fn take_in(place: &Place, batch: &Batch) -> Result<Applied> {
+fn take_in(place: &Place, batch: &Batch, seen: &Tag) -> Result<Applied> {
     if let (Some(archive), Some(advance), false) = (&place.archive, &batch.advance, batch.copied) {
-        archive.append(&place.disk, &batch.entity, &batch.changes, advance)?;
+        archive.append(&*place.store, &batch.entity, &batch.changes, advance)?;
     }
-    let (outcomes, last) = decide(place, batch)?;
+    let (mut outcomes, last) = decide(place, batch, &batch.changes)?;
     let staged = stage(place, &batch.entity, &last)?;
-    let advance = batch.advance.as_ref().filter(|_| outcomes.iter().all(is_settled));
     // Only deletions of earlier batches: this one's are remembered until the checkpoint moves again.
-    let outlived = advance.map_or_else(Vec::new, |advance| outlived_deletions(place, advance));
-    {
+    let outlived = batch.advance.as_ref().map_or_else(Vec::new, |a| outlived_deletions(place, a));
+    let advance = {
         let _alone = place.show();
-        publish(place, &staged, &last)?;
-        if let Some(advance) = advance {
-            place.save_checkpoint(&advance.to)?;
+        let mut lost = publish(place, &staged, &last)?;
+        for _ in 0..ROUNDS {
+            if lost.is_empty() {
+                break;
+            }
+            lost = publish_again(place, batch, &lost, &mut outcomes)?;
         }
-    }
-    for (key, version) in outlived {
-        forget_deletion(place, &batch.entity, &key, version)?;
+        give_up(batch, &lost, &mut outcomes);
+        let advance = batch.advance.as_ref().filter(|_| outcomes.iter().all(is_settled));
+        if let Some(advance) = advance {
+            place.save_checkpoint(&advance.to, seen)?;
+        }
+        advance
+    };
+    if advance.is_some() {
+        let (_, writers) = place.store.parallel();
+        each(&outlived, writers, |(key, version)| {
+            forget_deletion(place, &batch.entity, key, *version)
+        })?;
     }
     Ok(Applied { outcomes, advanced: advance.is_some() })
 }
@@ -79,19 +94,31 @@ fn is_settled(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Applied | Outcome::Stale)
 }
 
-/// The newest state of each key that a batch brings.
-type Last = BTreeMap<Key, Arc<Change>>;
+/// What a batch brings for one key.
+struct News {
+    /// The newest state.
+    change: Arc<Change>,
+    /// The state of the file over which it is written.
+    seen: Tag,
+}
 
-/// What becomes of each change, and the last state of each key that has a newer one.
-fn decide(place: &Place, batch: &Batch) -> Result<(Vec<Outcome>, Last)> {
+/// By key.
+type Last = BTreeMap<Key, News>;
+
+/// What becomes of each of the changes, and the last state of each key that has a newer one.
+fn decide(place: &Place, batch: &Batch, changes: &[Arc<Change>]) -> Result<(Vec<Outcome>, Last)> {
     let keys: Vec<&Key> =
-        batch.changes.iter().map(|c| &c.key).collect::<BTreeSet<_>>().into_iter().collect();
-    let heads = each(&keys, parallel::readers(), |key| place.head(&batch.entity, key))?;
-    let mut versions: BTreeMap<&Key, Version> =
-        keys.into_iter().zip(heads).filter_map(|(key, head)| Some((key, head?.version))).collect();
+        changes.iter().map(|c| &c.key).collect::<BTreeSet<_>>().into_iter().collect();
+    let (readers, _) = place.store.parallel();
+    let heads = each(&keys, readers, |key| place.head(&batch.entity, key))?;
+    let (mut versions, mut seen) = (BTreeMap::new(), BTreeMap::new());
+    for (key, (head, tag)) in keys.into_iter().zip(heads) {
+        versions.extend(head.map(|head| (key, head.version)));
+        seen.insert(key, tag);
+    }
     let mut last = Last::new();
-    let mut outcomes = Vec::with_capacity(batch.changes.len());
-    for change in &batch.changes {
+    let mut outcomes = Vec::with_capacity(changes.len());
+    for change in changes {
         let outcome = if change.image.is_some() != (change.operation == Operation::Put) {
             Outcome::Rejected(
                 Error::internal("a put has an image and a delete has none")
@@ -99,7 +126,8 @@ fn decide(place: &Place, batch: &Batch) -> Result<(Vec<Outcome>, Last)> {
             )
         } else if is_news(place, batch, change, versions.get(&change.key).copied())? {
             versions.insert(&change.key, change.position);
-            last.insert(change.key.clone(), Arc::clone(change));
+            let seen = seen.get(&change.key).cloned().unwrap_or(Tag::Absent);
+            last.insert(change.key.clone(), News { change: Arc::clone(change), seen });
             Outcome::Applied
         } else {
             Outcome::Stale
@@ -114,49 +142,83 @@ fn decide(place: &Place, batch: &Batch) -> Result<(Vec<Outcome>, Last)> {
 fn is_news(place: &Place, batch: &Batch, change: &Change, known: Option<Version>) -> Result<bool> {
     match known {
         Some(known) if known == change.position && batch.copied => {
-            let content = disk::read(&codec::path(place.records(), &change.key))?;
-            Ok(content.as_deref() != Some(&codec::encode(&batch.entity, change)))
+            let found = place.store.read(&codec::path(place.records(), &change.key))?;
+            let wanted = codec::encode(&batch.entity, change);
+            Ok(found.is_none_or(|found| found.content != wanted))
         }
         Some(known) => Ok(known < change.position),
         None => Ok(true),
     }
 }
 
-/// A file that is complete and durable, but not yet visible.
-struct Staged {
-    temporary: PathBuf,
-    path: PathBuf,
-}
-
 fn stage(place: &Place, entity: &Entity, last: &Last) -> Result<Vec<Staged>> {
     let shards: BTreeSet<String> = last.keys().map(codec::shard).collect();
     for shard in &shards {
-        place.disk.create_folder(&place.records().join(shard))?;
+        place.store.create_folder(&place.records().join(shard))?;
     }
-    let changes: Vec<&Arc<Change>> = last.values().collect();
-    each(&changes, WRITERS, |change| {
+    let changes: Vec<&Arc<Change>> = last.values().map(|news| &news.change).collect();
+    let (_, writers) = place.store.parallel();
+    each(&changes, writers, |change| {
         let path = codec::path(place.records(), &change.key);
-        let temporary = place.disk.temporary(&place.records().join(codec::shard(&change.key)));
-        place.disk.write(&temporary, &codec::encode(entity, change))?;
-        Ok(Staged { temporary, path })
+        place.store.stage(path, codec::encode(entity, change))
     })
 }
 
-/// Gives the files their names, durably. The caller keeps readers away.
-fn publish(place: &Place, staged: &[Staged], last: &Last) -> Result<()> {
-    each(staged, WRITERS, |file| place.disk.rename(&file.temporary, &file.path))?;
+/// Gives the files their names, durably; answers the keys that another writer has changed since they were looked at.
+/// The caller keeps readers away.
+fn publish(place: &Place, staged: &[Staged], last: &Last) -> Result<BTreeSet<Key>> {
+    let (_, writers) = place.store.parallel();
+    let files: Vec<_> = staged.iter().zip(last.values()).collect();
+    let done = each(&files, writers, |(file, news)| place.store.publish(file, &news.seen))?;
     let folders: BTreeSet<_> = staged.iter().filter_map(|file| file.path.parent()).collect();
     let folders: Vec<_> = folders.into_iter().collect();
-    each(&folders, WRITERS, |folder| place.disk.sync_folder(folder))?;
+    each(&folders, writers, |folder| place.store.sync_folder(folder))?;
     place.add_keys(last.keys());
+    let mut lost = BTreeSet::new();
     let mut deletions = place.deletions();
-    for change in last.values() {
-        match change.operation {
-            Operation::Delete => deletions.insert(change.key.clone(), change.position),
-            Operation::Put => deletions.remove(&change.key),
-        };
+    for ((key, news), done) in last.iter().zip(done) {
+        match news.change.operation {
+            _ if !done => _ = lost.insert(key.clone()),
+            Operation::Delete => _ = deletions.insert(key.clone(), news.change.position),
+            Operation::Put => _ = deletions.remove(key),
+        }
     }
-    Ok(())
+    Ok(lost)
+}
+
+/// Decides once more about keys at which another writer was faster: what it wrote may be newer, or older.
+fn publish_again(
+    place: &Place,
+    batch: &Batch,
+    lost: &BTreeSet<Key>,
+    outcomes: &mut [Outcome],
+) -> Result<BTreeSet<Key>> {
+    let places: Vec<usize> = of_keys(batch, lost).collect();
+    let changes: Vec<_> =
+        places.iter().filter_map(|n| batch.changes.get(*n)).map(Arc::clone).collect();
+    let (decided, last) = decide(place, batch, &changes)?;
+    for (n, outcome) in places.into_iter().zip(decided) {
+        if let Some(place) = outcomes.get_mut(n) {
+            *place = outcome;
+        }
+    }
+    publish(place, &stage(place, &batch.entity, &last)?, &last)
+}
+
+/// The places in a batch of the changes of some keys.
+fn of_keys(batch: &Batch, keys: &BTreeSet<Key>) -> impl Iterator<Item = usize> {
+    let changes = batch.changes.iter().enumerate();
+    changes.filter(|(_, change)| keys.contains(&change.key)).map(|(n, _)| n)
+}
+
+fn give_up(batch: &Batch, lost: &BTreeSet<Key>, outcomes: &mut [Outcome]) {
+    for n in of_keys(batch, lost) {
+        if let Some(place) = outcomes.get_mut(n) {
+            let error =
+                Error::new(ErrorKind::Unavailable, "other writers change the record all the time");
+            *place = Outcome::Retry(error);
+        }
+    }
 }
 
 /// Remembered deletions that nothing older can follow once the checkpoint has moved. While the first copy is being
@@ -171,8 +233,9 @@ fn outlived_deletions(place: &Place, advance: &Advance) -> Vec<(Key, Version)> {
 }
 
 fn forget_deletion(place: &Place, entity: &Entity, key: &Key, version: Version) -> Result<()> {
-    if place.head(entity, key)?.is_some_and(|head| head.deleted && head.version == version) {
-        place.disk.remove(&codec::path(place.records(), key))?;
+    let (head, _) = place.head(entity, key)?;
+    if head.is_some_and(|head| head.deleted && head.version == version) {
+        place.store.remove(&codec::path(place.records(), key))?;
     }
     let mut deletions = place.deletions();
     if deletions.get(key) == Some(&version) {

@@ -3,6 +3,8 @@
 
 pub mod archive;
 mod auditor;
+#[cfg(feature = "s3")]
+mod bucket;
 mod codec;
 mod config;
 mod disk;
@@ -11,10 +13,15 @@ mod follower;
 mod parallel;
 mod place;
 mod reader;
+#[cfg(feature = "s3")]
+mod s3;
 mod schema;
 mod source;
+mod store;
 
 #[cfg(test)]
 mod tests;
 
 pub use config::Files;
+#[cfg(feature = "s3")]
+pub use s3::S3;

@@ -1,10 +1,9 @@
 //! [`Place`]: the folder of one entity: who may write, what readers see, the checkpoint, and the files of records.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, TryLockError};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde::{Deserialize, Serialize};
 use unisono_core::source::Checkpoint;
@@ -12,17 +11,17 @@ use unisono_core::{Entity, Error, ErrorKind, Key, Position, Result, Uuid, Versio
 
 use crate::archive::Archive;
 use crate::codec::{self, Head, Named, State};
-use crate::disk::{self, Disk, TEMPORARY};
-use crate::error;
+use crate::parallel::each;
+use crate::store::{Right, Store, Tag};
 
 /// The folder of one entity.
 pub(crate) struct Place {
     folder: PathBuf,
     records: PathBuf,
-    pub(crate) disk: Disk,
+    pub(crate) store: Arc<dyn Store>,
     pub(crate) archive: Option<Archive>,
     /// The right to write, once this process has taken it.
-    lock: Mutex<Option<File>>,
+    lock: Mutex<Option<Right>>,
     /// Held by readers while they look, and by a writer while it makes a batch visible.
     visible: RwLock<()>,
     /// The keys that scans page through, once a scan has listed them.
@@ -40,12 +39,12 @@ struct Saved {
 }
 
 impl Place {
-    pub(crate) fn new(folder: PathBuf, disk: Disk, archive: bool) -> Self {
+    pub(crate) fn new(folder: PathBuf, store: Arc<dyn Store>, archive: bool) -> Self {
         Place {
             records: folder.join("records"),
             archive: archive.then(|| Archive::new(folder.join("log"))),
             folder,
-            disk,
+            store,
             lock: Mutex::default(),
             visible: RwLock::default(),
             keys: Mutex::default(),
@@ -79,25 +78,15 @@ impl Place {
     }
 
     /// Takes the right to write if this process does not have it, or if its folder is no longer the one it was.
-    fn own(&self, lock: &mut MutexGuard<'_, Option<File>>) -> Result<()> {
-        let path = self.folder.join(".lock");
-        if lock.is_none() || !path.exists() {
-            self.disk.create_folder(&self.folder)?;
-            let file = File::create(&path).map_err(|e| error::io(&path, e))?;
-            file.try_lock().map_err(|e| match e {
-                TryLockError::WouldBlock => {
-                    Error::new(ErrorKind::Unavailable, "another process writes to this folder")
-                        .with("path", self.folder.display())
-                        .hint("stop the other process, or talk to it with --url")
-                }
-                TryLockError::Error(e) => error::io(&path, e),
-            })?;
+    fn own(&self, lock: &mut MutexGuard<'_, Option<Right>>) -> Result<()> {
+        if lock.is_none() || !self.store.is_locked(&self.folder) {
+            let right = self.store.lock(&self.folder)?;
             self.clear_unfinished()?;
-            **lock = Some(file);
+            **lock = Some(right);
         }
         if self.incarnation()?.is_none() {
-            self.disk.create_folder(&self.records)?;
-            self.disk.replace(&self.marker(), Uuid::now_v7().to_string().as_bytes())?;
+            self.store.create_folder(&self.records)?;
+            self.store.replace(&self.marker(), Uuid::now_v7().to_string().as_bytes())?;
         }
         Ok(())
     }
@@ -107,16 +96,9 @@ impl Place {
         let mut folders = vec![self.folder.clone(), self.records.clone()];
         folders.extend(self.shards()?.into_iter().map(|shard| self.records.join(shard)));
         for folder in folders {
-            for name in disk::names(&folder)?.iter().filter(|name| name.starts_with(TEMPORARY)) {
-                let path = folder.join(name);
-                if path.is_dir() {
-                    self.disk.remove_folder(&path)?;
-                } else {
-                    self.disk.remove(&path)?;
-                }
-            }
+            self.store.clear_unfinished(&folder)?;
         }
-        self.archive.as_ref().map_or(Ok(()), |archive| archive.clear_unfinished(&self.disk))
+        self.archive.as_ref().map_or(Ok(()), |archive| archive.clear_unfinished(&*self.store))
     }
 
     /// Keeps writers from making anything visible while the caller looks.
@@ -124,9 +106,11 @@ impl Place {
         self.visible.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps readers from looking while the caller makes a batch visible.
-    pub(crate) fn show(&self) -> RwLockWriteGuard<'_, ()> {
-        self.visible.write().unwrap_or_else(PoisonError::into_inner)
+    /// Keeps readers of this process from looking while the caller makes a batch visible. Where other processes write
+    /// too, readers see parts of a batch in any case, and do not wait.
+    pub(crate) fn show(&self) -> Option<RwLockWriteGuard<'_, ()>> {
+        let wait = || self.visible.write().unwrap_or_else(PoisonError::into_inner);
+        (!self.store.is_shared()).then(wait)
     }
 
     fn marker(&self) -> PathBuf {
@@ -135,21 +119,30 @@ impl Place {
 
     /// Which life of the folder of records this is; `None` if it is gone.
     fn incarnation(&self) -> Result<Option<Uuid>> {
-        let content = disk::read(&self.marker())?;
-        Ok(content.and_then(|bytes| Uuid::try_parse_ascii(bytes.trim_ascii()).ok()))
+        let found = self.store.read(&self.marker())?;
+        Ok(found.and_then(|found| Uuid::try_parse_ascii(found.content.trim_ascii()).ok()))
     }
 
     /// The stored checkpoint. One that cannot be read, or was written for other records, is none: the records are
     /// then copied anew.
     pub(crate) fn checkpoint(&self) -> Result<Option<Checkpoint>> {
-        let Some(content) = disk::read(&self.checkpoint_path())? else { return Ok(None) };
-        let incarnation = self.incarnation()?;
-        let saved = serde_json::from_slice::<Saved>(&content).ok();
-        Ok(saved.filter(|s| Some(s.incarnation) == incarnation).map(|s| s.checkpoint))
+        Ok(self.tagged_checkpoint()?.0)
     }
 
-    /// Stores the checkpoint durably. Called by the only writer, after everything that the checkpoint stands for.
-    pub(crate) fn save_checkpoint(&self, checkpoint: &Checkpoint) -> Result<()> {
+    /// The stored checkpoint, and the state of its file.
+    pub(crate) fn tagged_checkpoint(&self) -> Result<(Option<Checkpoint>, Tag)> {
+        let Some(found) = self.store.read(&self.checkpoint_path())? else {
+            return Ok((None, Tag::Absent));
+        };
+        let incarnation = self.incarnation()?;
+        let saved = serde_json::from_slice::<Saved>(&found.content).ok();
+        let saved = saved.filter(|s| Some(s.incarnation) == incarnation);
+        Ok((saved.map(|s| s.checkpoint), found.tag))
+    }
+
+    /// Stores the checkpoint durably, after everything that it stands for; `checkpoint_moved` if another writer has
+    /// stored one since its file was in the state `seen`.
+    pub(crate) fn save_checkpoint(&self, checkpoint: &Checkpoint, seen: &Tag) -> Result<()> {
         let incarnation = self.incarnation()?.ok_or_else(|| {
             Error::new(ErrorKind::Unavailable, "the records were deleted from outside meanwhile")
                 .with("path", self.records.display())
@@ -157,7 +150,12 @@ impl Place {
         let saved = Saved { checkpoint: checkpoint.clone(), incarnation };
         let content = serde_json::to_vec_pretty(&saved)
             .map_err(|e| Error::internal("the checkpoint cannot be written").caused_by(e))?;
-        self.disk.replace(&self.checkpoint_path(), &content)
+        let replaced = self.store.replace_if(&self.checkpoint_path(), &content, seen)?;
+        // A write that was repeated after its answer was lost meets what it wrote itself.
+        if replaced || self.checkpoint()?.as_ref() == Some(checkpoint) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::CheckpointMoved, "another writer has moved the checkpoint"))
     }
 
     fn checkpoint_path(&self) -> PathBuf {
@@ -171,41 +169,44 @@ impl Place {
         Ok(complete.map_or(Position::ZERO, |c| c.position))
     }
 
-    /// Forgets the records and the checkpoint: both are gone with one rename.
+    /// Forgets the records and the checkpoint: on a disk, both are gone with one rename.
     pub(crate) fn reset(&self) -> Result<()> {
-        let unfinished = self.disk.temporary(&self.folder);
-        {
+        let hidden = {
             let _alone = self.show();
-            self.disk.rename(&self.records, &unfinished)?;
-            self.disk.sync_folder(&self.folder)?;
+            let hidden = self.store.hide_folder(&self.records)?;
             self.forget_keys();
             self.deletions().clear();
-        }
-        self.disk.remove(&self.checkpoint_path())?;
-        self.disk.remove_folder(&unfinished)
+            hidden
+        };
+        self.store.remove(&self.checkpoint_path())?;
+        self.store.remove_folder(&hidden)
     }
 
     /// What the file of a key says now; `None` if it is not there.
     pub(crate) fn read(&self, entity: &Entity, key: &Key) -> Result<Option<State>> {
         let path = codec::path(&self.records, key);
-        let Some(content) = disk::read(&path)? else { return Ok(None) };
-        let state = codec::decode(entity, key, &path, &content)?;
+        let Some(found) = self.store.read(&path)? else { return Ok(None) };
+        let state = codec::decode(entity, key, &path, &found.content)?;
         if let State::Deleted(version) = state {
             self.deletions().insert(key.clone(), version);
         }
         Ok(Some(state))
     }
 
-    /// The version of a key, also if it was deleted; `None` if there is no file, or one that nobody can read.
-    pub(crate) fn head(&self, entity: &Entity, key: &Key) -> Result<Option<Head>> {
-        let content = disk::read(&codec::path(&self.records, key))?;
-        let head = content.and_then(|bytes| serde_json::from_slice::<Head>(&bytes).ok());
-        Ok(head.filter(|h| Key::parse(entity, &h.key).ok().as_ref() == Some(key)))
+    /// The version of a key, also if it was deleted, and the state of its file; no version if there is no file, or
+    /// one that nobody can read.
+    pub(crate) fn head(&self, entity: &Entity, key: &Key) -> Result<(Option<Head>, Tag)> {
+        let Some(found) = self.store.read(&codec::path(&self.records, key))? else {
+            return Ok((None, Tag::Absent));
+        };
+        let head = serde_json::from_slice::<Head>(&found.content).ok();
+        let head = head.filter(|h| Key::parse(entity, &h.key).ok().as_ref() == Some(key));
+        Ok((head, found.tag))
     }
 
     /// The folders of shards that are there.
     pub(crate) fn shards(&self) -> Result<Vec<String>> {
-        let mut names = disk::names(&self.records)?;
+        let mut names = self.store.names(&self.records)?;
         names.retain(|name| codec::is_shard(name));
         Ok(names)
     }
@@ -214,11 +215,11 @@ impl Place {
     pub(crate) fn keys_in(&self, entity: &Entity, shard: &str) -> Result<Vec<Result<Key>>> {
         let folder = self.records.join(shard);
         let mut keys = Vec::new();
-        for name in disk::names(&folder)? {
+        for name in self.store.names(&folder)? {
             let key = match codec::parse_name(entity, &name) {
                 Named::Key(key) => Ok(key),
-                Named::Hashed => match disk::read(&folder.join(&name))? {
-                    Some(content) => codec::hashed_key(entity, &folder.join(&name), &content),
+                Named::Hashed => match self.store.read(&folder.join(&name))? {
+                    Some(found) => codec::hashed_key(entity, &folder.join(&name), &found.content),
                     None => continue,
                 },
                 Named::Foreign => continue,
@@ -252,11 +253,9 @@ impl Place {
     }
 
     fn list(&self, entity: &Entity) -> Result<BTreeSet<Key>> {
-        let mut listed = BTreeSet::new();
-        for shard in self.shards()? {
-            listed.extend(self.keys_in(entity, &shard)?.into_iter().flatten());
-        }
-        Ok(listed)
+        let (readers, _) = self.store.parallel();
+        let shards = each(&self.shards()?, readers, |shard| self.keys_in(entity, shard))?;
+        Ok(shards.into_iter().flatten().flatten().collect())
     }
 
     /// Adds keys whose files were just written to the listing.

@@ -8,7 +8,7 @@ use unisono_core::source::{At, Reader};
 use unisono_core::{Entity, Error, Key, Result, Stored};
 
 use crate::codec::State;
-use crate::parallel::{each, readers};
+use crate::parallel::each;
 use crate::place::Place;
 use crate::source::FilesSource;
 
@@ -19,7 +19,8 @@ impl Reader for FilesSource {
         self.at("get", entity, move |place, entity| {
             let _look = place.look();
             let position = place.position()?;
-            let value = each(&keys, readers(), |key| Ok(present(place.read(entity, key)?)))?;
+            let (readers, _) = place.store.parallel();
+            let value = each(&keys, readers, |key| Ok(present(place.read(entity, key)?)))?;
             Ok(At { value, position })
         })
         .await
@@ -85,7 +86,8 @@ fn refuse_search(search: Option<&str>) -> Result<()> {
 fn matching(place: &Place, entity: &Entity, filter: &Filter) -> Result<At<Vec<Stored>>> {
     let _look = place.look();
     let position = place.position()?;
-    let shards = each(&place.shards()?, readers(), |shard| {
+    let (readers, _) = place.store.parallel();
+    let shards = each(&place.shards()?, readers, |shard| {
         let mut found = Vec::new();
         for key in place.keys_in(entity, shard)? {
             let record = present(place.read(entity, &key?)?);

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use unisono_core::{Entity, Error, ErrorKind, Field, FieldType, Result};
 
-use crate::disk;
 use crate::error::corrupt;
 use crate::place::Place;
+use crate::store::Store;
 
 /// The content of `schema.json`.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -50,7 +50,8 @@ pub(crate) fn prepare(places: &[(Arc<Entity>, Arc<Place>)]) -> Result<Vec<String
     for (entity, place) in places {
         let path = place.folder().join("schema.json");
         let wanted = Schema::of(entity);
-        let found = read(&path).map_err(|e| e.of(entity.name()).hint(way_out(place.folder())))?;
+        let found = read(&*place.store, &path)
+            .map_err(|e| e.of(entity.name()).hint(way_out(place.folder())))?;
         match &found {
             None => {
                 said.push(format!("{}: folder {} made", entity.name(), place.folder().display()))
@@ -68,17 +69,18 @@ pub(crate) fn prepare(places: &[(Arc<Entity>, Arc<Place>)]) -> Result<Vec<String
         }
     }
     for (place, path, schema) in changed {
-        place.disk.create_folder(place.records())?;
+        place.store.create_folder(place.records())?;
         let content = serde_json::to_vec_pretty(&schema)
             .map_err(|e| Error::internal("the schema cannot be written").caused_by(e))?;
-        place.disk.replace(&path, &content)?;
+        place.store.replace(&path, &content)?;
     }
     Ok(said)
 }
 
-fn read(path: &Path) -> Result<Option<Schema>> {
-    let content = disk::read(path)?;
-    content.map(|bytes| serde_json::from_slice(&bytes).map_err(|e| corrupt(path, e))).transpose()
+fn read(store: &dyn Store, path: &Path) -> Result<Option<Schema>> {
+    let found = store.read(path)?;
+    let read = |content: Vec<u8>| serde_json::from_slice(&content).map_err(|e| corrupt(path, e));
+    found.map(|found| read(found.content)).transpose()
 }
 
 fn way_out(folder: &Path) -> String {

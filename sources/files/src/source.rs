@@ -9,16 +9,17 @@ use async_trait::async_trait;
 use unisono_core::source::{Auditor, Binding, Follower, Probe, Reader, Source};
 use unisono_core::{Capability, Entity, Error, ErrorKind, Result, Role};
 
-use crate::disk::Disk;
 use crate::parallel::blocking;
 use crate::place::Place;
 use crate::schema;
+use crate::store::Store;
 
-/// An open folder of files.
+/// An open folder of files, on a disk or in a bucket.
 pub(crate) struct FilesSource {
     name: Arc<str>,
+    kind: &'static str,
     root: PathBuf,
-    fsync: bool,
+    store: Arc<dyn Store>,
     archive: bool,
     capability: Capability,
     closed: AtomicBool,
@@ -29,15 +30,17 @@ pub(crate) struct FilesSource {
 impl FilesSource {
     pub(crate) fn new(
         name: &str,
+        kind: &'static str,
         root: PathBuf,
-        fsync: bool,
+        store: Arc<dyn Store>,
         archive: bool,
         capability: Capability,
     ) -> Self {
         FilesSource {
             name: name.into(),
+            kind,
             root,
-            fsync,
+            store,
             archive,
             capability,
             closed: AtomicBool::new(false),
@@ -103,7 +106,7 @@ impl Source for FilesSource {
     }
 
     fn kind(&self) -> &'static str {
-        "files"
+        self.kind
     }
 
     fn capability(&self) -> &Capability {
@@ -120,7 +123,7 @@ impl Source for FilesSource {
             let folder = self.root.join(binding.place.as_ref());
             let place = match known.get(binding.entity.name()) {
                 Some(place) if place.folder() == folder => Arc::clone(place),
-                _ => Arc::new(Place::new(folder, Disk::new(self.fsync), self.archive)),
+                _ => Arc::new(Place::new(folder, Arc::clone(&self.store), self.archive)),
             };
             wanted.push((Arc::clone(&binding.entity), place));
         }
@@ -135,11 +138,10 @@ impl Source for FilesSource {
 
     async fn probe(&self) -> Result<Probe> {
         self.check_open()?;
-        let root = self.root.clone();
-        let sign =
-            blocking(move || std::fs::metadata(&root).map_err(|e| crate::error::io(&root, e)));
-        sign.await.map_err(|e| e.on("probe").at(&self.name))?;
-        Ok(Probe { bytes: None, engine: "files (JSON, zstd)".to_owned() })
+        let (store, root) = (Arc::clone(&self.store), self.root.clone());
+        let sign = blocking(move || store.probe(&root)).await;
+        sign.map_err(|e| e.on("probe").at(&self.name))?;
+        Ok(Probe { bytes: None, engine: self.store.engine().to_owned() })
     }
 
     async fn close(&self) -> Result<()> {

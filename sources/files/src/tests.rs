@@ -1,6 +1,8 @@
 //! Tests of the kind as a whole, and what they share: entities, changes, and a disk that dies at a given step.
 
 mod archive;
+#[cfg(feature = "s3")]
+mod bucket;
 mod crash;
 mod names;
 mod roles;
@@ -127,7 +129,7 @@ pub(crate) fn copied(changes: Vec<Arc<Change>>) -> Batch {
 }
 
 pub(crate) fn place(folder: &Path) -> Place {
-    Place::new(folder.to_owned(), Disk::new(true), true)
+    Place::new(folder.to_owned(), Arc::new(Disk::new(true)), true)
 }
 
 /// The records that there are: key and version, by key.

@@ -74,8 +74,12 @@ async fn open(data: PathBuf, entity: &Arc<Entity>) -> Arc<dyn Source> {
         Options(BTreeMap::from([("path".to_owned(), OptionValue::Text("main.db".to_owned()))]));
     let environment = Environment { data, clock: Arc::new(SystemClock) };
     let source = Sqlite.open("main", &options, &environment).await.unwrap();
-    let binding =
-        Binding { entity: Arc::clone(entity), role: Role::Truth, place: Arc::clone(entity.name()) };
+    let binding = Binding {
+        entity: Arc::clone(entity),
+        role: Role::Truth,
+        place: Arc::clone(entity.name()),
+        options: Options::default(),
+    };
     source.prepare(&[binding]).await.unwrap();
     source
 }

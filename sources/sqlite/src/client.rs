@@ -1,4 +1,5 @@
-//! Threads that own the connections: one writes, a few read; callers send them work and await the answer.
+//! The connections: one writes, a few read. Callers send their work to the threads that own them and await the answer;
+//! a caller that finds the writer idle does its work in place, which saves two wake-ups of a thread.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use rusqlite::Connection;
+use tokio::runtime::RuntimeFlavor;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use unisono_core::{Effect, Error, ErrorKind, Result, Role};
 
@@ -74,6 +76,20 @@ impl<C> Lane<C> {
         })
     }
 
+    /// Whether it is open and nothing waits for it.
+    fn is_idle(&self) -> bool {
+        self.room.available_permits() == QUEUE_JOBS_MAX && !self.room.is_closed()
+    }
+
+    /// Has a thread look around without anything to do; if there is no room, it has enough to do.
+    fn wake(&self) {
+        let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else { return };
+        if let Some(sender) = lock(&self.sender).as_ref() {
+            // Fails for a thread that has ended, which has nothing left to see to.
+            let _ = sender.send((Box::new(|_| {}), permit));
+        }
+    }
+
     /// Takes no more work; what is queued is still done.
     fn close(&self) {
         self.room.close();
@@ -92,7 +108,8 @@ struct Shared {
 /// An open database.
 pub(crate) struct Client {
     name: Arc<str>,
-    writer: Lane<Connection>,
+    writer: Arc<Mutex<Writer>>,
+    writes: Lane<Connection>,
     readers: Lane<Session>,
     shared: Arc<Shared>,
     /// Resolve when the threads have ended.
@@ -102,15 +119,14 @@ pub(crate) struct Client {
 impl Client {
     /// Starts the threads and opens the database.
     pub(crate) async fn open(name: &str, settings: Settings) -> Result<Self> {
-        let (writer, writer_jobs) = Lane::new();
+        let (writes, write_jobs) = Lane::new();
         let (readers, reader_jobs) = Lane::new();
         let sessions = (0..settings.readers).map(|_| Mutex::new(None)).collect();
         let shared = Arc::new(Shared { settings, tables: RwLock::default(), sessions });
         let mut ended = Vec::new();
-        let for_writer = Arc::clone(&shared);
-        ended.push(spawn(format!("{name} writer"), move || {
-            Writer::new(for_writer).work(&writer_jobs)
-        })?);
+        let writer = Arc::new(Mutex::new(Writer::new(Arc::clone(&shared))));
+        let for_thread = Arc::clone(&writer);
+        ended.push(spawn(format!("{name} writer"), move || write_loop(&for_thread, &write_jobs))?);
         let reader_jobs = Arc::new(Mutex::new(reader_jobs));
         for slot in 0..shared.settings.readers {
             let (shared, jobs) = (Arc::clone(&shared), Arc::clone(&reader_jobs));
@@ -118,8 +134,8 @@ impl Client {
                 read_loop(&shared, slot, &jobs)
             })?);
         }
-        let client =
-            Client { name: name.into(), writer, readers, shared, ended: Mutex::new(ended) };
+        let ended = Mutex::new(ended);
+        let client = Client { name: name.into(), writer, writes, readers, shared, ended };
         client.write("open", |_| Ok(())).await?;
         Ok(client)
     }
@@ -129,13 +145,53 @@ impl Client {
         &self.name
     }
 
+    /// How long a write waits for another process.
+    pub(crate) fn busy_timeout(&self) -> Duration {
+        self.shared.settings.busy_timeout
+    }
+
     /// Runs work on the writer's connection.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
         operation: &'static str,
         work: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.writer.run(work).await.map_err(|e| e.on(operation).at(&self.name))
+        let done = match self.write_in_place(work) {
+            Ok(result) => result,
+            Err(work) => self.writes.run(work).await,
+        };
+        done.map_err(|e| e.on(operation).at(&self.name))
+    }
+
+    /// Does work on this thread if the writer is idle and the runtime can do without the thread meanwhile; gives the
+    /// work back otherwise.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a commit is shorter than the two wake-ups of a thread that it saves, and the runtime replaces the thread"
+    )]
+    fn write_in_place<T, W>(&self, work: W) -> Result<Result<T>, W>
+    where
+        W: FnOnce(&mut Connection) -> Result<T>,
+    {
+        let flavor = tokio::runtime::Handle::try_current().map(|handle| handle.runtime_flavor());
+        if !matches!(flavor, Ok(RuntimeFlavor::MultiThread)) {
+            return Err(work);
+        }
+        let Ok(mut writer) = self.writer.try_lock() else { return Err(work) };
+        // Looked at with the lock held: a thread that ends closes the connection after it.
+        if !self.writes.is_idle() {
+            return Err(work);
+        }
+        let (result, untidy) = tokio::task::block_in_place(|| {
+            let result = writer.run(|connection| connection.and_then(work));
+            (result, writer.became_untidy())
+        });
+        drop(writer);
+        if untidy {
+            self.writes.wake();
+        }
+        Ok(result
+            .unwrap_or_else(|| Err(Error::internal("the work panicked").effect(Effect::Unknown))))
     }
 
     /// Runs work on a reader's connection, inside one transaction: all of it sees one snapshot.
@@ -175,7 +231,7 @@ impl Client {
 
     /// Finishes the queued work and closes the database.
     pub(crate) async fn close(&self) {
-        self.writer.close();
+        self.writes.close();
         self.readers.close();
         let ended = std::mem::take(&mut *lock(&self.ended));
         for thread in ended {
@@ -185,56 +241,47 @@ impl Client {
     }
 }
 
-/// The thread that writes. It opens the file, and opens it again after it was deleted or replaced.
+/// What writes. It opens the file, and opens it again after it was deleted or replaced.
 struct Writer {
     shared: Arc<Shared>,
     connection: Option<Connection>,
     /// Identity of the write-ahead log that belongs to the connection.
     wal: Option<u64>,
     checkpointer: Checkpointer,
+    /// How much work has been done, to see whether there was any.
+    done: u64,
+    /// Whether there was none since the log was tidied up.
+    tidy: bool,
 }
 
 impl Writer {
     fn new(shared: Arc<Shared>) -> Self {
         let checkpointer = Checkpointer::new(&shared.settings);
-        Writer { shared, connection: None, wal: None, checkpointer }
+        Writer { shared, connection: None, wal: None, checkpointer, done: 0, tidy: true }
     }
 
-    fn work(mut self, jobs: &Receiver<Queued<Connection>>) {
-        let mut tidy = true;
-        loop {
-            let received = if tidy { jobs.recv().ok() } else { self.next_or_tidy(jobs, &mut tidy) };
-            let Some((job, _permit)) = received else { break };
-            let outcome = catch_unwind(AssertUnwindSafe(|| job(self.ready())));
-            if outcome.is_err() {
-                // The state of the connection is not known; the next job opens another.
-                self.connection = None;
-            }
-            self.checkpoint(false);
-            tidy = false;
+    /// Does a piece of work; `None` if it panicked.
+    fn run<T>(&mut self, work: impl FnOnce(Result<&mut Connection>) -> T) -> Option<T> {
+        self.done = self.done.wrapping_add(1);
+        let outcome = catch_unwind(AssertUnwindSafe(|| work(self.ready())));
+        if outcome.is_err() {
+            // The state of the connection is not known; the next piece of work opens another.
+            self.connection = None;
         }
+        outcome.ok()
     }
 
     fn checkpoint(&mut self, idle: bool) {
         if let Some(connection) = &self.connection {
             self.checkpointer.run(connection, idle);
         }
+        self.tidy = idle;
     }
 
-    fn next_or_tidy(
-        &mut self,
-        jobs: &Receiver<Queued<Connection>>,
-        tidy: &mut bool,
-    ) -> Option<Queued<Connection>> {
-        match jobs.recv_timeout(IDLE) {
-            Ok(job) => Some(job),
-            Err(RecvTimeoutError::Disconnected) => None,
-            Err(RecvTimeoutError::Timeout) => {
-                self.checkpoint(true);
-                *tidy = true;
-                jobs.recv().ok()
-            }
-        }
+    /// Whether the thread must see to the log, which it does not know by itself of work that others did.
+    fn became_untidy(&mut self) -> bool {
+        let due = self.connection.as_ref().is_some_and(|c| self.checkpointer.is_due(c));
+        std::mem::replace(&mut self.tidy, false) || due
     }
 
     /// The connection to the file that is there now.
@@ -282,6 +329,36 @@ impl Writer {
         }
         self.wal = connection::wal_identity(&self.shared.settings.path);
         Ok(self.connection.insert(connection))
+    }
+}
+
+/// The thread of the writer: does what is sent to it, and tidies up the log.
+fn write_loop(writer: &Mutex<Writer>, jobs: &Receiver<Queued<Connection>>) {
+    let (mut tidy, mut seen) = (true, 0);
+    loop {
+        let received = if tidy {
+            jobs.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            jobs.recv_timeout(IDLE)
+        };
+        let mut writer = lock(writer);
+        match received {
+            Ok((job, _permit)) => {
+                writer.run(job);
+                writer.checkpoint(false);
+                tidy = false;
+            }
+            Err(RecvTimeoutError::Timeout) if writer.done == seen => {
+                writer.checkpoint(true);
+                tidy = true;
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                writer.connection = None;
+                return;
+            }
+        }
+        seen = writer.done;
     }
 }
 

@@ -126,6 +126,12 @@ impl Checkpointer {
         }
     }
 
+    /// Whether there is so much in the log that [`Self::run`] would copy it although there is work to do.
+    pub(crate) fn is_due(&self, connection: &Connection) -> bool {
+        let (written, copied) = checkpoint(connection, "NOOP");
+        written >= self.pages && written > copied
+    }
+
     /// To be called after each commit, and with `idle` when there is nothing else to do.
     ///
     /// A failure is not reported: the commits are safe in the log, and the next call tries again.

@@ -12,7 +12,7 @@ use crate::client::Session;
 use crate::query::{aggregate, page};
 use crate::source::SqliteSource;
 use crate::table::Table;
-use crate::{follower, truth};
+use crate::{capture, follower, truth};
 
 /// The position up to which a table holds everything, as the current transaction sees it.
 pub(crate) fn position(connection: &Connection, table: &Table) -> Result<Position> {
@@ -25,19 +25,32 @@ pub(crate) fn position(connection: &Connection, table: &Table) -> Result<Positio
 }
 
 impl SqliteSource {
-    /// Reads from the table of an entity.
+    /// Reads from the table of an entity. What others have written to a captured table gets its version first.
     pub(crate) async fn read_at<T: Send + 'static>(
         &self,
         operation: &'static str,
         entity: &Entity,
-        work: impl FnOnce(&Session, &Table) -> Result<T> + Send + 'static,
+        work: impl Fn(&Session, &Table) -> Result<T> + Send + Sync + 'static,
     ) -> Result<At<T>> {
         let table = self.client().table(entity.name())?;
-        let answer = self.client().read(operation, move |session| {
-            let position = position(&session.connection, &table)?;
-            Ok(At { value: work(session, &table)?, position })
-        });
-        answer.await.map_err(|e| e.of(entity.name()))
+        let work = Arc::new(work);
+        let mut attempt = 0;
+        loop {
+            let is_last = attempt == capture::READ_ATTEMPTS;
+            let (table, work) = (Arc::clone(&table), Arc::clone(&work));
+            let answer = self.client().read(operation, move |session| {
+                if !is_last && capture::lags(&session.connection, &table)? {
+                    return Ok(None);
+                }
+                let position = position(&session.connection, &table)?;
+                Ok(Some(At { value: work(session, &table)?, position }))
+            });
+            if let Some(at) = answer.await.map_err(|e| e.of(entity.name()))? {
+                return Ok(at);
+            }
+            // Rows that cannot be given their versions now, as another process is writing, are answered as they are.
+            attempt = if self.sequence().await? { attempt + 1 } else { capture::READ_ATTEMPTS };
+        }
     }
 }
 

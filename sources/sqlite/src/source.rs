@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use unisono_core::source::{Auditor, Binding, Follower, Probe, Reader, Source, Truth};
-use unisono_core::{Capability, Error, ErrorKind, Result, Role};
+use unisono_core::{Capability, Described, Error, ErrorKind, Result, Role};
 
 use crate::client::Client;
 use crate::config::Settings;
-use crate::{connection, schema};
+use crate::{capture, connection, schema};
 
 /// An open database.
 pub(crate) struct SqliteSource {
@@ -59,6 +59,13 @@ impl Source for SqliteSource {
         Ok(notes)
     }
 
+    async fn describe(&self, place: &str) -> Result<Described> {
+        let place = place.to_owned();
+        self.client
+            .read("describe", move |session| capture::describe(&session.connection, &place))
+            .await
+    }
+
     async fn probe(&self) -> Result<Probe> {
         let is_truth = self.client.tables().values().any(|t| t.role == Role::Truth);
         let moved =
@@ -71,6 +78,14 @@ impl Source for SqliteSource {
             .on("probe")
             .at(self.client.name())
             .hint("put the file back and restart"));
+        }
+        let tables = self.client.tables();
+        let missing = self
+            .client
+            .read("probe", move |session| capture::missing_triggers(&session.connection, &tables));
+        let missing = missing.await?;
+        if !missing.is_empty() {
+            return Err(capture::triggers_gone(&missing).on("probe").at(self.client.name()));
         }
         Ok(Probe {
             bytes: fs::metadata(&self.path).ok().map(|m| m.len()),

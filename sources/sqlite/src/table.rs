@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension, Row, Statement};
+use rusqlite::{Connection, OptionalExtension, Row, Statement, params};
+use unisono_core::kind::Options;
 use unisono_core::source::Binding;
 use unisono_core::{
-    Entity, Error, ErrorKind, FieldType, Key, Position, Record, Result, Role, Stored, Value,
-    Version,
+    Capture, Entity, Error, ErrorKind, FieldType, Key, Position, Record, Result, Role, Stored,
+    Value, Version,
 };
 
 use crate::codec::{self, Form, decode, encode, encode_key};
@@ -33,15 +34,18 @@ pub(crate) struct Table {
     pub(crate) entity: Arc<Entity>,
     /// What the source does for it.
     pub(crate) role: Role,
+    /// How the writes of others come into the log; the versions are then in a table of their own.
+    pub(crate) capture: Option<Capture>,
     /// Its name.
     pub(crate) place: Arc<str>,
+    options: Options,
     /// Its name, quoted for SQL.
     pub(crate) name: String,
     /// One for each field, in order.
     pub(crate) columns: Vec<Column>,
     /// The columns as they are selected: the fields in order, then the version.
     pub(crate) selected: String,
-    version: String,
+    select_version: String,
     row: String,
     insert: String,
     update: String,
@@ -68,17 +72,33 @@ impl Table {
             .map(|(_, (name, mark))| format!("{name} = {mark}, "))
             .collect();
         let (version_mark, key_mark) = (columns.len() + 1, entity.key_index() + 1);
-        let selected = format!("{}, unisono_version", names.join(", "));
+        let capture = Capture::of(&binding.options);
+        let fields = names.join(", ");
+        let Parts { version, insert, update, select_version } = match capture {
+            None => Parts {
+                version: "unisono_version".to_owned(),
+                insert: format!(
+                    "INSERT INTO {name} ({fields}, unisono_version) VALUES ({})",
+                    marks.join(", ")
+                ),
+                update: format!(
+                    "UPDATE {name} SET {}unisono_version = ?{version_mark} WHERE {key} = ?{key_mark}",
+                    sets.concat()
+                ),
+                select_version: format!("SELECT unisono_version FROM {name} WHERE {key} = ?1"),
+            },
+            Some(_) => Parts::of_captured(&name, &key, &names, &marks, &sets, &entity),
+        };
+        let selected = format!("{fields}, {version}");
         Table {
             role: binding.role,
+            capture,
             place: Arc::clone(&binding.place),
-            version: format!("SELECT unisono_version FROM {name} WHERE {key} = ?1"),
+            options: binding.options.clone(),
+            select_version,
             row: format!("SELECT {selected} FROM {name} WHERE {key} = ?1"),
-            insert: format!("INSERT INTO {name} ({selected}) VALUES ({})", marks.join(", ")),
-            update: format!(
-                "UPDATE {name} SET {}unisono_version = ?{version_mark} WHERE {key} = ?{key_mark}",
-                sets.concat()
-            ),
+            insert,
+            update,
             delete: format!("DELETE FROM {name} WHERE {key} = ?1"),
             name,
             selected,
@@ -93,6 +113,7 @@ impl Table {
             entity: Arc::clone(&self.entity),
             role: self.role,
             place: Arc::clone(&self.place),
+            options: self.options.clone(),
         }
     }
 
@@ -104,7 +125,7 @@ impl Table {
 
     /// The version of a record.
     pub(crate) fn version(&self, connection: &Connection, key: &Key) -> Result<Option<Version>> {
-        let mut statement = connection.prepare_cached(&self.version).map_err(translate)?;
+        let mut statement = connection.prepare_cached(&self.select_version).map_err(translate)?;
         let found = statement.query_row([encode_key(key)], |row| row.get::<_, i64>(0)).optional();
         found.map_err(translate)?.map(Position::from_i64).transpose()
     }
@@ -114,6 +135,49 @@ impl Table {
         let mut statement = connection.prepare_cached(&self.row).map_err(translate)?;
         let mut rows = statement.query([encode_key(key)]).map_err(translate)?;
         rows.next().map_err(translate)?.map(|row| self.stored(row)).transpose()
+    }
+
+    /// The version of a record, if the table has no column for it; `None` for one that is gone.
+    pub(crate) fn set_version(
+        &self,
+        connection: &Connection,
+        key: &Key,
+        version: Option<Version>,
+    ) -> Result<()> {
+        let (entity, key) = (self.entity.name().as_ref(), encode_key(key));
+        let set = match version {
+            Some(version) => connection
+                .prepare_cached(
+                    "INSERT INTO unisono_versions (entity, key, version) VALUES (?1, ?2, ?3) \
+                     ON CONFLICT (entity, key) DO UPDATE SET version = excluded.version",
+                )
+                .and_then(|mut s| s.execute(params![entity, key, version.as_i64()])),
+            None => connection
+                .prepare_cached("DELETE FROM unisono_versions WHERE entity = ?1 AND key = ?2")
+                .and_then(|mut s| s.execute(params![entity, key])),
+        };
+        set.map(drop).map_err(translate)
+    }
+
+    /// Takes note in a captured table of what has just been written in it by ourselves.
+    ///
+    /// One entry of the intake is that of the write itself; another one comes from a trigger of the application that
+    /// has changed the record further, and stays.
+    pub(crate) fn written(
+        &self,
+        connection: &Connection,
+        key: &Key,
+        version: Option<Version>,
+    ) -> Result<()> {
+        if self.capture.is_none() {
+            return Ok(());
+        }
+        let sql = "DELETE FROM unisono_intake WHERE entity = ?1 AND key = ?2 AND (refused IS NOT NULL OR id = \
+                   (SELECT min(id) FROM unisono_intake WHERE entity = ?1 AND key = ?2 AND refused IS NULL))";
+        let mut statement = connection.prepare_cached(sql).map_err(translate)?;
+        let row = params![self.entity.name().as_ref(), encode_key(key)];
+        statement.execute(row).map_err(translate)?;
+        self.set_version(connection, key, version)
     }
 
     /// Writes a record at a version, over the one that is there if `replace`.
@@ -132,7 +196,9 @@ impl Table {
             })?;
             statement.raw_bind_parameter(n + 1, encoded)?;
         }
-        statement.raw_bind_parameter(self.columns.len() + 1, version.as_i64())?;
+        if self.capture.is_none() {
+            statement.raw_bind_parameter(self.columns.len() + 1, version.as_i64())?;
+        }
         statement.raw_execute()?;
         Ok(())
     }
@@ -187,6 +253,52 @@ impl Table {
     /// The key held by a column of a log or tombstone.
     pub(crate) fn decode_key(&self, cell: ValueRef<'_>) -> Result<Key> {
         codec::decode_key(Some(&self.entity.key_field().ty), cell)
+    }
+}
+
+/// What of a table's statements depends on where the versions are.
+struct Parts {
+    version: String,
+    insert: String,
+    update: String,
+    select_version: String,
+}
+
+impl Parts {
+    /// Of a table without a column for them.
+    fn of_captured(
+        name: &str,
+        key: &str,
+        names: &[&str],
+        marks: &[String],
+        sets: &[String],
+        entity: &Entity,
+    ) -> Self {
+        // An entity's name needs no quoting: lower case letters, digits and underscores.
+        let versions = format!(
+            "SELECT version FROM unisono_versions WHERE entity = '{}' AND key =",
+            entity.name()
+        );
+        let marks = marks.get(..names.len()).unwrap_or(marks).join(", ");
+        let sets = sets.concat();
+        let action = match sets.trim_end_matches(", ") {
+            // The key is the only column: the row stays, but the triggers tell of a write.
+            "" => format!("SET {key} = {key}"),
+            sets => format!("SET {sets}"),
+        };
+        // Over a row that is there, also one that no entity could hold until now and that has no version.
+        let put = format!(
+            "INSERT INTO {name} ({}) VALUES ({marks}) ON CONFLICT ({key}) DO UPDATE {action}",
+            names.join(", ")
+        );
+        Parts {
+            // A sign keeps the type of the key's column from being forced on the keys of the versions, without whose
+            // index this would read them all.
+            version: format!("coalesce(({versions} +{name}.{key}), 0)"),
+            insert: put.clone(),
+            update: put,
+            select_version: format!("{versions} ?1"),
+        }
     }
 }
 

@@ -38,14 +38,45 @@ const BAD: &[(&str, &str, &str)] = &[
         "a later release",
     ),
     (
-        "+[entities.b]\n§capture = \"trigger\"\ntruth = \"main\"\nfields = { id = \"string\" }\n",
-        "`capture` is not available in this release",
+        "+[entities.b]\n§strategy = \"x\"\ntruth = \"main\"\nfields = { id = \"string\" }\n",
+        "`strategy` is not available in this release",
+        "",
+    ),
+    // Options of an entity, by the kind of the source.
+    (
+        "+[[entities.product.followers]]\nsource = \"ram2\"\n§key_template = \"order:{id}\"\n[sources.ram2]\nkind = \"ram\"\n",
+        "`key_template` is not for the kind of this source",
+        "it is for net",
+    ),
+    (
+        "+[entities.b]\n§capture = \"trigger\"\ntruth = \"ram\"\nfields = { id = \"string\" }\n",
+        "`capture` is not for the kind of this source",
+        "it is for disk",
+    ),
+    (
+        "+[entities.b]\n§captrue = \"trigger\"\ntruth = \"main\"\nfields = { id = \"string\" }\n",
+        "unknown key `captrue`",
+        "did you mean `capture`?",
+    ),
+    (
+        "+[entities.b]\ncapture = §\"trigerg\"\ntruth = \"main\"\nfields = { id = \"string\" }\n",
+        "`trigerg` is not one of none, trigger",
+        "did you mean `trigger`?",
+    ),
+    (
+        "+[entities.b]\ncapture = \"trigger\"\ntruth = §\"mian\"\nfields = { id = \"string\" }\n",
+        "unknown source `mian`",
+        "did you mean `main`?",
+    ),
+    (
+        "+[[entities.product.followers]]\nsource = \"net\"\nkey_template = §\"order\"\n[sources.net]\nkind = \"net\"\nurl = \"n\"\n",
+        "`key_template` must contain the key",
         "",
     ),
     (
-        "+[[entities.product.followers]]\nsource = \"ram2\"\n§key_template = \"order:{id}\"\n[sources.ram2]\nkind = \"ram\"\n",
-        "`key_template` is not available",
-        "",
+        "+[[entities.product.followers]]\nsource = \"net\"\n§fromat = \"hash\"\n[sources.net]\nkind = \"net\"\nurl = \"n\"\n",
+        "unknown key `fromat`",
+        "did you mean `format`?",
     ),
     // Types and bounds of values.
     ("server = §3\n", "takes a table, not a whole number", ""),
@@ -116,9 +147,35 @@ const BAD: &[(&str, &str, &str)] = &[
         "did you mean `disk`?",
     ),
     (
-        "[sources.main]\nkind = §\"postgres\"\nurl = \"x\"\n",
-        "the kind `postgres` is not available in this release",
-        "kinds are disk, ram, words",
+        "[sources.main]\nkind = §\"kafka\"\nurl = \"x\"\n",
+        "the kind `kafka` is not available in this release",
+        "kinds are disk, ram, words, net, tape",
+    ),
+    (
+        "[sources.main]\nkind = §\"tape\"\nurl = \"x\"\n",
+        "the kind `tape` is not in this build",
+        "build with `--features tape`",
+    ),
+    ("[sources.main]\nkind = \"ram\"\nrequired = §1\n", "`required` takes true or false", ""),
+    (
+        "[sources.main]\nkind = \"net\"\nurl = \"u\"\nreplicas = [\"a\", §3]\n",
+        "takes text, not a whole number",
+        "",
+    ),
+    (
+        "[sources.main]\nkind = \"net\"\nurl = \"u\"\nmode = §\"sinlge\"\n",
+        "`sinlge` is not one of single, cluster",
+        "did you mean `single`?",
+    ),
+    (
+        "[sources.main]\nkind = \"net\"\n§read_only = true\nurl = \"u\"\n",
+        "`read_only` is not available",
+        "",
+    ),
+    (
+        "[sources.a]\nkind = \"net\"\nurl = \"u\"\n[sources.§b]\nkind = \"net\"\nurl = \"u\"\n",
+        "keeps its data in the same place as `a`",
+        "a place of its own",
     ),
     ("§[sources.main]\nkind = \"disk\"\n", "`path` is missing", ""),
     (
@@ -138,12 +195,21 @@ const BAD: &[(&str, &str, &str)] = &[
     ),
     ("[sources.main]\nkind = \"disk\"\npath = §\"forbidden\"\n", "`path` is forbidden", ""),
     ("[sources.§Main]\nkind = \"ram\"\n", "`Main` cannot be the name of a source", ""),
-    ("+[sources.§other]\nkind = \"disk\"\npath = \"./m/\"\n", "has the same path as `main`", ""),
+    (
+        "+[sources.§other]\nkind = \"disk\"\npath = \"./m/\"\n",
+        "keeps its data in the same place as `main`",
+        "",
+    ),
     // Entities and their sources.
     (
         "+[entities.§Thing]\ntruth = \"main\"\nfields = { id = \"string\" }\n",
         "`Thing` cannot be the name of an entity",
         "",
+    ),
+    (
+        "+[entities.§changes]\ntruth = \"main\"\nfields = { id = \"string\" }\n",
+        "`changes` cannot be the name of an entity: /v1/changes is taken",
+        "another name",
     ),
     ("+§[entities.b]\nfields = { id = \"string\" }\n", "`truth` is missing", ""),
     ("+§[entities.b]\ntruth = \"main\"\n", "`fields` is missing", ""),
@@ -191,7 +257,7 @@ const BAD: &[(&str, &str, &str)] = &[
     ),
     (
         "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\" }\nfollowers = [{ source = \"find\", index = \"i\", folder = §\"f\" }]\n",
-        "only one of `table`, `index` and `folder`",
+        "only one of `table`, `index`, `folder` and `collection`",
         "",
     ),
     (

@@ -99,6 +99,15 @@ impl Accumulator {
         }
     }
 
+    /// Takes in `count` values of an integer or decimal field whose exact sum an engine has worked out; `more` is in
+    /// units of the last digit of the field's scale. Without effect on metrics other than their sum and average.
+    pub fn add_exact(&mut self, more: i128, values: u64) {
+        if let State::Exact { sum, count, .. } = &mut self.0 {
+            *sum = sum.and_then(|sum| sum.checked_add(more));
+            *count += i128::from(values);
+        }
+    }
+
     /// Takes in everything that another accumulator of the same metric has taken in.
     pub fn merge(&mut self, other: Accumulator) {
         match (&mut self.0, other.0) {

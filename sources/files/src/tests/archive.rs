@@ -9,6 +9,7 @@ use unisono_core::source::{Advance, Checkpoint};
 use super::{archived, at, batch, checkpoint, copied, delete, entity, place, put, versions};
 use crate::archive::read;
 use crate::follower::apply;
+use crate::store::Tag;
 
 fn segment_count(folder: &Path) -> usize {
     let names = std::fs::read_dir(folder.join("log")).unwrap().map(|e| e.unwrap().file_name());
@@ -50,7 +51,7 @@ fn a_checkpoint_that_went_back_cuts_the_archive_inside_a_segment() {
     let folder = tempfile::tempdir().unwrap();
     let place = place(folder.path());
     apply(&place, &batch(0, 10, (1..=10).map(|n| put(n, "a")).collect())).unwrap();
-    place.save_checkpoint(&checkpoint(4)).unwrap();
+    place.save_checkpoint(&checkpoint(4), &Tag::Locked).unwrap();
     let applied = apply(&place, &batch(4, 8, (5..=8).map(|n| put(n, "a")).collect())).unwrap();
     assert!(applied.advanced, "older versions are settled");
     assert_eq!(archived(folder.path()), [1, 2, 3, 4, 5, 6, 7, 8]);

@@ -26,7 +26,7 @@ fn kill_at_every_step(start: &Path, work: impl Fn(&Place) -> bool, check: impl F
         let folder = folder.path().join("product");
         copy(start, &folder);
         let victim = place(&folder);
-        victim.disk.probe.die_after(steps);
+        victim.store.probe_of_tests().die_after(steps);
         let lived = work(&victim);
         drop(victim);
         check(&folder, steps);
@@ -149,7 +149,7 @@ fn everything_is_durable_before_the_checkpoint_names_it() {
     let folder = folder.path().join("product");
     let place = place(&folder);
     apply(&place, &batch(0, 3, vec![put(1, "a"), put(2, "b"), delete(3, "a")])).unwrap();
-    let steps = place.disk.probe.take();
+    let steps = place.store.probe_of_tests().take();
     let is_synced = |path: &Path, range: &[Step]| range.contains(&Step::Sync(path.to_owned()));
     let last = steps
         .iter()
@@ -187,10 +187,10 @@ fn a_writer_that_failed_goes_on_when_the_disk_does() {
     let place = place(&folder.path().join("product"));
     apply(&place, &batch(0, 1, vec![put(1, "a")])).unwrap();
     for steps in 1..8 {
-        place.disk.probe.die_after(steps);
+        place.store.probe_of_tests().die_after(steps);
         apply(&place, &batch(1, 3, vec![put(2, "b"), put(3, "c")])).unwrap_err();
     }
-    place.disk.probe.die_after(usize::MAX);
+    place.store.probe_of_tests().die_after(usize::MAX);
     let applied = apply(&place, &batch(1, 3, vec![put(2, "b"), put(3, "c")])).unwrap();
     assert!(
         applied.advanced

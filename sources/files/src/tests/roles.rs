@@ -26,7 +26,12 @@ async fn open(data: &Path) -> Arc<dyn Source> {
 }
 
 fn binding(entity: Arc<Entity>) -> Binding {
-    Binding { place: Arc::clone(entity.name()), entity, role: Role::Follower }
+    Binding {
+        place: Arc::clone(entity.name()),
+        entity,
+        role: Role::Follower,
+        options: Options::default(),
+    }
 }
 
 fn outcomes(applied: &unisono_core::source::Applied) -> String {

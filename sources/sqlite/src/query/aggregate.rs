@@ -26,8 +26,8 @@ pub(crate) fn aggregate(session: &Session, table: &Table, aggregate: &Aggregate)
     let names: String = columns.iter().map(|(_, column)| format!("{}, ", column.name)).collect();
     let mut conditions = Conditions::new(table);
     let condition = conditions.filter(&aggregate.filter);
-    // The version stands at the end so that there is a column even when only records are counted.
-    let sql = format!("SELECT {names}unisono_version FROM {} WHERE {condition}", table.name);
+    // Something stands at the end so that there is a column even when only records are counted.
+    let sql = format!("SELECT {names}NULL FROM {} WHERE {condition}", table.name);
     let mut grouping = Grouping::new(&table.entity, aggregate);
     run(session, conditions, |parameters| {
         let mut statement = session.connection.prepare_cached(&sql).map_err(translate)?;

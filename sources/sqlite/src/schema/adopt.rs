@@ -1,7 +1,7 @@
 //! A table that an application had before: checked, verified row by row, and given a version.
 
 use rusqlite::types::ValueRef;
-use unisono_core::{Error, Field, FieldType, Result, Role};
+use unisono_core::{Capture, Error, Field, FieldType, Result, Role};
 
 use crate::codec::{Form, SCALED_DIGITS_MAX, decode, encode};
 use crate::error::translate;
@@ -62,15 +62,31 @@ impl Step<'_> {
             columns.push((field, self.adopted_form(field, column)?));
         }
         self.verify(&columns)?;
-        if !found.contains_key("unisono_version") {
-            let version = self.version_of_adopted()?;
-            self.execute(&format!(
-                "ALTER TABLE {} ADD COLUMN unisono_version INTEGER NOT NULL DEFAULT {version}",
-                self.table()
-            ))?;
-        }
         self.notes.push(format!("adopted the table {}", self.binding.place));
         Ok(columns.into_iter().map(|(_, form)| form).collect())
+    }
+
+    /// Sees to it that a table that was there has versions: a column, or what [`Step::set_capture`] is to begin with.
+    pub(super) fn versions(&mut self, found: &FoundColumns) -> Result<i64> {
+        let has_column = found.contains_key("unisono_version");
+        let is_captured = Capture::of(&self.binding.options).is_some();
+        match (is_captured, has_column) {
+            (true, true) => Err(self
+                .mismatch("the table to be captured has a column unisono_version, which others cannot fill")
+                .hint("drop it (ALTER TABLE … DROP COLUMN unisono_version) while Unisono is stopped: versions begin anew above all earlier ones")),
+            (false, true) => Ok(0),
+            (false, false) if found.is_empty() => Ok(0),
+            (false, false) => {
+                let version = self.version_of_adopted()?;
+                self.execute(&format!(
+                    "ALTER TABLE {} ADD COLUMN unisono_version INTEGER NOT NULL DEFAULT {version}",
+                    self.table()
+                ))?;
+                Ok(version)
+            }
+            (true, false) if found.is_empty() || self.captured()?.is_some() => Ok(0),
+            (true, false) => self.version_of_adopted(),
+        }
     }
 
     /// The version of records that no change in the log describes. In a truth it is a position that counts as trimmed,
@@ -183,6 +199,14 @@ impl Step<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a field could be kept in the column of its name: else the mismatch.
+    pub(crate) fn try_field(&self, field: &Field) -> Result<()> {
+        let found = self.columns()?;
+        let Some(column) = found.get(field.name.as_ref()) else { return Ok(()) };
+        let form = self.adopted_form(field, column)?;
+        self.verify(&[(field, form)])
     }
 
     fn unfit(&self, field: &Field, cell: ValueRef<'_>) -> Error {

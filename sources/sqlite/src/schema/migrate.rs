@@ -58,6 +58,12 @@ impl Step<'_> {
 
     /// Adds a column; records that are there get the default.
     pub(super) fn add(&mut self, field: &Field) -> Result<Form> {
+        if !self.may_add()? {
+            return Err(self
+                .mismatch("a field has no column, and a captured table that others made gets none")
+                .with("field", &field.name)
+                .hint("add the column as the other programs' schema is changed, or do not declare the field"));
+        }
         let form = Form::of(&field.ty);
         let (table, column) = (self.table(), quote(&field.name));
         self.execute(&format!(

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::{Map, Value as Json};
 use unisono_core::source::Binding;
-use unisono_core::{Error, ErrorKind, FieldType, Result, Role, Uuid};
+use unisono_core::{Capture, Error, ErrorKind, FieldType, Result, Role, Uuid};
 
+use crate::capture;
 use crate::client::Tables;
 use crate::codec::{Form, declared_type};
 use crate::error::translate;
@@ -52,6 +53,7 @@ pub(crate) fn prepare(
     check_places(bindings)?;
     transaction(connection, |connection| {
         connection.execute_batch(OWN_TABLES).map_err(translate)?;
+        connection.execute_batch(capture::TABLES).map_err(translate)?;
         connection
             .execute(
                 "INSERT OR IGNORE INTO unisono_head (only, log, trimmed, position) VALUES (1, ?1, 0, 0)",
@@ -71,7 +73,7 @@ pub(crate) fn prepare(
 
 fn check_places(bindings: &[Binding]) -> Result<()> {
     let mut seen = HashSet::new();
-    for Binding { place, entity, role } in bindings {
+    for Binding { place, entity, role, .. } in bindings {
         let lower = place.to_lowercase();
         if *role == Role::Cache {
             return Err(Error::unsupported("a sqlite source is no cache").of(entity.name()));
@@ -106,10 +108,10 @@ struct Found {
 type FoundColumns = BTreeMap<String, Found>;
 
 /// Preparing one binding.
-struct Step<'a> {
-    connection: &'a Connection,
-    binding: &'a Binding,
-    notes: &'a mut Vec<String>,
+pub(crate) struct Step<'a> {
+    pub(crate) connection: &'a Connection,
+    pub(crate) binding: &'a Binding,
+    pub(crate) notes: &'a mut Vec<String>,
 }
 
 impl Step<'_> {
@@ -123,6 +125,8 @@ impl Step<'_> {
         };
         self.indexes()?;
         self.record()?;
+        let version = self.versions(&found)?;
+        self.set_capture(found.is_empty(), version)?;
         Ok(Table::new(self.binding, &forms))
     }
 
@@ -134,10 +138,11 @@ impl Step<'_> {
                 format!("{} {}{key}, ", quote(&field.name), declared_type(&field.ty))
             })
             .collect();
-        self.execute(&format!(
-            "CREATE TABLE {} ({columns}unisono_version INTEGER NOT NULL)",
-            self.table()
-        ))?;
+        let columns = match Capture::of(&self.binding.options) {
+            None => columns + "unisono_version INTEGER NOT NULL",
+            Some(_) => columns.trim_end_matches(", ").to_owned(),
+        };
+        self.execute(&format!("CREATE TABLE {} ({columns})", self.table()))?;
         self.notes.push(format!("made the table {}", self.binding.place));
         Ok(entity.fields().iter().map(|f| Form::of(&f.ty)).collect())
     }
@@ -216,11 +221,11 @@ impl Step<'_> {
         self.connection.execute(sql, row).map(drop).map_err(translate)
     }
 
-    fn table(&self) -> String {
+    pub(crate) fn table(&self) -> String {
         quote(&self.binding.place)
     }
 
-    fn execute(&self, sql: &str) -> Result<()> {
+    pub(crate) fn execute(&self, sql: &str) -> Result<()> {
         self.connection.execute_batch(sql).map_err(translate)
     }
 
@@ -230,7 +235,7 @@ impl Step<'_> {
         statement.exists([]).map_err(translate)
     }
 
-    fn mismatch(&self, message: &'static str) -> Error {
+    pub(crate) fn mismatch(&self, message: &'static str) -> Error {
         Error::new(ErrorKind::SchemaMismatch, message).with("table", &self.binding.place)
     }
 

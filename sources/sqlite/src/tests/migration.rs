@@ -149,7 +149,12 @@ async fn records_in_another_table_are_not_left_behind() {
     let folder = tempfile::tempdir().unwrap();
     let e = entity("thing", &[]);
     let source = open_truth(folder.path(), &e).await;
-    let moved = Binding { entity: Arc::clone(&e), role: Role::Truth, place: "things".into() };
+    let moved = Binding {
+        entity: Arc::clone(&e),
+        role: Role::Truth,
+        place: "things".into(),
+        options: Options::default(),
+    };
     let notes = source.prepare(std::slice::from_ref(&moved)).await.unwrap();
     assert_eq!(notes, ["made the table things"], "an empty table is nothing to keep");
     prepare(&source, Role::Truth, &e).await.unwrap();

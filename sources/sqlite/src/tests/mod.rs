@@ -1,6 +1,7 @@
 //! What the behaviour suite, which runs against every kind, does not see: files, statements, migrations, adoption.
 
 mod adoption;
+mod capture;
 mod files;
 mod follower;
 mod migration;
@@ -51,7 +52,12 @@ async fn open(folder: &Path) -> Arc<SqliteSource> {
 }
 
 async fn prepare(source: &SqliteSource, role: Role, entity: &Arc<Entity>) -> Result<Vec<String>> {
-    let binding = Binding { entity: Arc::clone(entity), role, place: Arc::clone(entity.name()) };
+    let binding = Binding {
+        entity: Arc::clone(entity),
+        role,
+        place: Arc::clone(entity.name()),
+        options: Options::default(),
+    };
     source.prepare(&[binding]).await
 }
 

@@ -2,19 +2,16 @@
 
 use std::sync::Arc;
 
-use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, params};
 use unisono_core::write::{Action, Committed, Idempotency, Resolved, Unit, Write, resolve};
-use unisono_core::{
-    Change, Error, ErrorKind, Position, Record, Result, Role, Stored, Version, json,
-};
+use unisono_core::{Change, Error, ErrorKind, Position, Record, Result, Role, Stored};
 
+use crate::capture::Sequencer;
 use crate::client::Tables;
-use crate::codec::encode_key;
 use crate::error::{is_of_statement, translate};
 use crate::table::{Refused, Table};
 use crate::tombstones;
-use crate::truth::{bounds, log, transaction};
+use crate::truth::{append, bounds, log, set_head, transaction};
 
 /// Commits units in order; one that fails leaves nothing behind.
 pub(super) fn commit(
@@ -27,7 +24,8 @@ pub(super) fn commit(
     }
     transaction(connection, |connection| {
         let begun = bounds(connection)?.head;
-        let mut batch = Batch { connection, tables, head: begun };
+        let mut batch = Batch { connection, tables, head: begun, drained: true };
+        batch.sequence()?;
         let mut results = Vec::with_capacity(units.len());
         for unit in units {
             match batch.unit(unit) {
@@ -37,9 +35,7 @@ pub(super) fn commit(
             }
         }
         if batch.head != begun {
-            let sql = "UPDATE unisono_head SET position = ?1";
-            let mut statement = connection.prepare_cached(sql).map_err(translate)?;
-            statement.execute([batch.head.as_i64()]).map_err(translate)?;
+            set_head(connection, batch.head)?;
         }
         Ok(results)
     })
@@ -66,9 +62,25 @@ struct Batch<'a> {
     tables: &'a Tables,
     /// The position of the last change so far.
     head: Position,
+    /// Whether the intake held no more than has been sequenced.
+    drained: bool,
 }
 
 impl Batch<'_> {
+    /// What others have committed comes first, so that no condition overlooks it.
+    fn sequence(&mut self) -> Result<()> {
+        if self.tables.values().any(|t| t.capture.is_some()) {
+            let mut sequencer = self.sequencer();
+            let drained = sequencer.oldest()?;
+            (self.head, self.drained) = (sequencer.head, drained);
+        }
+        Ok(())
+    }
+
+    fn sequencer(&self) -> Sequencer<'_> {
+        Sequencer { connection: self.connection, tables: self.tables, head: self.head }
+    }
+
     fn unit(&mut self, unit: &Unit) -> Result<Committed, Failure> {
         if let Some(idempotency) = &unit.idempotency
             && let Some(earlier) = self.earlier(idempotency)?
@@ -116,6 +128,11 @@ impl Batch<'_> {
                     .of(entity),
             ));
         };
+        if table.capture.is_some() && !self.drained {
+            let mut sequencer = self.sequencer();
+            sequencer.of(table, &write.key).map_err(Failure::Batch)?;
+            self.head = sequencer.head;
+        }
         let current = self.current(table, write).map_err(Failure::Batch)?;
         let Resolved { operation, image, replaced } =
             resolve(write, current.as_ref()).map_err(Failure::Unit)?;
@@ -150,8 +167,9 @@ impl Batch<'_> {
             actor: unit.actor.clone(),
             trace: unit.trace.clone(),
         };
-        self.append(table, &change, previous).map_err(Failure::batch)?;
-        self.mark_deletion(&change, previous).map_err(Failure::Batch)?;
+        append(self.connection, table, &change, previous).map_err(Failure::Batch)?;
+        let version = change.image.is_some().then_some(position);
+        table.written(self.connection, &change.key, version).map_err(Failure::Batch)?;
         Ok(Arc::new(change))
     }
 
@@ -163,43 +181,6 @@ impl Batch<'_> {
         let version = table.version(self.connection, &write.key)?;
         let without_data = || Arc::new(Record::new(Vec::new()));
         Ok(version.map(|version| Stored::new(write.key.clone(), version, without_data())))
-    }
-
-    /// Keeps a tombstone for a record that is gone, as the end of its history.
-    fn mark_deletion(&self, change: &Change, previous: Option<Version>) -> Result<()> {
-        match &change.image {
-            None => tombstones::put(self.connection, change),
-            Some(_) if change.replaced.is_none() && previous.is_some() => {
-                tombstones::remove(self.connection, &change.entity, &change.key)
-            }
-            Some(_) => Ok(()),
-        }
-    }
-
-    fn append(
-        &self,
-        table: &Table,
-        change: &Change,
-        previous: Option<Version>,
-    ) -> rusqlite::Result<()> {
-        let image = change.image.as_ref().map(|record| json::to_vec(&table.entity, record));
-        let mut statement = self.connection.prepare_cached(
-            "INSERT INTO unisono_log (position, entity, key, operation, replaced, previous, image, time, actor, trace) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-        )?;
-        statement.raw_bind_parameter(1, change.position.as_i64())?;
-        statement.raw_bind_parameter(2, change.entity.as_ref())?;
-        statement.raw_bind_parameter(3, encode_key(&change.key))?;
-        statement.raw_bind_parameter(4, change.operation.as_str())?;
-        statement.raw_bind_parameter(5, change.replaced.map(Position::as_i64))?;
-        statement.raw_bind_parameter(6, previous.map(Position::as_i64))?;
-        let image = image.as_deref().map_or(ValueRef::Null, ValueRef::Text);
-        statement.raw_bind_parameter(7, ToSqlOutput::Borrowed(image))?;
-        statement.raw_bind_parameter(8, change.time.micros())?;
-        statement.raw_bind_parameter(9, change.actor.as_deref())?;
-        statement.raw_bind_parameter(10, change.trace.as_deref())?;
-        statement.raw_execute()?;
-        Ok(())
     }
 
     /// The outcome of an earlier unit with the same idempotency key.

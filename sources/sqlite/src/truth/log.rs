@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use rusqlite::types::ValueRef;
+use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Row, params};
-use unisono_core::{Change, Error, ErrorKind, Key, Operation, Position, Result, Role, Timestamp};
+use unisono_core::{
+    Change, Error, ErrorKind, Key, Operation, Position, Result, Role, Timestamp, Version, json,
+};
 
 use crate::client::Tables;
-use crate::codec::decode_key;
+use crate::codec::{decode_key, encode_key};
 use crate::error::translate;
 use crate::objects;
 use crate::table::Table;
@@ -15,6 +17,51 @@ use crate::tombstones;
 use crate::truth::{bounds, is_whole, transaction};
 
 const SELECT: &str = "SELECT position, entity, key, operation, replaced, image, time, actor, trace, previous FROM unisono_log";
+
+/// Writes a change at its position; `previous` is the record's change before it, also one that deleted it.
+pub(crate) fn append(
+    connection: &Connection,
+    table: &Table,
+    change: &Change,
+    previous: Option<Version>,
+) -> Result<()> {
+    let image = change.image.as_ref().map(|record| json::to_vec(&table.entity, record));
+    let write = || {
+        let mut statement = connection.prepare_cached(
+            "INSERT INTO unisono_log (position, entity, key, operation, replaced, previous, image, time, actor, trace) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        )?;
+        statement.raw_bind_parameter(1, change.position.as_i64())?;
+        statement.raw_bind_parameter(2, change.entity.as_ref())?;
+        statement.raw_bind_parameter(3, encode_key(&change.key))?;
+        statement.raw_bind_parameter(4, change.operation.as_str())?;
+        statement.raw_bind_parameter(5, change.replaced.map(Position::as_i64))?;
+        statement.raw_bind_parameter(6, previous.map(Position::as_i64))?;
+        let image = image.as_deref().map_or(ValueRef::Null, ValueRef::Text);
+        statement.raw_bind_parameter(7, ToSqlOutput::Borrowed(image))?;
+        statement.raw_bind_parameter(8, change.time.micros())?;
+        statement.raw_bind_parameter(9, change.actor.as_deref())?;
+        statement.raw_bind_parameter(10, change.trace.as_deref())?;
+        statement.raw_execute()
+    };
+    write().map(drop).map_err(translate)?;
+    mark_deletion(connection, change, previous)
+}
+
+/// Keeps a tombstone for a record that is gone, as the end of its history.
+fn mark_deletion(
+    connection: &Connection,
+    change: &Change,
+    previous: Option<Version>,
+) -> Result<()> {
+    match &change.image {
+        None => tombstones::put(connection, change),
+        Some(_) if change.replaced.is_none() && previous.is_some() => {
+            tombstones::remove(connection, &change.entity, &change.key)
+        }
+        Some(_) => Ok(()),
+    }
+}
 
 /// The changes after a position.
 pub(super) fn read(

@@ -3,6 +3,8 @@
 mod commit;
 mod log;
 
+pub(crate) use log::append;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -37,6 +39,13 @@ pub(crate) fn bounds(connection: &Connection) -> Result<LogBounds> {
     Ok(LogBounds { log, trimmed: Position::from_i64(trimmed)?, head: Position::from_i64(head)? })
 }
 
+/// Moves the head of the log.
+pub(crate) fn set_head(connection: &Connection, head: Position) -> Result<()> {
+    let sql = "UPDATE unisono_head SET position = ?1";
+    let mut statement = connection.prepare_cached(sql).map_err(translate)?;
+    statement.execute([head.as_i64()]).map(drop).map_err(translate)
+}
+
 #[async_trait]
 impl Truth for SqliteSource {
     async fn commit(&self, units: Vec<Unit>) -> Result<Vec<Result<Committed>>> {
@@ -51,6 +60,7 @@ impl Truth for SqliteSource {
     }
 
     async fn bounds(&self) -> Result<LogBounds> {
+        self.sequence().await?;
         self.client().read("bounds", |session| bounds(&session.connection)).await
     }
 
@@ -60,6 +70,7 @@ impl Truth for SqliteSource {
         changes_max: usize,
         bytes_max: usize,
     ) -> Result<Vec<Arc<Change>>> {
+        self.sequence().await?;
         let tables = self.client().tables();
         self.client()
             .read("read_log", move |session| {
@@ -75,6 +86,7 @@ impl Truth for SqliteSource {
         before: Option<Position>,
         limit: usize,
     ) -> Result<Vec<Arc<Change>>> {
+        self.sequence().await?;
         let (tables, key) = (self.client().tables(), key.clone());
         let table = self.client().table(entity.name())?;
         self.client()

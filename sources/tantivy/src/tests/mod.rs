@@ -117,7 +117,7 @@ async fn open(folder: &Path) -> Arc<dyn Source> {
 
 fn binding(entity: &Arc<Entity>) -> Binding {
     let place = Arc::clone(entity.name());
-    Binding { entity: Arc::clone(entity), role: Role::Follower, place }
+    Binding { entity: Arc::clone(entity), role: Role::Follower, place, options: Options::default() }
 }
 
 fn words(applied: &Applied) -> Vec<&'static str> {

@@ -1,0 +1,52 @@
+//! TLS: rustls with a provider of its own, never the process's; certificates and names are always checked.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use unisono_core::{Error, ErrorKind, Result};
+
+/// How servers are trusted: by the authorities of a file, or of the system.
+pub(crate) fn config(authorities: Option<&Path>) -> Result<ClientConfig> {
+    let roots = match authorities {
+        Some(path) => of_file(path)?,
+        None => of_system(),
+    };
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| Error::internal("TLS cannot be set up").caused_by(e))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn of_file(path: &Path) -> Result<RootCertStore> {
+    let wrong = |message: &'static str| {
+        Error::new(ErrorKind::InvalidConfig, message)
+            .with("option", "tls_ca")
+            .with("path", path.display())
+            .hint("give a PEM file with the certificate of the authority")
+    };
+    let pem = std::fs::read(path)
+        .map_err(|e| wrong("the file of authorities cannot be read").caused_by(e))?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate =
+            certificate.map_err(|e| wrong("the file of authorities is not PEM").caused_by(e))?;
+        roots.add(certificate).map_err(|e| {
+            wrong("the file of authorities holds something else than certificates").caused_by(e)
+        })?;
+    }
+    if roots.is_empty() {
+        return Err(wrong("the file of authorities holds no certificate"));
+    }
+    Ok(roots)
+}
+
+/// A system without authorities trusts no server; the first connection then says so.
+fn of_system() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
+}

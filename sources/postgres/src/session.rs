@@ -1,0 +1,206 @@
+//! [`Session`]: one connection, and how statements go over it.
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, NoTls, Row, Socket, Statement};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::config::Server;
+use crate::error::{Failed, timed_out};
+use crate::parameter::Parameter;
+
+/// The statements kept on one connection; beyond these, all are forgotten.
+const STATEMENTS_MAX: usize = 128;
+/// The longest that asking the server to cancel a statement may take.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How a statement is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Asked again and again: prepared, if statements are.
+    Often,
+    /// Asked in ever other words: parsed each time, in the same round trip.
+    Once,
+}
+
+/// How the connections of a source speak to its servers.
+#[derive(Clone)]
+pub(crate) struct Manner {
+    /// Whether statements are prepared; turned off when a pooler turns out to be in between.
+    pub(crate) prepared: Arc<AtomicBool>,
+    /// Whether statements are sent before earlier ones are answered.
+    pub(crate) pipelining: bool,
+    /// None for plain connections.
+    pub(crate) tls: Option<MakeRustlsConnect>,
+    /// The longest time to connect.
+    pub(crate) connect_timeout: Duration,
+}
+
+/// One connection. Whoever drops it ends it, whatever was under way.
+pub(crate) struct Session {
+    client: Client,
+    statements: Mutex<HashMap<String, Statement>>,
+    manner: Manner,
+    /// The server, for people.
+    pub(crate) address: String,
+    /// Which of the cluster's lives it belongs to.
+    pub(crate) generation: u64,
+}
+
+impl Session {
+    /// Connects to one server.
+    pub(crate) async fn connect(
+        server: &Server,
+        manner: &Manner,
+        generation: u64,
+    ) -> Result<Self, Failed> {
+        let mut config = server.config.clone();
+        let connected = match &manner.tls {
+            Some(tls) => {
+                config.ssl_mode(tokio_postgres::config::SslMode::Require);
+                limited(manner.connect_timeout, client(&config, tls.clone())).await
+            }
+            None => limited(manner.connect_timeout, client(&config, NoTls)).await,
+        };
+        let client = connected.map_err(|failed| failed.with_server(&server.address))?;
+        Ok(Session {
+            client,
+            statements: Mutex::default(),
+            manner: manner.clone(),
+            address: server.address.clone(),
+            generation,
+        })
+    }
+
+    /// Whether the connection has ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Whether statements may be sent before earlier ones are answered.
+    pub(crate) fn is_pipelining(&self) -> bool {
+        self.manner.pipelining
+    }
+
+    /// Runs statements without parameters and rows, such as `BEGIN`.
+    pub(crate) async fn run(&self, sql: &str) -> Result<(), Failed> {
+        Ok(self.client.batch_execute(sql).await?)
+    }
+
+    /// The rows of a statement.
+    pub(crate) async fn rows(
+        &self,
+        usage: Use,
+        sql: &str,
+        parameters: &[Parameter],
+    ) -> Result<Vec<Row>, Failed> {
+        if usage == Use::Often && self.manner.prepared.load(Ordering::Relaxed) {
+            let statement = self.prepared(sql, parameters).await?;
+            let values: Vec<_> = parameters.iter().map(|p| p as &(dyn ToSql + Sync)).collect();
+            return Ok(self.client.query(&statement, &values).await?);
+        }
+        Ok(self.client.query_typed(sql, &typed(parameters)).await?)
+    }
+
+    /// Runs a statement; answers how many rows it changed.
+    pub(crate) async fn execute(
+        &self,
+        usage: Use,
+        sql: &str,
+        parameters: &[Parameter],
+    ) -> Result<u64, Failed> {
+        if usage == Use::Often && self.manner.prepared.load(Ordering::Relaxed) {
+            let statement = self.prepared(sql, parameters).await?;
+            let values: Vec<_> = parameters.iter().map(|p| p as &(dyn ToSql + Sync)).collect();
+            return Ok(self.client.execute(&statement, &values).await?);
+        }
+        Ok(self.client.execute_typed(sql, &typed(parameters)).await?)
+    }
+
+    /// Gives every row of a statement to `each` as it comes.
+    pub(crate) async fn each_row(
+        &self,
+        sql: &str,
+        parameters: &[Parameter],
+        each: &mut (dyn FnMut(&Row) -> unisono_core::Result<()> + Send),
+    ) -> Result<(), Failed> {
+        let typed = parameters.iter().map(|p| (p, p.ty.clone()));
+        let mut rows = pin!(self.client.query_typed_raw(sql, typed).await?);
+        while let Some(row) = rows.try_next().await? {
+            each(&row)?;
+        }
+        Ok(())
+    }
+
+    /// Prepares a statement that is used often, so that the next use of it is sent at once.
+    pub(crate) async fn prepare(&self, sql: &str, parameters: &[Parameter]) -> Result<(), Failed> {
+        match self.manner.prepared.load(Ordering::Relaxed) {
+            true => self.prepared(sql, parameters).await.map(drop),
+            false => Ok(()),
+        }
+    }
+
+    async fn prepared(&self, sql: &str, parameters: &[Parameter]) -> Result<Statement, Failed> {
+        let lock = || self.statements.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(statement) = lock().get(sql) {
+            return Ok(statement.clone());
+        }
+        let types: Vec<_> = parameters.iter().map(|p| p.ty.clone()).collect();
+        let statement = self.client.prepare_typed(sql, &types).await?;
+        let mut statements = lock();
+        if statements.len() >= STATEMENTS_MAX {
+            statements.clear();
+        }
+        statements.insert(sql.to_owned(), statement.clone());
+        Ok(statement)
+    }
+
+    /// Asks the server to give up what the connection is doing, because nobody waits for it any more.
+    pub(crate) async fn cancel(&self) {
+        let token = self.client.cancel_token();
+        // If this fails, the server notices the closed connection when it answers.
+        let _ = match &self.manner.tls {
+            Some(tls) => {
+                tokio::time::timeout(CANCEL_TIMEOUT, token.cancel_query(tls.clone())).await
+            }
+            None => tokio::time::timeout(CANCEL_TIMEOUT, token.cancel_query(NoTls)).await,
+        };
+    }
+}
+
+fn typed(parameters: &[Parameter]) -> Vec<(&(dyn ToSql + Sync), Type)> {
+    parameters.iter().map(|p| (p as &(dyn ToSql + Sync), p.ty.clone())).collect()
+}
+
+async fn client<T>(config: &tokio_postgres::Config, tls: T) -> Result<Client, Failed>
+where
+    T: MakeTlsConnect<Socket>,
+    T::Stream: Send + 'static,
+{
+    let (client, connection) = config.connect(tls).await?;
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the driver's end of the connection; it ends when the session is dropped, as in a crash"
+    )]
+    tokio::spawn(async move {
+        // Whoever waits for an answer gets the failure there.
+        let _ = connection.await;
+    });
+    Ok(client)
+}
+
+/// Work that must be done within a time to connect.
+async fn limited<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, Failed>>,
+) -> Result<T, Failed> {
+    let done = tokio::time::timeout(limit, work).await;
+    done.unwrap_or_else(|_| Err(timed_out(limit, "connect_timeout")))
+}

@@ -1,0 +1,416 @@
+//! Group commit: many units in one statement, which is one transaction and one round trip.
+//!
+//! Units that look at records (conditions, patches, deletes, idempotency keys) are decided here, on what one read
+//! before has found; the statement takes effect only if the log has not moved since. Only where a row is refused, or
+//! other processes keep being faster, units go one after the other in a transaction that holds the head row.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures::future::{BoxFuture, try_join_all};
+use tokio_postgres::Row;
+use unisono_core::write::{Committed, Unit};
+use unisono_core::{Change, Error, ErrorKind, Key, Position, Record, Result, Stored, Version};
+
+use crate::capture::{self, Sequencer};
+use crate::client::{Client, Tables};
+use crate::codec::key_array;
+use crate::error::{Class, Failed, timed_out};
+use crate::parameter::{Parameter, cell, integer, optional_integer, text};
+use crate::session::{Session, Use};
+use crate::table::{Table, quote};
+use crate::truth::plan::{Decision, Earlier, Known, Needs, Plan, change};
+use crate::truth::{log, statement};
+
+/// How often a batch is tried before the head row is held instead.
+const ATTEMPTS: u32 = 3;
+/// How often the head row is held, or a connection made, before the failure is told.
+const FAILURES_MAX: u32 = 3;
+/// How often a batch is begun anew because others wrote its records meanwhile.
+const OVERTAKEN_MAX: u32 = 10;
+/// How long a record of a captured table is waited for that another transaction is writing.
+const LOCK_WAIT: &str = "500ms";
+
+type Results = Vec<Result<Committed>>;
+
+/// Commits units in order; one that fails leaves nothing behind.
+pub(super) async fn commit(client: &Client, units: &[Unit]) -> Result<Results, Failed> {
+    if units.is_empty() {
+        return Ok(Vec::new());
+    }
+    let tables = client.tables();
+    let mut writer = client.writer.lock().await;
+    let (mut misses, mut failures) = (0, 0);
+    let captured = !captured(&tables, units).is_empty();
+    let mut way = if captured { Way::Holding } else { Way::Together };
+    loop {
+        // Taken out, so that a call that is given up half-way takes its connection with it.
+        let session = match writer.take().filter(|session| client.is_current(session)) {
+            Some(session) => session,
+            None => connect(client).await?,
+        };
+        let work = Batch { session: &session, schema: quote(client.schema()), tables: &tables };
+        let limit = client.request_timeout();
+        let failed = match tokio::time::timeout(limit, work.run(way, units)).await {
+            Ok(Ok(Some(results))) => {
+                *writer = Some(session);
+                return Ok(results);
+            }
+            Ok(Ok(None)) => {
+                *writer = Some(session);
+                misses += 1;
+                if misses >= OVERTAKEN_MAX && captured {
+                    return Err(overtaken());
+                }
+                if misses >= ATTEMPTS && way == Way::Together {
+                    way = Way::Holding;
+                }
+                continue;
+            }
+            Ok(Err(failed)) => failed.with_server(&session.address),
+            Err(_) => {
+                session.cancel().await;
+                return Err(timed_out(limit, "request_timeout").at_commit());
+            }
+        };
+        match failed.class {
+            _ if way != Way::OneByOne && failed.is_of_statement() => {
+                if way == Way::Holding {
+                    session.run("ROLLBACK").await?;
+                }
+                *writer = Some(session);
+                if units.len() == 1 && units.iter().all(|u| u.writes.len() == 1) {
+                    return Ok(vec![Err(failed.error)]);
+                }
+                way = Way::OneByOne;
+            }
+            _ => {
+                failures += 1;
+                let helps = client.is_worth_repeating(&failed);
+                let written = failed.error.effect_on_data() != unisono_core::Effect::None;
+                if written || !helps || failures > FAILURES_MAX {
+                    return Err(failed);
+                }
+            }
+        }
+    }
+}
+
+/// The records of captured tables that units write.
+fn captured<'a>(tables: &'a Tables, units: &'a [Unit]) -> Vec<(&'a Table, &'a Key)> {
+    let writes = units.iter().flat_map(|unit| &unit.writes);
+    let place = |write: &'a unisono_core::write::Write| {
+        let table = tables.get(write.entity.name()).filter(|t| t.capture.is_some())?;
+        Some((table.as_ref(), &write.key))
+    };
+    writes.filter_map(place).collect()
+}
+
+fn overtaken() -> Failed {
+    let error = Error::new(ErrorKind::Unavailable, "other programs keep changing the same records")
+        .retry(unisono_core::Retry::Now);
+    Failed { class: Class::Conflict, error }
+}
+
+async fn connect(client: &Client) -> Result<Session, Failed> {
+    let limit = client.request_timeout();
+    let connected = tokio::time::timeout(limit, client.connect()).await;
+    connected
+        .unwrap_or_else(|_| Err(timed_out(limit, "request_timeout")))
+        .map(|(session, _)| session)
+}
+
+/// How units are committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// In one statement, unless another process has committed meanwhile.
+    Together,
+    /// In one statement, in a transaction that holds the head row.
+    Holding,
+    /// Write by write, in a transaction that holds the head row.
+    OneByOne,
+}
+
+/// One call on one connection.
+struct Batch<'a> {
+    session: &'a Session,
+    schema: String,
+    tables: &'a Tables,
+}
+
+impl Batch<'_> {
+    /// The results, or none if the log has moved.
+    async fn run(&self, way: Way, units: &[Unit]) -> Result<Option<Results>, Failed> {
+        if way == Way::Together {
+            return self.attempt(units).await;
+        }
+        let hold = format!("BEGIN; SELECT position FROM {}.unisono_head FOR UPDATE", self.schema);
+        self.session.run(&hold).await?;
+        let captured = captured(self.tables, units);
+        let sequencer =
+            Sequencer { session: self.session, schema: &self.schema, tables: self.tables };
+        if !captured.is_empty() {
+            // What others have committed comes first, so that no condition overlooks it. A record that another
+            // transaction is writing fails its own unit, and does not hold up the others for long.
+            self.session
+                .run(&format!("{}; SET LOCAL lock_timeout = '{LOCK_WAIT}'", capture::OWN))
+                .await?;
+            sequencer.run_for(&captured).await?;
+        }
+        let results = match way {
+            Way::OneByOne => Some(self.one_by_one(units).await?),
+            _ => self.attempt(units).await?,
+        };
+        // Now that we have locked the rows, nobody else can write them: whoever came in between has committed.
+        if !captured.is_empty() && sequencer.was_overtaken(&captured).await? {
+            self.session.run("ROLLBACK").await?;
+            return Ok(None);
+        }
+        self.session.run("COMMIT").await.map_err(Failed::at_commit)?;
+        Ok(results)
+    }
+
+    /// Reads what must be known, decides, and writes.
+    async fn attempt(&self, units: &[Unit]) -> Result<Option<Results>, Failed> {
+        let needs = Needs::of(units);
+        let known = match needs.is_empty() {
+            true => Known::default(),
+            false => self.read(&needs).await?,
+        };
+        let plan = Plan::new(units, self.tables, &known);
+        if !plan.is_set() {
+            let error = Error::internal("unique values are given up and taken in one batch");
+            return Err(Failed { class: Class::Refused, error });
+        }
+        let takes = |d: &Decision| matches!(d, Decision::Takes { .. });
+        let has_work = !plan.items.is_empty()
+            || units.iter().zip(&plan.decisions).any(|(u, d)| u.idempotency.is_some() && takes(d));
+        if !has_work {
+            return Ok(Some(results(&plan, units, Position::ZERO, &HashMap::new())));
+        }
+        let commit = statement::commit(&self.schema, &plan, units, known.head);
+        let rows = self.session.rows(Use::Often, &commit.sql, &commit.parameters).await;
+        let rows = rows.map_err(Failed::at_commit)?;
+        let Some(first) = rows.first() else { return Ok(None) };
+        let base = Position::from_i64(integer(first, 0)?).map_err(unknown)?;
+        let mut replaced = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            if let (Some(position), Some(version)) = (
+                optional_integer(row, 1).map_err(unknown)?,
+                optional_integer(row, 2).map_err(unknown)?,
+            ) {
+                replaced.insert(position, Position::from_i64(version).map_err(unknown)?);
+            }
+        }
+        Ok(Some(results(&plan, units, base, &replaced)))
+    }
+
+    /// Reads the head first: what is read behind it is at its position, if the log has not moved when it is written.
+    async fn read(&self, needs: &Needs) -> Result<Known, Failed> {
+        let mut by_table: HashMap<(&Arc<str>, bool), Vec<&unisono_core::Key>> = HashMap::new();
+        for ((entity, key), whole) in &needs.records {
+            by_table.entry((entity, *whole)).or_default().push(key);
+        }
+        let head = format!("SELECT position FROM {}.unisono_head", self.schema);
+        self.session.prepare(&head, &[]).await?;
+        let mut asked: Vec<(Asked<'_>, String, Vec<Parameter>)> = Vec::new();
+        for ((entity, whole), keys) in &by_table {
+            // A table that was not prepared is told of when the unit is decided.
+            let Some(table) = self.tables.get(*entity) else { continue };
+            let (sql, parameters) = record_query(table, *whole, keys);
+            asked.push((Asked::Records(table, *whole), sql, parameters));
+        }
+        if !needs.outcomes.is_empty() {
+            let (sql, parameters) = self.outcome_query(needs);
+            asked.push((Asked::Outcomes, sql, parameters));
+        }
+        let mut statements: Vec<BoxFuture<'_, Result<Vec<Row>, Failed>>> =
+            vec![Box::pin(self.session.rows(Use::Often, &head, &[]))];
+        for (_, sql, parameters) in &asked {
+            self.session.prepare(sql, parameters).await?;
+            statements.push(Box::pin(self.session.rows(Use::Often, sql, parameters)));
+        }
+        let mut answers = match self.session.is_pipelining() {
+            true => try_join_all(statements).await?,
+            false => {
+                let mut answers = Vec::with_capacity(statements.len());
+                for statement in statements {
+                    answers.push(statement.await?);
+                }
+                answers
+            }
+        }
+        .into_iter();
+        let head = answers.next().unwrap_or_default();
+        let head = head.first().ok_or_else(missing_head)?;
+        let mut known =
+            Known { head: Some(Position::from_i64(integer(head, 0)?)?), ..Known::default() };
+        for ((what, ..), rows) in asked.iter().zip(answers) {
+            match what {
+                Asked::Records(table, whole) => {
+                    for row in &rows {
+                        let stored =
+                            if *whole { table.stored(row, 0)? } else { version_only(table, row)? };
+                        let place = (Arc::clone(table.entity.name()), stored.key.clone());
+                        known.records.insert(place, stored);
+                    }
+                }
+                Asked::Outcomes => known.outcomes = self.outcomes(&rows).await?,
+            }
+        }
+        Ok(known)
+    }
+
+    fn outcome_query(&self, needs: &Needs) -> (String, Vec<Parameter>) {
+        let keys: Vec<_> = (needs.outcomes.iter())
+            .map(|key| Some(unisono_sql::text::escape(key).into_owned().into_bytes()))
+            .collect();
+        let sql = format!(
+            "SELECT key, fingerprint, first, changes FROM {}.unisono_outcomes WHERE key = ANY ($1)",
+            self.schema
+        );
+        (sql, vec![Parameter::array(&tokio_postgres::types::Type::TEXT, &keys)])
+    }
+
+    async fn outcomes(&self, rows: &[Row]) -> Result<HashMap<Arc<str>, Earlier>, Failed> {
+        let mut outcomes = HashMap::with_capacity(rows.len());
+        for row in rows {
+            let key = unisono_sql::text::unescape(text(row, 0)?)?;
+            let fingerprint = cell(row, 1)?.and_then(|bytes| bytes.try_into().ok());
+            let fingerprint = fingerprint.map(u128::from_be_bytes).ok_or_else(|| {
+                Error::new(ErrorKind::Corrupt, "the fingerprint of an idempotency key is damaged")
+            })?;
+            let (first, count) = (integer(row, 2)?, integer(row, 3)?);
+            let changes = log::range(self.session, &self.schema, self.tables, first, count).await?;
+            outcomes.insert(Arc::from(key.as_ref()), Earlier { fingerprint, changes });
+        }
+        Ok(outcomes)
+    }
+
+    /// Unit after unit, and write after write, so that each sees what is there before it. The head row is held.
+    async fn one_by_one(&self, units: &[Unit]) -> Result<Results, Failed> {
+        let mut results = Vec::with_capacity(units.len());
+        for unit in units {
+            self.session.run("SAVEPOINT unisono_unit").await?;
+            let result = self.alone(unit).await?;
+            let end = match &result {
+                Ok(_) => "RELEASE unisono_unit",
+                Err(_) => "ROLLBACK TO unisono_unit; RELEASE unisono_unit",
+            };
+            self.session.run(end).await?;
+            results.push(result);
+        }
+        Ok(results)
+    }
+
+    /// One unit; the inner error is its own.
+    async fn alone(&self, unit: &Unit) -> Result<Result<Committed>, Failed> {
+        let bare = |writes: Vec<_>| Unit { writes, idempotency: None, ..unit.clone() };
+        if unit.idempotency.is_some() {
+            let needs = Needs {
+                outcomes: Needs::of(std::slice::from_ref(unit)).outcomes,
+                ..Needs::default()
+            };
+            let known = self.read(&needs).await?;
+            let empty = [Unit { writes: Vec::new(), ..unit.clone() }];
+            match Plan::new(&empty, self.tables, &known).decisions.pop() {
+                Some(Decision::Replays(changes)) => {
+                    return Ok(Ok(Committed { changes, replayed: true }));
+                }
+                Some(Decision::Fails(error)) => return Ok(Err(error)),
+                _ => {}
+            }
+        }
+        let mut changes = Vec::with_capacity(unit.writes.len());
+        for write in &unit.writes {
+            match self.attempt(&[bare(vec![write.clone()])]).await {
+                Ok(Some(results)) => match results.into_iter().next() {
+                    Some(Ok(committed)) => changes.extend(committed.changes),
+                    Some(Err(error)) => return Ok(Err(error)),
+                    None => return Err(Error::internal("a write has no result").into()),
+                },
+                Ok(None) => return Err(Error::internal("the head moved while it was held").into()),
+                Err(failed) if failed.is_of_statement() => return Ok(Err(failed.error)),
+                Err(failed) => return Err(failed),
+            }
+        }
+        if let Some(idempotency) = &unit.idempotency {
+            let first = changes.first().map_or(Position::ZERO, |c: &Arc<Change>| c.position);
+            let (sql, parameters) =
+                log::remember(&self.schema, idempotency, first, changes.len(), unit.time);
+            self.session.execute(Use::Often, &sql, &parameters).await?;
+        }
+        Ok(Ok(Committed { changes, replayed: false }))
+    }
+}
+
+enum Asked<'a> {
+    Records(&'a Table, bool),
+    Outcomes,
+}
+
+/// Rows of keys: whole, or key and version.
+fn record_query(
+    table: &Table,
+    whole: bool,
+    keys: &[&unisono_core::Key],
+) -> (String, Vec<Parameter>) {
+    let selected = match whole {
+        true => table.selected.clone(),
+        false => format!("{}, {}", table.selected_key(), table.version),
+    };
+    let sql = format!("SELECT {selected} FROM {} WHERE {} = ANY ($1)", table.name, table.key());
+    (sql, vec![key_array(table.key_type(), keys)])
+}
+
+/// A record of which only the version is known: only a patch looks at more.
+fn version_only(table: &Table, row: &Row) -> Result<Stored> {
+    let key = unisono_core::Key::from_value(&table.value(table.entity.key_index(), row, 0)?)?;
+    let version = Position::from_i64(integer(row, 1)?)?;
+    Ok(Stored::new(key, version, Arc::new(Record::new(Vec::new()))))
+}
+
+fn results(
+    plan: &Plan,
+    units: &[Unit],
+    base: Position,
+    replaced: &HashMap<i64, Version>,
+) -> Results {
+    let mut results: Results = Vec::with_capacity(units.len());
+    for decision in &plan.decisions {
+        let result = match decision {
+            Decision::Fails(error) => Err(error.duplicate()),
+            Decision::Replays(changes) => {
+                Ok(Committed { changes: changes.clone(), replayed: true })
+            }
+            Decision::Repeats(earlier) => match results.get(*earlier) {
+                Some(Ok(committed)) => {
+                    Ok(Committed { changes: committed.changes.clone(), replayed: true })
+                }
+                _ => Err(Error::internal("a repeated unit has no outcome")),
+            },
+            Decision::Takes { first, count } => {
+                let of = |n: usize| {
+                    let item = plan.items.get(n)?;
+                    let position = base.plus(n as u64 + 1);
+                    let replaced = replaced.get(&position.as_i64()).copied();
+                    Some(Arc::new(change(item, units.get(item.unit)?, position, replaced)))
+                };
+                let changes = (*first..first + count).filter_map(of).collect();
+                Ok(Committed { changes, replayed: false })
+            }
+        };
+        results.push(result);
+    }
+    results
+}
+
+fn missing_head() -> Error {
+    Error::new(ErrorKind::Corrupt, "the head row of the log is missing")
+        .hint("restore the database from a backup")
+}
+
+/// What goes wrong behind a commit does not undo it.
+fn unknown(error: Error) -> Failed {
+    error.effect(unisono_core::Effect::Unknown).into()
+}

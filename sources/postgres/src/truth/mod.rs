@@ -1,0 +1,154 @@
+//! The truth: rows and log in one transaction.
+
+mod commit;
+mod log;
+mod plan;
+mod statement;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use unisono_core::source::{LogBounds, Truth};
+use unisono_core::write::{Committed, Unit};
+use unisono_core::{Change, Entity, Error, ErrorKind, Key, Position, Result, Timestamp, Uuid};
+use unisono_sql::text as escaped;
+
+use crate::capture::Reason;
+use crate::error::Failed;
+use crate::parameter::{Parameter, cell, integer, text};
+use crate::session::{Session, Use};
+use crate::source::PostgresSource;
+use crate::table::quote;
+
+/// Where the log begins and ends.
+pub(crate) async fn bounds_of(session: &Session, schema: &str) -> Result<LogBounds, Failed> {
+    let sql = format!("SELECT log, trimmed, position FROM {schema}.unisono_head");
+    let rows = session.rows(Use::Often, &sql, &[]).await?;
+    let row = rows.first().ok_or_else(|| {
+        Error::new(ErrorKind::Corrupt, "the head row of the log is missing")
+            .hint("restore the database from a backup")
+    })?;
+    let log = cell(row, 0)?.and_then(|bytes| Uuid::from_slice(bytes).ok());
+    Ok(LogBounds {
+        log: log.ok_or_else(|| {
+            Error::new(ErrorKind::Corrupt, "the identity of the log is not a UUID")
+        })?,
+        trimmed: Position::from_i64(integer(row, 1)?)?,
+        head: Position::from_i64(integer(row, 2)?)?,
+    })
+}
+
+impl PostgresSource {
+    async fn on_log<'w, T>(
+        &self,
+        operation: &'static str,
+        work: impl Fn(Arc<Session>) -> BoxFuture<'w, Result<T, Failed>> + Send + Sync,
+    ) -> Result<T> {
+        let done = self.client().primary(work).await;
+        done.map_err(|e| e.error.on(operation).at(self.client().name()))
+    }
+}
+
+#[async_trait]
+impl Truth for PostgresSource {
+    async fn commit(&self, units: Vec<Unit>) -> Result<Vec<Result<Committed>>> {
+        let name = self.client().name();
+        let results = commit::commit(self.client(), &units).await;
+        let results = results.map_err(|e| e.error.on("commit").at(name))?;
+        Ok(results.into_iter().map(|r| r.map_err(|e| e.on("commit").at(name))).collect())
+    }
+
+    async fn bounds(&self) -> Result<LogBounds> {
+        self.sequence(Reason::Tail).await?;
+        let schema = &quote(self.client().schema());
+        self.on_log("bounds", move |session| {
+            Box::pin(async move { bounds_of(&session, schema).await })
+        })
+        .await
+    }
+
+    async fn read_log(
+        &self,
+        after: Position,
+        changes_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Arc<Change>>> {
+        self.sequence(Reason::Tail).await?;
+        let (schema, tables) = (&quote(self.client().schema()), &*self.client().tables());
+        self.on_log("read_log", move |session| {
+            Box::pin(async move {
+                log::read(&session, schema, tables, after, changes_max, bytes_max).await
+            })
+        })
+        .await
+    }
+
+    async fn history(
+        &self,
+        entity: &Arc<Entity>,
+        key: &Key,
+        before: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<Arc<Change>>> {
+        self.sequence(Reason::Read).await?;
+        let (tables, table) = (&*self.client().tables(), &*self.client().table(entity.name())?);
+        let read = self.on_log("history", move |session| {
+            Box::pin(async move { log::history(&session, table, tables, key, before, limit).await })
+        });
+        read.await
+    }
+
+    async fn trim(&self, through: Position, outcomes_before: Timestamp) -> Result<u64> {
+        let (schema, tables) = (&quote(self.client().schema()), &*self.client().tables());
+        let trimmed = self.on_log("trim", move |session| {
+            Box::pin(
+                async move { log::trim(&session, schema, tables, through, outcomes_before).await },
+            )
+        });
+        trimmed.await
+    }
+
+    async fn put_state(&self, space: &str, name: &str, value: Option<String>) -> Result<()> {
+        let table = format!("{}.unisono_state", quote(self.client().schema()));
+        let escape = |text: &str| Parameter::text(&escaped::escape(text));
+        let mut parameters = vec![escape(space), escape(name)];
+        let sql = match &value {
+            Some(value) => {
+                parameters.push(escape(value));
+                format!(
+                    "INSERT INTO {table} (space, name, value) VALUES ($1, $2, $3) \
+                     ON CONFLICT (space, name) DO UPDATE SET value = excluded.value"
+                )
+            }
+            None => format!("DELETE FROM {table} WHERE space = $1 AND name = $2"),
+        };
+        // Put again, the same is there: a lost answer does no harm.
+        let (sql, parameters) = (sql.as_str(), parameters.as_slice());
+        let done = self.client().primary(move |session| {
+            Box::pin(async move { session.execute(Use::Often, sql, parameters).await })
+        });
+        let done = done.await;
+        done.map(drop).map_err(|e| e.at_commit().error.on("put_state").at(self.client().name()))
+    }
+
+    async fn list_state(&self, space: &str) -> Result<Vec<(String, String)>> {
+        let sql = format!(
+            "SELECT name, value FROM {}.unisono_state WHERE space = $1 ORDER BY name",
+            quote(self.client().schema())
+        );
+        let (sql, parameters) = (&sql, &[Parameter::text(&escaped::escape(space))]);
+        let rows = self
+            .on_log("list_state", move |session| {
+                Box::pin(async move { session.rows(Use::Often, sql, parameters).await })
+            })
+            .await?;
+        let unescape = |row, column| -> Result<String> {
+            Ok(escaped::unescape(text(row, column)?)?.into_owned())
+        };
+        rows.iter().map(|row| Ok((unescape(row, 0)?, unescape(row, 1)?))).collect()
+    }
+}

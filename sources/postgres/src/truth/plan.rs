@@ -1,0 +1,228 @@
+//! [`Plan`]: what becomes of the units of one call, worked out from what was read. Pure.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use unisono_core::write::{Action, Condition, Idempotency, Resolved, Unit, Write, resolve};
+use unisono_core::{
+    Change, Error, ErrorKind, Key, Operation, Position, Record, Result, Role, Stored, Version,
+};
+
+use crate::client::Tables;
+use crate::table::Table;
+
+/// A record's identity.
+pub(super) type Place = (Arc<str>, Key);
+
+/// What a plan must know of the database.
+#[derive(Default)]
+pub(super) struct Needs {
+    /// The records whose state decides, and whether their data matters or only their version.
+    pub(super) records: HashMap<Place, bool>,
+    /// Idempotency keys.
+    pub(super) outcomes: Vec<Arc<str>>,
+}
+
+impl Needs {
+    /// A put without a condition needs nothing: it is the same over any record.
+    pub(super) fn of(units: &[Unit]) -> Self {
+        let mut needs = Needs::default();
+        for unit in units {
+            needs.outcomes.extend(unit.idempotency.iter().map(|i| Arc::clone(&i.key)));
+            for write in unit.writes.iter().filter(|w| !is_blind(w)) {
+                let place = (Arc::clone(write.entity.name()), write.key.clone());
+                let whole = matches!(write.action, Action::Patch(_));
+                *needs.records.entry(place).or_default() |= whole;
+            }
+        }
+        needs
+    }
+
+    /// Whether units can be committed without reading anything first.
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.outcomes.is_empty()
+    }
+}
+
+fn is_blind(write: &Write) -> bool {
+    matches!(write.action, Action::Put(_)) && write.condition == Condition::None
+}
+
+/// The outcome of an earlier unit.
+pub(super) struct Earlier {
+    pub(super) fingerprint: u128,
+    pub(super) changes: Vec<Arc<Change>>,
+}
+
+/// What was read, all at one position of the log.
+#[derive(Default)]
+pub(super) struct Known {
+    /// The position; none if nothing had to be read.
+    pub(super) head: Option<Position>,
+    /// The records asked for that are there.
+    pub(super) records: HashMap<Place, Stored>,
+    /// The outcomes asked for that are there.
+    pub(super) outcomes: HashMap<Arc<str>, Earlier>,
+}
+
+/// One write to be made. Its place in the log is the head's plus its index plus one.
+pub(super) struct Item {
+    pub(super) table: Arc<Table>,
+    pub(super) key: Key,
+    /// The new state; none for a deletion.
+    pub(super) image: Option<Arc<Record>>,
+    /// The values of the new state in their binary form.
+    pub(super) row: Vec<Option<Vec<u8>>>,
+    /// Index of its unit.
+    pub(super) unit: usize,
+    /// Index of the item before it on the same record.
+    pub(super) previous: Option<usize>,
+}
+
+/// What becomes of one unit.
+pub(super) enum Decision {
+    /// It takes place, by as many items from an index.
+    Takes { first: usize, count: usize },
+    /// It took place before.
+    Replays(Vec<Arc<Change>>),
+    /// It is the same as an earlier unit of this call.
+    Repeats(usize),
+    /// It fails, alone.
+    Fails(Error),
+}
+
+/// What becomes of the units of one call.
+#[derive(Default)]
+pub(super) struct Plan {
+    pub(super) items: Vec<Item>,
+    pub(super) decisions: Vec<Decision>,
+}
+
+impl Plan {
+    /// Decides every unit in order; a later one sees the earlier ones.
+    pub(super) fn new(units: &[Unit], tables: &Tables, known: &Known) -> Self {
+        let mut planning = Planning { tables, known, latest: HashMap::new(), keys: HashMap::new() };
+        let mut plan = Plan::default();
+        for (n, unit) in units.iter().enumerate() {
+            let decision = planning.unit(&mut plan.items, n, unit);
+            plan.decisions.push(decision.unwrap_or_else(Decision::Fails));
+        }
+        plan
+    }
+
+    /// Whether the rows can go as a set: where values are unique, giving one up and taking it must keep their order.
+    pub(super) fn is_set(&self) -> bool {
+        let unique = || self.items.iter().filter(|i| i.table.has_unique);
+        let has_cuts = unique().any(|i| i.image.is_none());
+        self.items.len() <= 1
+            || (unique().all(|i| i.previous.is_none()) && (!has_cuts || unique().count() <= 1))
+    }
+}
+
+struct Planning<'a> {
+    tables: &'a Tables,
+    known: &'a Known,
+    /// The last item of each record.
+    latest: HashMap<Place, usize>,
+    /// The units that took place under an idempotency key in this call.
+    keys: HashMap<Arc<str>, (u128, usize)>,
+}
+
+impl Planning<'_> {
+    fn unit(&mut self, items: &mut Vec<Item>, n: usize, unit: &Unit) -> Result<Decision> {
+        if let Some(idempotency) = &unit.idempotency
+            && let Some(earlier) = self.earlier(idempotency)?
+        {
+            return Ok(earlier);
+        }
+        let first = items.len();
+        let mut latest = HashMap::new();
+        for write in &unit.writes {
+            match self.write(items, &latest, n, write) {
+                Ok(item) => {
+                    latest.insert(
+                        (Arc::clone(item.table.entity.name()), item.key.clone()),
+                        items.len(),
+                    );
+                    items.push(item);
+                }
+                Err(error) => {
+                    items.truncate(first);
+                    return Err(error);
+                }
+            }
+        }
+        self.latest.extend(latest);
+        if let Some(Idempotency { key, fingerprint }) = &unit.idempotency {
+            self.keys.insert(Arc::clone(key), (*fingerprint, n));
+        }
+        Ok(Decision::Takes { first, count: items.len() - first })
+    }
+
+    fn earlier(&self, idempotency: &Idempotency) -> Result<Option<Decision>> {
+        let (fingerprint, decision) = match self.known.outcomes.get(&idempotency.key) {
+            Some(earlier) => (earlier.fingerprint, Decision::Replays(earlier.changes.clone())),
+            None => match self.keys.get(&idempotency.key) {
+                Some((fingerprint, unit)) => (*fingerprint, Decision::Repeats(*unit)),
+                None => return Ok(None),
+            },
+        };
+        if fingerprint == idempotency.fingerprint {
+            return Ok(Some(decision));
+        }
+        Err(Error::new(ErrorKind::IdempotencyKeyReused, "the idempotency key was used for another request")
+            .hint("take a new idempotency key for every request; repeat a request with exactly the same content"))
+    }
+
+    fn write(
+        &self,
+        items: &[Item],
+        latest: &HashMap<Place, usize>,
+        unit: usize,
+        write: &Write,
+    ) -> Result<Item> {
+        let entity = write.entity.name();
+        let table = self.tables.get(entity).filter(|t| t.role == Role::Truth).ok_or_else(|| {
+            Error::internal("the source was not prepared as the truth of the entity").of(entity)
+        })?;
+        let place = (Arc::clone(entity), write.key.clone());
+        let previous = latest.get(&place).or_else(|| self.latest.get(&place)).copied();
+        let current = match previous.and_then(|n| Some((n, items.get(n)?))) {
+            Some((n, item)) => item
+                .image
+                .as_ref()
+                .map(|image| Stored::new(write.key.clone(), self.version(n), Arc::clone(image))),
+            None => self.known.records.get(&place).cloned(),
+        };
+        let Resolved { image, .. } = resolve(write, current.as_ref())?;
+        let row = image.as_ref().map(|record| table.encode(record)).transpose();
+        let row = row.map_err(|e| e.with("key", &write.key))?.unwrap_or_default();
+        let (table, key) = (Arc::clone(table), write.key.clone());
+        Ok(Item { table, key, image, row, unit, previous })
+    }
+
+    /// The version that an item gives its record. Where nothing was read, nobody looks at it.
+    fn version(&self, item: usize) -> Version {
+        self.known.head.unwrap_or_default().plus(item as u64 + 1)
+    }
+}
+
+/// The change of an item that was committed.
+pub(super) fn change(
+    item: &Item,
+    unit: &Unit,
+    position: Position,
+    replaced: Option<Version>,
+) -> Change {
+    Change {
+        position,
+        entity: Arc::clone(item.table.entity.name()),
+        key: item.key.clone(),
+        operation: if item.image.is_some() { Operation::Put } else { Operation::Delete },
+        replaced,
+        image: item.image.clone(),
+        time: unit.time,
+        actor: unit.actor.clone(),
+        trace: unit.trace.clone(),
+    }
+}

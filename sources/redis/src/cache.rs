@@ -1,0 +1,203 @@
+//! Role cache: entries that several processes share, under the protocol of epoch, fence and applied position.
+//!
+//! **What it promises**: an entry in a [`Lookup`] contains every change at or before the `applied` of the same lookup,
+//! whatever fills, changes, evictions, restarts, flushes and failovers go on meanwhile.
+//!
+//! **Why that holds.** Each call is one script, so calls come one after the other. The fence of a part holds the epoch
+//! of its life, `applied`, and `floor`; entries and the two lists of changed keys carry the epoch and mean nothing under
+//! another one. Within a life:
+//!
+//! * `follow` takes exactly the changes after `applied` (compare-and-set), notes every key of them in `recent`, brings
+//!   those that are cached up to date, and raises `applied` in the same step.
+//! * `fill` brings what was read in a snapshot that holds everything up to `read`. If the key changed in
+//!   `(read, applied]`, a list knows or `floor` is above `read`, and it is refused. It never replaces a newer version.
+//! * Eviction of an entry only removes it. A list that was evicted lacks the epoch: fills are refused until `follow` has
+//!   begun a new one, with `floor` at that position. A fence that was evicted ends the life: nothing is found, filled
+//!   or followed until a restart, whose epoch was never used before, so that what is left of the life stays unread.
+//! * A server that lost its newest writes (a failover, a crash between two syncs of its file) is as it was at an earlier
+//!   moment, in all keys of the part, which are in one slot. `applied` is then back as well, and the next `follow`,
+//!   which begins where the server no longer is, is refused. A fill of before is still checked against the lists of
+//!   that moment: they know every change up to the `applied` of that moment, which is all that the entry must hold.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::future::try_join_all;
+use unisono_core::source::{Cache, Entry, Filled, Lookup};
+use unisono_core::{Change, Entity, Error, ErrorKind, Key, Position, Result, Timestamp, Uuid};
+
+use crate::codec::{digits, entry, entry_tail, epoch, instant, position};
+use crate::error::unexpected;
+use crate::follower::{BYTES_MAX, CHANGES_MAX};
+use crate::keys::id;
+use crate::node::Lane;
+use crate::reply;
+use crate::script::{Call, FILL, FOLLOW, LOOKUP, RESTART};
+use crate::shelf::Shelf;
+use crate::source::RedisSource;
+
+#[async_trait]
+impl Cache for RedisSource {
+    async fn lookup(&self, entity: &Arc<Entity>, key: &Key, now: Timestamp) -> Result<Lookup> {
+        let found = async { self.look_up(&*self.shelf(entity)?, key, now).await };
+        found.await.map_err(|e| self.place(e, "lookup", entity))
+    }
+
+    async fn fill(
+        &self,
+        entity: &Arc<Entity>,
+        key: &Key,
+        entry: Entry,
+        read: Position,
+        epoch: u64,
+    ) -> Result<Filled> {
+        let filled = async { self.offer(&*self.shelf(entity)?, key, &entry, read, epoch).await };
+        filled.await.map_err(|e| self.place(e, "fill", entity))
+    }
+
+    async fn follow(
+        &self,
+        entity: &Arc<Entity>,
+        changes: &[Arc<Change>],
+        from: Position,
+        to: Position,
+        expires: Timestamp,
+    ) -> Result<()> {
+        let followed = async {
+            let shelf = self.shelf(entity)?;
+            let mut parts = vec![Vec::new(); usize::from(shelf.layout.parts())];
+            for change in changes {
+                // A part is below the number of parts.
+                parts[usize::from(shelf.layout.part(&change.key))].push(change.as_ref());
+            }
+            let parts = (0..).zip(&parts).map(|(part, changes)| {
+                self.follow_part(&shelf, part, changes, (from, to), expires)
+            });
+            try_join_all(parts).await.map(drop)
+        };
+        followed.await.map_err(|e| self.place(e, "follow", entity))
+    }
+
+    async fn restart(&self, entity: &Arc<Entity>, at: Position) -> Result<u64> {
+        let restarted = async {
+            let shelf = self.shelf(entity)?;
+            // The lower half of such an id is random: no two lives share it. Zero means that there is none.
+            let life = (Uuid::now_v7().as_u128() as u64).max(1);
+            let calls = (0..shelf.layout.parts()).map(|part| {
+                Call::new(&RESTART, shelf.controls(part), vec![epoch(life), digits(at)])
+            });
+            let run = |call: Call| async move { self.client.write(Lane::Bulk, &call).await };
+            try_join_all(calls.map(run)).await?;
+            Ok(life)
+        };
+        restarted.await.map_err(|e| self.place(e, "restart", entity))
+    }
+}
+
+impl RedisSource {
+    async fn look_up(&self, shelf: &Shelf, key: &Key, now: Timestamp) -> Result<Lookup> {
+        let mut keys = shelf.controls(shelf.layout.part(key));
+        keys.truncate(1);
+        keys.push(shelf.entry(key));
+        let answer = self.client.read(Lane::Quick, &Call::new(&LOOKUP, keys, Vec::new())).await?;
+        let mut answer = reply::list(answer)?.into_iter();
+        let (Some(life), Some(applied)) = (answer.next(), answer.next()) else {
+            return Ok(Lookup { entry: None, applied: Position::ZERO, epoch: 0 });
+        };
+        let life = reply::bytes(life)?.ok_or_else(unexpected)?;
+        let bytes = answer.next().map(reply::bytes).transpose()?.flatten();
+        let found = bytes.and_then(|bytes| entry(&shelf.entity, key, &life, &bytes));
+        Ok(Lookup {
+            entry: found.filter(|e| now < e.expires),
+            applied: position(&reply::bytes(applied)?.ok_or_else(unexpected)?)?,
+            epoch: number(&life)?,
+        })
+    }
+
+    async fn offer(
+        &self,
+        shelf: &Shelf,
+        key: &Key,
+        entry: &Entry,
+        read: Position,
+        life: u64,
+    ) -> Result<Filled> {
+        let mut keys = shelf.controls(shelf.layout.part(key));
+        keys.push(shelf.entry(key));
+        let record = entry.stored.as_ref().map(|stored| stored.record.as_ref());
+        let arguments = vec![
+            epoch(life),
+            digits(entry.version),
+            digits(read),
+            id(key),
+            instant(entry.filled).into_bytes(),
+            milliseconds(entry.filled, entry.expires),
+            entry_tail(&shelf.entity, record, entry.filled, entry.expires),
+        ];
+        let answer = self.client.write(Lane::Quick, &Call::new(&FILL, keys, arguments)).await?;
+        match reply::text(answer)?.as_str() {
+            "stored" => Ok(Filled::Stored),
+            "outdated" => Ok(Filled::Outdated),
+            "epoch" => Ok(Filled::OtherEpoch),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Takes in the changes of one part, script by script, each of which moves `applied` to where it has come.
+    async fn follow_part(
+        &self,
+        shelf: &Shelf,
+        part: u16,
+        changes: &[&Change],
+        (mut from, to): (Position, Position),
+        expires: Timestamp,
+    ) -> Result<()> {
+        let keep = milliseconds(self.clock.now(), expires);
+        let recent_max = shelf.recent_max().to_string().into_bytes();
+        let mut rest = changes.iter().peekable();
+        loop {
+            let mut call = Call::new(&FOLLOW, shelf.controls(part), Vec::new());
+            call.arguments = vec![digits(from), digits(to), keep.clone(), recent_max.clone()];
+            let (mut bytes, mut last) = (0, from);
+            while let Some(change) =
+                rest.next_if(|_| call.keys.len() < CHANGES_MAX && bytes < BYTES_MAX)
+            {
+                // It counts as put in when the write was asked for, so that its age is never told too low.
+                let tail = entry_tail(&shelf.entity, change.image.as_deref(), change.time, expires);
+                bytes += tail.len() + 128;
+                last = change.position;
+                call.keys.push(shelf.entry(&change.key));
+                call.arguments.extend([id(&change.key), digits(change.position), tail]);
+            }
+            let reached = if rest.peek().is_some() { last } else { to };
+            if let Some(place) = call.arguments.get_mut(1) {
+                *place = digits(reached);
+            }
+            let actual = reply::text(self.client.write(Lane::Bulk, &call).await?)?;
+            if !actual.is_empty() {
+                let actual = position(actual.as_bytes()).map_or("none".into(), |p| p.to_string());
+                return Err(Error::new(
+                    ErrorKind::CheckpointMoved,
+                    "the cache has not applied up to there",
+                )
+                .with("expected", from)
+                .with("actual", actual));
+            }
+            if rest.peek().is_none() {
+                return Ok(());
+            }
+            from = reached;
+        }
+    }
+}
+
+/// How long an entry may stay in the server: its own time decides when it is no longer served.
+fn milliseconds(from: Timestamp, to: Timestamp) -> Vec<u8> {
+    let left = to.micros().saturating_sub(from.micros()) / 1000;
+    left.clamp(1, i64::from(u32::MAX) * 1000).to_string().into_bytes()
+}
+
+fn number(life: &[u8]) -> Result<u64> {
+    let text = std::str::from_utf8(life).map_err(|_| unexpected())?;
+    u64::from_str_radix(text, 16).map_err(|_| unexpected())
+}

@@ -1,0 +1,196 @@
+//! Options of a `redis` source, and of an entity that it keeps.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use unisono_core::kind::{Environment, OptionSpec, OptionType, Options};
+use unisono_core::{Error, ErrorKind, Result};
+
+use crate::codec::Format;
+use crate::url::Url;
+
+/// Every option, with its meaning.
+pub(crate) const OPTIONS: &[OptionSpec] = &[
+    OptionSpec {
+        name: "url",
+        ty: OptionType::Secret,
+        default: None,
+        optional: false,
+        doc: "Where the servers are: redis://user:password@host:6379/0, rediss:// for TLS, redis+sentinel://user:password@sentinel1,sentinel2/name, several hosts for a cluster. User and password are percent-encoded.",
+    },
+    OptionSpec {
+        name: "cluster",
+        ty: OptionType::Boolean,
+        default: Some("false"),
+        optional: false,
+        doc: "Whether the servers form a Redis Cluster; the hosts of the url are then where it is asked for the others.",
+    },
+    OptionSpec {
+        name: "prefix",
+        ty: OptionType::String,
+        default: None,
+        optional: true,
+        doc: "What every key begins with, followed by a colon, so that several installations can share a server.",
+    },
+    OptionSpec {
+        name: "tls_ca",
+        ty: OptionType::Path,
+        default: None,
+        optional: true,
+        doc: "PEM file with the authorities that may sign the servers' certificates; those of the system unless given.",
+    },
+    OptionSpec {
+        name: "sentinel_password",
+        ty: OptionType::Secret,
+        default: None,
+        optional: true,
+        doc: "The password of the sentinels themselves, if they ask for one.",
+    },
+    OptionSpec {
+        name: "connect_timeout",
+        ty: OptionType::Duration,
+        default: Some("3s"),
+        optional: false,
+        doc: "How long a connection may take to be made, TLS and login included.",
+    },
+    OptionSpec {
+        name: "request_timeout",
+        ty: OptionType::Duration,
+        default: Some("5s"),
+        optional: false,
+        doc: "How long a server may take to answer one request.",
+    },
+];
+
+/// The options of an entity that follows.
+pub(crate) const FOLLOWER_OPTIONS: &[OptionSpec] = &[
+    OptionSpec {
+        name: "format",
+        ty: OptionType::Choice(&["json", "hash", "packed"]),
+        default: Some("json"),
+        optional: false,
+        doc: "How a record is kept: json (a string with its JSON), hash (one field for each of its fields) or packed (version and JSON without nulls).",
+    },
+    OptionSpec {
+        name: "key_template",
+        ty: OptionType::String,
+        default: None,
+        optional: true,
+        doc: "The key of a record, such as order:{id}, with the key field in braces; the entity's place and key unless given.",
+    },
+];
+
+/// The options of one source, as Rust values.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) url: Url,
+    pub(crate) cluster: bool,
+    /// Empty, or ends with a colon.
+    pub(crate) prefix: String,
+    pub(crate) tls_ca: Option<PathBuf>,
+    pub(crate) sentinel_password: Option<String>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) request_timeout: Duration,
+}
+
+impl Settings {
+    /// From checked options.
+    pub(crate) fn from_options(options: &Options, environment: &Environment) -> Result<Self> {
+        let wrong = |message| Error::new(ErrorKind::InvalidConfig, message).with("option", "url");
+        let url = options.text("url").ok_or_else(|| wrong("a redis source needs a url".into()))?;
+        let prefix = options.text("prefix").filter(|p| !p.is_empty());
+        let duration =
+            |name, default| options.duration(name).unwrap_or(Duration::from_secs(default));
+        Ok(Settings {
+            url: Url::parse(url).map_err(wrong)?,
+            cluster: options.boolean("cluster"),
+            prefix: prefix.map(|p| format!("{p}:")).unwrap_or_default(),
+            tls_ca: options.text("tls_ca").map(|path| environment.data.join(path)),
+            sentinel_password: options.text("sentinel_password").map(str::to_owned),
+            connect_timeout: duration("connect_timeout", 3),
+            request_timeout: duration("request_timeout", 5),
+        })
+    }
+}
+
+/// What is wrong with options that are each well formed.
+pub(crate) fn check(options: &Options) -> Vec<(&'static str, String)> {
+    let mut problems = Vec::new();
+    let url = options.text("url").map(Url::parse);
+    let cluster = options.boolean("cluster");
+    match url {
+        Some(Err(message)) => problems.push(("url", message)),
+        Some(Ok(url)) => {
+            if cluster && (url.service.is_some() || url.database != 0) {
+                problems.push(("url", "a cluster has neither sentinels nor databases".to_owned()));
+            }
+            if !cluster && url.service.is_none() && url.hosts.len() > 1 {
+                problems.push((
+                    "url",
+                    "several hosts need cluster = true or a redis+sentinel:// url".to_owned(),
+                ));
+            }
+            if options.text("tls_ca").is_some() && !url.tls {
+                problems.push((
+                    "tls_ca",
+                    "has no effect on a url without TLS: write rediss://".to_owned(),
+                ));
+            }
+            if options.text("sentinel_password").is_some() && url.service.is_none() {
+                problems.push(("sentinel_password", "needs a redis+sentinel:// url".to_owned()));
+            }
+        }
+        None => {}
+    }
+    if options.text("prefix").is_some_and(|p| p.contains(['{', '}'])) {
+        problems
+            .push(("prefix", "must not contain braces: they choose the slot of a key".to_owned()));
+    }
+    for name in ["connect_timeout", "request_timeout"] {
+        if options.duration(name).is_some_and(|d| d < Duration::from_millis(10)) {
+            problems.push((name, "must be at least 10ms".to_owned()));
+        }
+    }
+    problems
+}
+
+/// The format of an entity's records.
+pub(crate) fn format(options: &Options) -> Result<Format> {
+    match options.text("format") {
+        None | Some("json") => Ok(Format::Json),
+        Some("hash") => Ok(Format::Hash),
+        Some("packed") => Ok(Format::Packed),
+        Some(other) => Err(Error::new(ErrorKind::InvalidConfig, "is not a format of records")
+            .with("format", other)
+            .hint("write json, hash or packed")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use unisono_core::kind::OptionValue;
+
+    fn problems(given: &[(&str, OptionValue)]) -> Vec<&'static str> {
+        let options = given.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        check(&Options(options.collect())).into_iter().map(|(name, _)| name).collect()
+    }
+
+    #[test]
+    fn options_that_do_not_go_together_are_named() {
+        let text = |t: &str| OptionValue::Text(t.to_owned());
+        let yes = OptionValue::Boolean(true);
+        assert!(problems(&[("url", text("redis://h"))]).is_empty());
+        assert_eq!(problems(&[("url", text("redis://a,b"))]), ["url"]);
+        assert!(problems(&[("url", text("redis://a,b")), ("cluster", yes.clone())]).is_empty());
+        assert_eq!(problems(&[("url", text("redis://a/3")), ("cluster", yes.clone())]), ["url"]);
+        assert_eq!(problems(&[("url", text("redis+sentinel://a/m")), ("cluster", yes)]), ["url"]);
+        assert_eq!(problems(&[("url", text("redis://a")), ("tls_ca", text("ca"))]), ["tls_ca"]);
+        assert_eq!(problems(&[("url", text("redis://a")), ("prefix", text("a{b"))]), ["prefix"]);
+        let short = OptionValue::Duration(Duration::ZERO);
+        assert_eq!(
+            problems(&[("url", text("redis://a")), ("request_timeout", short)]),
+            ["request_timeout"]
+        );
+    }
+}

@@ -1,0 +1,21 @@
+#!lua
+-- Offers an entry that was read at a position; answers 'epoch', 'outdated' or 'stored'.
+-- KEYS: 1 fence, 2 recent, 3 previous, 4 entry
+-- ARGV: 1 epoch seen at the lookup, 2 version, 3 position of the read, 4 id, 5 when it was read, 6 milliseconds to keep
+--       it, 7 what follows epoch and version in the entry
+-- Entries begin with epoch (16), version (20) and expiry (20 characters); all of them compare as text.
+local epoch, version, read = ARGV[1], ARGV[2], ARGV[3]
+local fence = redis.call('HMGET', KEYS[1], 'epoch', 'floor')
+if fence[1] ~= epoch then return 'epoch' end
+-- The lists of changed keys carry the epoch too: one that was evicted or deleted must not pass for an empty one.
+if redis.call('HGET', KEYS[2], '') ~= epoch or redis.call('HGET', KEYS[3], '') ~= epoch then return 'outdated' end
+if fence[2] > read then return 'outdated' end
+local changed = redis.call('HGET', KEYS[2], ARGV[4]) or redis.call('HGET', KEYS[3], ARGV[4])
+if changed and changed > read then return 'outdated' end
+local cached = redis.call('GETRANGE', KEYS[4], 0, 55)
+if #cached == 56 and string.sub(cached, 1, 16) == epoch then
+  local held = string.sub(cached, 17, 36)
+  if held > version or (held == version and ARGV[5] < string.sub(cached, 37)) then return 'outdated' end
+end
+redis.call('SET', KEYS[4], epoch .. version .. ARGV[7], 'PX', ARGV[6])
+return 'stored'

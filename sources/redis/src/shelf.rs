@@ -1,0 +1,90 @@
+//! [`Shelf`]: the names of the keys of one cached entity.
+
+use std::sync::Arc;
+
+use unisono_core::entity::Field;
+use unisono_core::{Entity, FieldType, Key};
+
+use crate::keys::{Layout, id};
+
+/// How many changed keys of an entity are known one by one, twice as many for a while. A read that is older than all of
+/// them cannot be filled. At 5,000 writes a second that is a read from more than 3 seconds ago.
+const RECENT_KEYS_MAX: usize = 16_384;
+
+/// How one entity is cached.
+pub(crate) struct Shelf {
+    pub(crate) entity: Arc<Entity>,
+    pub(crate) layout: Layout,
+    /// Stands for the declared fields: processes that declare them differently, such as during a deployment, cache
+    /// apart from each other, each with a life of its own.
+    shape: String,
+}
+
+impl Shelf {
+    pub(crate) fn new(entity: &Arc<Entity>, layout: Layout) -> Self {
+        let mut text = entity.key_field().name.to_string();
+        describe(entity.fields(), &mut text);
+        let shape = format!("{:08x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes()) as u32);
+        Shelf { entity: Arc::clone(entity), layout, shape }
+    }
+
+    /// Fence and lists of changed keys of a part.
+    pub(crate) fn controls(&self, part: u16) -> Vec<Vec<u8>> {
+        let name = |name: &str| self.layout.control(part, &format!("cache:{}:{name}", self.shape));
+        ["fence", "recent", "previous"].map(name).to_vec()
+    }
+
+    /// The entry of a key.
+    pub(crate) fn entry(&self, key: &Key) -> Vec<u8> {
+        let name = format!("cache:{}:=", self.shape);
+        let mut entry = self.layout.control(self.layout.part(key), &name);
+        entry.extend_from_slice(&id(key));
+        entry
+    }
+
+    /// How many changed keys a part knows.
+    pub(crate) fn recent_max(&self) -> usize {
+        RECENT_KEYS_MAX / usize::from(self.layout.parts())
+    }
+}
+
+fn describe(fields: &[Field], text: &mut String) {
+    for field in fields {
+        text.push_str(&format!(";{} {}", field.name, field.ty));
+        if let FieldType::Objects(inner) = &field.ty {
+            text.push('(');
+            describe(inner, text);
+            text.push(')');
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use unisono_core::Role;
+    use unisono_core::kind::Options;
+    use unisono_core::source::Binding;
+    use unisono_testkit::Sample;
+
+    #[test]
+    fn another_declaration_has_other_keys() {
+        let shelf = |fields: Vec<Field>| {
+            let entity = Arc::new(Entity::new("product", "id", fields).unwrap());
+            let binding = Binding {
+                entity: Arc::clone(&entity),
+                role: Role::Cache,
+                place: "product".into(),
+                options: Options::default(),
+            };
+            Shelf::new(&entity, Layout::new("t:", true, &binding).unwrap())
+        };
+        let id = || Field::new("id", FieldType::String);
+        let line = |ty| FieldType::Objects([Field::new("a", ty)].into());
+        let one = shelf(vec![id(), Field::new("lines", line(FieldType::String))]);
+        let other = shelf(vec![id(), Field::new("lines", line(FieldType::Integer))]);
+        assert_ne!(one.controls(0), other.controls(0));
+        assert_ne!(one.entry(&Sample::key("a")), other.entry(&Sample::key("a")));
+        assert_ne!(one.controls(0), one.controls(1));
+    }
+}

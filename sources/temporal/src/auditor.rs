@@ -1,0 +1,21 @@
+//! Role auditor: a scan of the journal in the order of keys.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use unisono_core::source::{At, Auditor, ScanPage};
+use unisono_core::{Entity, Key, Result};
+
+use crate::source::TemporalSource;
+
+#[async_trait]
+impl Auditor for TemporalSource {
+    async fn scan(
+        &self,
+        entity: &Arc<Entity>,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<At<ScanPage>> {
+        self.shared.journal.auditor.scan(entity, after, limit).await
+    }
+}
