@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::{join, join_all};
 use unisono_core::query::{Aggregate, Filter, Groups, Page, Query};
 use unisono_core::source::{LogBounds, Source};
 use unisono_core::spelling;
@@ -43,6 +44,8 @@ struct Inner {
 
 /// How long closing waits for running work.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
+/// How long a source may take to answer a look at it.
+const LOOK_MAX: Duration = Duration::from_secs(2);
 /// The most writes in one call.
 const WRITES_MAX: usize = 10_000;
 
@@ -268,33 +271,15 @@ impl Engine {
     /// How everything is doing.
     pub async fn status(&self) -> Status {
         let running = &self.0.running;
-        let mut sources = Vec::new();
-        for (name, handle) in &running.sources {
-            let probe = self.0.runtime.within(Duration::from_secs(2), handle.source.probe()).await;
-            let (state, probe) = match probe {
-                Ok(probe) => ("up".to_owned(), probe),
-                Err(error) => (error.to_string(), Default::default()),
-            };
-            let kind = handle.source.kind().to_owned();
-            sources.push(SourceStatus {
-                name: Arc::clone(name),
-                kind,
-                state,
-                engine: probe.engine,
-                bytes: probe.bytes,
-            });
-        }
-        let mut logs = Vec::new();
-        for log in running.logs.values() {
+        // At the same time, and bounded: one that does not answer must not keep back what is said of the others.
+        let sources = running.sources.values().map(|handle| self.look_at(&handle.source));
+        let logs = running.logs.values().map(|log| async move {
             let head = log.tail.head();
-            let trimmed = log.truth.bounds().await.map_or(Position::ZERO, |b| b.trimmed);
-            logs.push(LogStatus {
-                log: log.name.to_string(),
-                head,
-                trimmed,
-                retained: head.since(trimmed),
-            });
-        }
+            let bounds = self.0.runtime.within(LOOK_MAX, log.truth.bounds()).await;
+            let trimmed = bounds.map_or(Position::ZERO, |b| b.trimmed);
+            LogStatus { log: log.name.to_string(), head, trimmed, retained: head.since(trimmed) }
+        });
+        let (sources, logs) = join(join_all(sources), join_all(logs)).await;
         Status {
             time: self.0.runtime.now(),
             sources,
@@ -306,6 +291,25 @@ impl Engine {
                 .filter_map(|s| s.cache.as_ref())
                 .map(|c| c.statistics())
                 .collect(),
+        }
+    }
+
+    async fn look_at(&self, source: &Arc<dyn Source>) -> SourceStatus {
+        let probe = self.0.runtime.within(LOOK_MAX, source.probe()).await;
+        let (state, probe) = match probe {
+            Ok(probe) => ("up".to_owned(), probe),
+            Err(error) => {
+                let error = error.on("probe").at(source.name());
+                let remedy = error.hint_text().map_or(String::new(), |hint| format!("; {hint}"));
+                (format!("{error}{remedy}"), Default::default())
+            }
+        };
+        SourceStatus {
+            name: Arc::clone(source.name()),
+            kind: source.kind().to_owned(),
+            state,
+            engine: probe.engine,
+            bytes: probe.bytes,
         }
     }
 

@@ -7,6 +7,7 @@ pub mod answer;
 mod cache;
 pub mod delivery;
 pub mod engine;
+pub mod late;
 mod log;
 mod observe;
 mod open;

@@ -10,6 +10,7 @@ pub(crate) fn delivery(status: &DeliveryStatus) {
     let labels = [("entity", status.entity.to_string()), ("source", status.source.to_string())];
     gauge!("unisono_delivery_lag_changes", &labels).set(status.lag_changes as f64);
     gauge!("unisono_delivery_lag_seconds", &labels).set(status.lag_seconds);
+    gauge!("unisono_delivery_stalled_seconds", &labels).set(status.stalled_seconds);
     gauge!("unisono_delivery_live", &labels)
         .set(f64::from(u8::from(status.state == DeliveryState::Live)));
     gauge!("unisono_delivery_dead_letters", &labels).set(status.dead_letters as f64);

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use unisono_core::capability::Role;
+use unisono_core::kind::Options;
 use unisono_core::source::{Binding, Source, require};
 use unisono_core::{Error, ErrorKind, LogName, Result};
 use unisono_policy::declaration::{Declaration, EntityDeclaration};
 
 use crate::cache::Feed;
 use crate::delivery::{Delivery, Target};
+use crate::late::Late;
 use crate::log::tail::Tail;
 use crate::log::{Log, trim};
 use crate::read::serving::{Answering, Serving, SourceHandle};
@@ -29,10 +31,10 @@ pub(crate) struct Running {
 /// Prepares and starts everything that a declaration asks for.
 pub(crate) async fn open(
     declaration: &Declaration,
-    sources: BTreeMap<Arc<str>, Arc<dyn Source>>,
+    mut sources: BTreeMap<Arc<str>, Arc<dyn Source>>,
     runtime: &Runtime,
 ) -> Result<Running> {
-    let notes = prepare(declaration, &sources).await?;
+    let notes = prepare(declaration, &mut sources, runtime).await?;
     let mut running = Running {
         sources: sources
             .into_iter()
@@ -67,15 +69,40 @@ pub(crate) async fn open(
     Ok(running)
 }
 
-/// Makes each source match what is declared of it; nothing is served before all of them do.
+/// Makes each source match what is declared of it; nothing is served before all that are required do.
 async fn prepare(
     declaration: &Declaration,
-    sources: &BTreeMap<Arc<str>, Arc<dyn Source>>,
+    sources: &mut BTreeMap<Arc<str>, Arc<dyn Source>>,
+    runtime: &Runtime,
 ) -> Result<Vec<String>> {
-    let mut bindings: BTreeMap<&Arc<str>, Vec<Binding>> =
-        sources.keys().map(|name| (name, Vec::new())).collect();
+    let mut notes = Vec::new();
+    for (name, bindings) in bindings(declaration, sources)? {
+        let Some(source) = sources.get_mut(&name) else { continue };
+        let required = declaration.sources.get(&name).is_none_or(|declared| declared.required);
+        match source.prepare(&bindings).await {
+            Ok(made) => notes.extend(made.into_iter().map(|note| format!("{name}: {note}"))),
+            Err(error) if required => return Err(error.on("prepare").at(&name)),
+            Err(error) => {
+                let reason = error.on("prepare").at(&name);
+                let late = Late::unprepared(Arc::clone(source), reason, runtime);
+                let made = late.prepare(&bindings).await?;
+                notes.extend(made.into_iter().map(|note| format!("{name}: {note}")));
+                *source = late;
+            }
+        }
+    }
+    Ok(notes)
+}
+
+/// What each source keeps.
+fn bindings(
+    declaration: &Declaration,
+    sources: &BTreeMap<Arc<str>, Arc<dyn Source>>,
+) -> Result<BTreeMap<Arc<str>, Vec<Binding>>> {
+    let mut bindings: BTreeMap<Arc<str>, Vec<Binding>> =
+        sources.keys().map(|name| (Arc::clone(name), Vec::new())).collect();
     for declared in declaration.entities.values() {
-        let mut bind = |source: &Arc<str>, role, place: Option<&Arc<str>>| {
+        let mut bind = |source: &Arc<str>, role, place: Option<&Arc<str>>, options: &Options| {
             let entity = Arc::clone(&declared.entity);
             let place = Arc::clone(place.unwrap_or(declared.entity.name()));
             let Some(of_source) = bindings.get_mut(source) else {
@@ -83,25 +110,18 @@ async fn prepare(
                     Error::new(ErrorKind::InvalidConfig, "the source is not declared").at(source)
                 );
             };
-            of_source.push(Binding { entity, role, place });
+            of_source.push(Binding { entity, role, place, options: options.clone() });
             Ok(())
         };
-        bind(&declared.truth, Role::Truth, declared.table.as_ref())?;
+        bind(&declared.truth, Role::Truth, declared.table.as_ref(), &declared.truth_options)?;
         for follower in &declared.followers {
-            bind(&follower.source, Role::Follower, follower.place.as_ref())?;
+            bind(&follower.source, Role::Follower, follower.place.as_ref(), &follower.options)?;
         }
         if let Some(cache) = &declared.cache {
-            bind(&cache.source, Role::Cache, None)?;
+            bind(&cache.source, Role::Cache, None, &cache.options)?;
         }
     }
-    let mut notes = Vec::new();
-    for (name, of_source) in bindings {
-        if let Some(source) = sources.get(name) {
-            let made = source.prepare(&of_source).await.map_err(|e| e.on("prepare").at(name))?;
-            notes.extend(made.into_iter().map(|note| format!("{name}: {note}")));
-        }
-    }
-    Ok(notes)
+    Ok(bindings)
 }
 
 impl Running {
@@ -118,7 +138,7 @@ impl Running {
             id: bounds.log,
             reader: require(Arc::clone(source).reader(), name, "reader")?,
             auditor: require(Arc::clone(source).auditor(), name, "auditor")?,
-            committer: Committer::start(Arc::clone(&truth), Arc::clone(&tail), runtime),
+            committer: Committer::new(Arc::clone(&truth), Arc::clone(&tail), runtime),
             truth,
             tail,
         };
@@ -162,7 +182,7 @@ impl Running {
             Some(cache) => {
                 let source = &self.source(&cache.source)?.source;
                 let role = require(Arc::clone(source).cache(), &cache.source, "cache")?;
-                Some(Feed::start(entity, cache, role, Arc::clone(&log), runtime).await?)
+                Some(Feed::start(entity, cache, role, Arc::clone(&log), runtime).await)
             }
         };
         Ok(Serving {

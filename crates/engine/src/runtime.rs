@@ -2,6 +2,7 @@
 //! ends every task at once.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     random: Mutex<StdRng>,
     tasks: Mutex<JoinSet<()>>,
+    ended: AtomicBool,
 }
 
 impl Runtime {
@@ -37,6 +39,7 @@ impl Runtime {
             clock,
             random: Mutex::new(random),
             tasks: Mutex::new(JoinSet::new()),
+            ended: AtomicBool::new(false),
         }))
     }
 
@@ -66,8 +69,11 @@ impl Runtime {
         self.0.random.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a task that ends with the engine.
+    /// Starts a task that ends with the engine; does nothing when that has ended.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if self.has_ended() || tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
         let mut tasks = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
         tasks.spawn(task);
@@ -98,7 +104,13 @@ impl Runtime {
 
     /// Ends every task at its next await, as a crash would.
     pub fn abort(&self) {
+        self.0.ended.store(true, Ordering::Release);
         self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+    }
+
+    /// Whether tasks have been ended for good.
+    pub fn has_ended(&self) -> bool {
+        self.0.ended.load(Ordering::Acquire)
     }
 
     /// Waits until every task has ended.

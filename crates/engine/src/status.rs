@@ -81,6 +81,8 @@ pub struct DeliveryStatus {
     pub lag_changes: u64,
     /// Seconds since the oldest change that is not applied was committed.
     pub lag_seconds: f64,
+    /// Seconds for which there has been something to do and nothing was achieved.
+    pub stalled_seconds: f64,
     /// Changes applied since the start.
     pub applied: u64,
     /// Changes that the follower had already.

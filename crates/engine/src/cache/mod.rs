@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use unisono_core::source::{Cache, Entry, Filled, Lookup};
-use unisono_core::{Change, Entity, ErrorKind, Key, Position, Result, Stored, Timestamp};
+use unisono_core::{Change, Entity, Error, ErrorKind, Key, Position, Result, Stored, Timestamp};
 use unisono_policy::declaration::CacheDeclaration;
 use unisono_policy::retry;
 
@@ -30,6 +30,8 @@ pub(crate) struct Feed {
     log: Arc<Log>,
     runtime: Runtime,
     applied: AtomicU64,
+    /// Whether the cache has begun a life that this feed carries changes to.
+    begun: AtomicBool,
     verified: AtomicI64,
     down: AtomicBool,
     hits: AtomicU64,
@@ -38,14 +40,15 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    /// Starts a new life of the cache at the head of the log, and the task that keeps it there.
+    /// Starts a new life of the cache at the head of the log, and the task that keeps it there. While the cache cannot
+    /// be reached it is passed by.
     pub(crate) async fn start(
         entity: &Arc<Entity>,
         declared: &CacheDeclaration,
         cache: Arc<dyn Cache>,
         log: Arc<Log>,
         runtime: &Runtime,
-    ) -> Result<Arc<Self>> {
+    ) -> Arc<Self> {
         let feed = Arc::new(Feed {
             entity: Arc::clone(entity),
             declared: declared.clone(),
@@ -53,15 +56,18 @@ impl Feed {
             log,
             runtime: runtime.clone(),
             applied: AtomicU64::new(0),
+            begun: AtomicBool::new(false),
             verified: AtomicI64::new(0),
             down: AtomicBool::new(false),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         });
-        feed.restart().await?;
+        if let Err(error) = feed.restart().await {
+            feed.failed(&error);
+        }
         runtime.spawn(Arc::clone(&feed).run());
-        Ok(feed)
+        feed
     }
 
     /// The source that holds the entries.
@@ -132,6 +138,7 @@ impl Feed {
     async fn restart(&self) -> Result<()> {
         let head = self.log.tail.head();
         self.cache.restart(&self.entity, head).await?;
+        self.begun.store(true, Ordering::Release);
         self.reached(head);
         self.verify();
         Ok(())
@@ -154,14 +161,21 @@ impl Feed {
                 attempt = 0;
                 continue;
             };
-            self.down.store(true, Ordering::Release);
+            self.failed(&error);
             attempt += 1;
-            tracing::warn!(%error, entity = %self.entity.name(), "a cache cannot follow the log");
             self.runtime.sleep(retry::backoff(attempt, self.runtime.random())).await;
         }
     }
 
+    fn failed(&self, error: &Error) {
+        self.down.store(true, Ordering::Release);
+        tracing::warn!(%error, entity = %self.entity.name(), source = %self.declared.source, "a cache cannot follow the log");
+    }
+
     async fn step(&self) -> Result<()> {
+        if !self.begun.load(Ordering::Acquire) {
+            return self.restart().await;
+        }
         let from = self.applied();
         match self.log.tail.read(from, WINDOW, WINDOW_BYTES).await {
             Ok(window) if window.is_empty() => self.wait(from).await,

@@ -31,6 +31,10 @@ pub(crate) use letters::all as all_letters;
 use dead_letter::DeadLetter;
 use progress::Progress;
 
+/// The longest pause between two attempts: one request in this time does no harm to a follower that is down, and one
+/// that has come back is not left waiting.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
 /// What a delivery works with.
 pub(crate) struct Target {
     /// The entity whose changes are delivered.
@@ -84,7 +88,7 @@ impl Delivery {
             target,
             log,
             runtime: runtime.clone(),
-            progress: Progress::default(),
+            progress: Progress::new(runtime.clock()),
             commands,
             closing: Watched::new(false),
         });
@@ -177,6 +181,7 @@ impl Delivery {
         while !self.is_closing() {
             let before = self.progress.applied();
             let Err(error) = self.session(&mut inbox).await else { break };
+            let error = error.at(&self.target.source).of(self.target.entity.name());
             if self.progress.applied() > before {
                 attempt = 0;
             }
@@ -188,7 +193,7 @@ impl Delivery {
             tracing::warn!(%error, entity = %self.target.entity.name(), source = %self.target.source, attempt,
                 "delivery failed; it will be tried again");
             let pause = retry::backoff(attempt, self.runtime.random());
-            self.pause(pause).await;
+            self.pause(pause.min(PAUSE_MAX)).await;
         }
         self.progress.enter(DeliveryState::Stopped);
     }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use unisono_core::clock::Clock;
 use unisono_core::source::Checkpoint;
 use unisono_core::{Error, Key, Position, Timestamp};
 
@@ -12,13 +13,17 @@ use crate::status::{DeliveryState, DeliveryStatus};
 use crate::watched::Watched;
 
 /// Counters and positions of one delivery. Written by its task, read by everyone.
-#[derive(Default)]
 pub(crate) struct Progress {
+    clock: Arc<dyn Clock>,
     /// Up to where everything is visible in the follower; `None` while that is not known or its copy is not complete.
     applied: Watched<Option<Position>>,
     saved: AtomicU64,
     /// Time of the oldest change seen that is not applied, in microseconds; 0 if there is none.
     waiting_since: AtomicI64,
+    /// When the follower last took something in, or this delivery began, in microseconds.
+    moved: AtomicI64,
+    /// The key up to which the first copy has come.
+    copied_to: Mutex<Option<String>>,
     refused: Mutex<Refused>,
     pub(super) counts: Counts,
     told: Mutex<Told>,
@@ -58,6 +63,20 @@ pub(super) fn count(counter: &AtomicU64, n: usize) {
 }
 
 impl Progress {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        Progress {
+            applied: Watched::default(),
+            saved: AtomicU64::new(0),
+            waiting_since: AtomicI64::new(0),
+            moved: AtomicI64::new(clock.now().micros()),
+            copied_to: Mutex::default(),
+            refused: Mutex::default(),
+            counts: Counts::default(),
+            told: Mutex::default(),
+            clock,
+        }
+    }
+
     pub(super) fn applied(&self) -> Position {
         self.applied.get().unwrap_or_default()
     }
@@ -77,6 +96,12 @@ impl Progress {
     /// The follower durably has this checkpoint. While the first copy is going, nothing counts as applied.
     pub(super) fn saved_at(&self, checkpoint: &Checkpoint) {
         self.saved.store(checkpoint.position.as_u64(), Ordering::Release);
+        let mut copied_to = self.copied_to.lock().unwrap_or_else(PoisonError::into_inner);
+        if *copied_to != checkpoint.backfill {
+            copied_to.clone_from(&checkpoint.backfill);
+            self.has_moved();
+        }
+        drop(copied_to);
         self.set_applied(checkpoint.backfill.is_none().then_some(checkpoint.position));
     }
 
@@ -86,18 +111,38 @@ impl Progress {
         self.set_applied(None);
     }
 
+    /// Since when there has been something to do and nothing was achieved.
+    fn stalled_since(&self) -> Option<Timestamp> {
+        let moved = self.moved.load(Ordering::Relaxed);
+        let waiting = self.waiting_since.load(Ordering::Relaxed);
+        let since = match self.is_complete() {
+            false => moved,
+            true if waiting == 0 => return None,
+            true => moved.max(waiting),
+        };
+        Some(Timestamp::from_micros_clamped(since))
+    }
+
     /// Everything up to a position is visible in the follower, though its checkpoint may be saved later.
     pub(super) fn applied_to(&self, position: Position) {
         self.set_applied(Some(position));
     }
 
     fn set_applied(&self, position: Option<Position>) {
+        let mut moved = false;
         self.applied.change(|p| {
-            let moved = *p != position;
+            moved = *p != position;
             *p = position;
             moved
         });
-        self.waiting_since.store(0, Ordering::Relaxed);
+        if moved {
+            self.waiting_since.store(0, Ordering::Relaxed);
+            self.has_moved();
+        }
+    }
+
+    fn has_moved(&self) {
+        self.moved.store(self.clock.now().micros(), Ordering::Relaxed);
     }
 
     /// A change of this time is about to be applied.
@@ -152,6 +197,7 @@ impl Progress {
             position,
             lag_changes: lag,
             lag_seconds: now.seconds_since(since),
+            stalled_seconds: self.stalled_since().map_or(0.0, |since| now.seconds_since(since)),
             applied: load(&self.counts.applied),
             stale: load(&self.counts.stale),
             folded: load(&self.counts.folded),

@@ -4,16 +4,18 @@
 //! until about as many are there again avoids a batch of one followed by a batch of the rest. The wait is bounded by
 //! a quarter of the last commit's duration, at most 0.6 ms, and never happens after a lone write.
 
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use unisono_core::source::Truth;
 use unisono_core::write::{Committed, Unit};
 use unisono_core::{Effect, Error, ErrorKind, Result};
 
 use crate::log::tail::Tail;
-use crate::runtime::{Runtime, Stopwatch};
+use crate::runtime::Runtime;
 
 /// The most units in one transaction.
 const UNITS_MAX: usize = 1024;
@@ -23,49 +25,150 @@ const GATHER_MAX: Duration = Duration::from_micros(600);
 /// Bounds gathering where time stands still, as in the simulator.
 const GATHER_TURNS_MAX: usize = 200;
 
-/// The way to the one task that commits to a truth.
-pub(crate) struct Committer {
-    queue: mpsc::Sender<Waiting>,
+/// The way to a truth: one batch commits at a time, and meanwhile the next one gathers.
+///
+/// A caller that finds nothing going on commits by itself, without a hop to another task; whoever comes meanwhile
+/// waits, and a task takes over from the first caller for as long as there is somebody.
+pub(crate) struct Committer(Arc<Shared>);
+
+struct Shared {
+    truth: Arc<dyn Truth>,
+    tail: Arc<Tail>,
+    runtime: Runtime,
+    /// One permit for each unit that may wait.
+    room: Arc<Semaphore>,
+    state: Mutex<State>,
+}
+
+type Answer = oneshot::Receiver<Result<Committed>>;
+
+struct State {
+    waiting: Vec<Waiting>,
+    /// Whether somebody commits and will look at `waiting` afterwards.
+    led: bool,
+    last: Batch,
 }
 
 struct Waiting {
     unit: Unit,
     reply: oneshot::Sender<Result<Committed>>,
+    /// Given back when the unit leaves the queue.
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Committer {
-    /// Starts the committing task.
-    pub(crate) fn start(truth: Arc<dyn Truth>, tail: Arc<Tail>, runtime: &Runtime) -> Self {
-        let (queue, waiting) = mpsc::channel(QUEUE_MAX);
-        runtime.spawn(run(truth, tail, waiting, runtime.clone()));
-        Committer { queue }
+    /// Nothing waits yet.
+    pub(crate) fn new(truth: Arc<dyn Truth>, tail: Arc<Tail>, runtime: &Runtime) -> Self {
+        let last = Batch { units: 0, took: Duration::ZERO };
+        Committer(Arc::new(Shared {
+            truth,
+            tail,
+            runtime: runtime.clone(),
+            room: Arc::new(Semaphore::new(QUEUE_MAX)),
+            state: Mutex::new(State { waiting: Vec::new(), led: false, last }),
+        }))
     }
 
     /// Commits one unit. If the caller goes away meanwhile, the unit takes place all the same.
     pub(crate) async fn commit(&self, unit: Unit) -> Result<Committed> {
-        self.enqueue(unit).await?.await.unwrap_or_else(|_| Err(ended(Effect::Unknown)))
+        let room = Arc::clone(&self.0.room).acquire_owned().await;
+        let room = room.map_err(|_| ended(Effect::None))?;
+        let (mut answers, leader) = self.enqueue(vec![unit], room)?;
+        if let Some(leader) = leader {
+            self.lead(leader).await;
+        }
+        match answers.pop() {
+            Some(answer) => answer.await.unwrap_or_else(|_| Err(ended(Effect::Unknown))),
+            None => Err(ended(Effect::Unknown)),
+        }
     }
 
     /// Commits units each for itself, in order, gathered.
-    pub(crate) async fn commit_each(&self, units: Vec<Unit>) -> Vec<Result<Committed>> {
-        let mut replies = Vec::with_capacity(units.len());
-        for unit in units {
-            replies.push(self.enqueue(unit).await);
-        }
-        let mut results = Vec::with_capacity(replies.len());
-        for reply in replies {
-            results.push(match reply {
-                Ok(reply) => reply.await.unwrap_or_else(|_| Err(ended(Effect::Unknown))),
-                Err(error) => Err(error),
-            });
+    pub(crate) async fn commit_each(&self, mut units: Vec<Unit>) -> Vec<Result<Committed>> {
+        let mut results = Vec::with_capacity(units.len());
+        while !units.is_empty() {
+            let rest = units.split_off(units.len().min(UNITS_MAX));
+            self.commit_some(std::mem::replace(&mut units, rest), &mut results).await;
         }
         results
     }
 
-    async fn enqueue(&self, unit: Unit) -> Result<oneshot::Receiver<Result<Committed>>> {
-        let (reply, answer) = oneshot::channel();
-        self.queue.send(Waiting { unit, reply }).await.map_err(|_| ended(Effect::None))?;
-        Ok(answer)
+    async fn commit_some(&self, units: Vec<Unit>, results: &mut Vec<Result<Committed>>) {
+        let count = units.len();
+        let room = Arc::clone(&self.0.room).acquire_many_owned(count as u32).await;
+        let enqueued = match room {
+            Ok(room) => self.enqueue(units, room),
+            Err(_) => Err(ended(Effect::None)),
+        };
+        let (answers, leader) = match enqueued {
+            Ok(enqueued) => enqueued,
+            Err(error) => return results.extend((0..count).map(|_| Err(error.duplicate()))),
+        };
+        if let Some(leader) = leader {
+            self.lead(leader).await;
+        }
+        for answer in answers {
+            results.push(answer.await.unwrap_or_else(|_| Err(ended(Effect::Unknown))));
+        }
+    }
+
+    /// Puts units in the queue, with a permit for each. With the answers comes the lead, if nobody has it.
+    fn enqueue(
+        &self,
+        units: Vec<Unit>,
+        mut room: OwnedSemaphorePermit,
+    ) -> Result<(Vec<Answer>, Option<Leader>)> {
+        if self.0.runtime.has_ended() {
+            return Err(ended(Effect::None));
+        }
+        let mut answers = Vec::with_capacity(units.len());
+        let mut state = self.0.state();
+        for unit in units {
+            let (reply, answer) = oneshot::channel();
+            answers.push(answer);
+            state.waiting.push(Waiting { unit, reply, _room: room.split(1) });
+        }
+        let leads = !std::mem::replace(&mut state.led, true);
+        Ok((answers, leads.then(|| Leader { shared: Arc::clone(&self.0), leads })))
+    }
+
+    /// Commits one batch, in which is the caller's own unit, and leaves what came meanwhile to a task.
+    async fn lead(&self, mut leader: Leader) {
+        let batch = async move {
+            leader.batch().await;
+            if leader.leads {
+                let runtime = leader.shared.runtime.clone();
+                runtime.spawn(leader.batches());
+            }
+        };
+        Unfinished { work: Some(Box::pin(batch)), runtime: self.0.runtime.clone() }.await;
+    }
+}
+
+/// Work that goes on as a task when its caller goes away: others wait for it, too.
+struct Unfinished {
+    work: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    runtime: Runtime,
+}
+
+impl Future for Unfinished {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let Some(work) = &mut self.work else { return Poll::Ready(()) };
+        let polled = work.as_mut().poll(context);
+        if polled.is_ready() {
+            self.work = None;
+        }
+        polled
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(work) = self.work.take() {
+            self.runtime.spawn(work);
+        }
     }
 }
 
@@ -73,55 +176,81 @@ fn ended(effect: Effect) -> Error {
     Error::new(ErrorKind::Cancelled, "the engine was closed").effect(effect).on("commit")
 }
 
-async fn run(
-    truth: Arc<dyn Truth>,
-    tail: Arc<Tail>,
-    mut queue: mpsc::Receiver<Waiting>,
-    runtime: Runtime,
-) {
-    let mut last = Batch { units: 0, took: Duration::ZERO };
-    let mut waiting = Vec::with_capacity(UNITS_MAX);
-    while queue.recv_many(&mut waiting, UNITS_MAX).await > 0 {
-        gather(&mut queue, &mut waiting, &last, &runtime).await;
-        let (units, replies): (Vec<_>, Vec<_>) =
-            waiting.drain(..).map(|w| (w.unit, w.reply)).unzip();
-        let watch = runtime.stopwatch();
-        let count = units.len();
-        let outcome = truth.commit(units).await;
-        last = Batch { units: count, took: watch.elapsed() };
-        metrics::histogram!("unisono_commit_units").record(count as f64);
-        metrics::histogram!("unisono_commit_seconds").record(last.took.as_secs_f64());
-        answer(outcome, replies, &tail);
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// The right and the duty to commit those who wait. There is one at a time.
+struct Leader {
+    shared: Arc<Shared>,
+    /// Until nobody waits any more.
+    leads: bool,
+}
+
+impl Drop for Leader {
+    /// A leader that ends before its time ends with the engine: those who wait are told.
+    fn drop(&mut self) {
+        if self.leads {
+            let mut state = self.shared.state();
+            state.waiting.clear();
+            state.led = false;
+        }
+    }
+}
+
+impl Leader {
+    /// Commits batches until nobody waits.
+    async fn batches(mut self) {
+        while self.leads {
+            self.batch().await;
+        }
+    }
+
+    /// Commits those who wait now. If others came meanwhile, the lead goes on.
+    async fn batch(&mut self) {
+        self.gather().await;
+        let (units, replies): (Vec<_>, Vec<_>) = {
+            let mut state = self.shared.state();
+            let count = state.waiting.len().min(UNITS_MAX);
+            state.waiting.drain(..count).map(|w| (w.unit, w.reply)).unzip()
+        };
+        let watch = self.shared.runtime.stopwatch();
+        let count = units.len();
+        let outcome = self.shared.truth.commit(units).await;
+        let took = watch.elapsed();
+        metrics::histogram!("unisono_commit_units").record(count as f64);
+        metrics::histogram!("unisono_commit_seconds").record(took.as_secs_f64());
+        answer(outcome, replies, &self.shared.tail);
+        let mut state = self.shared.state();
+        state.last = Batch { units: count, took };
+        state.led = !state.waiting.is_empty();
+        self.leads = state.led;
+    }
+
+    async fn gather(&self) {
+        let last = self.shared.state().last;
+        if last.units < 2 {
+            return;
+        }
+        let limit = (last.took / 4).min(GATHER_MAX);
+        let watch = self.shared.runtime.stopwatch();
+        for _ in 0..GATHER_TURNS_MAX {
+            let waiting = self.shared.state().waiting.len();
+            if waiting >= last.units.min(UNITS_MAX) || watch.elapsed() > limit {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+/// How large the last batch was, and how long it took.
 struct Batch {
     units: usize,
     took: Duration,
-}
-
-async fn gather(
-    queue: &mut mpsc::Receiver<Waiting>,
-    waiting: &mut Vec<Waiting>,
-    last: &Batch,
-    runtime: &Runtime,
-) {
-    if last.units < 2 {
-        return;
-    }
-    let limit = (last.took / 4).min(GATHER_MAX);
-    let watch: Stopwatch = runtime.stopwatch();
-    for _ in 0..GATHER_TURNS_MAX {
-        if waiting.len() >= last.units.min(UNITS_MAX) || watch.elapsed() > limit {
-            return;
-        }
-        tokio::task::yield_now().await;
-        while waiting.len() < UNITS_MAX
-            && let Ok(more) = queue.try_recv()
-        {
-            waiting.push(more);
-        }
-    }
 }
 
 /// Publishes what was committed before anyone is answered, so that deliveries start as early as callers return.
