@@ -2,12 +2,15 @@
 //!
 //! Each comparison alternates both sides for several rounds in one run and reports medians and the ratio with its
 //! range, because machines are shared and noisy. Parts: `reads`, `writes`, `visible`, `search`, `import`, `idle`; all
-//! if none is named. The table is also written to `target/bench/results.md`, the ratios drawn in `ratios.svg`.
+//! if none is named; with `--features full` also those over real engines (`engines/up` first): `load`, `latency`,
+//! `carry`, `commits`, `memory`. The table is also written to `target/bench/results.md`, the ratios drawn in `ratios.svg`.
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 #![expect(clippy::disallowed_methods, reason = "real time is what is measured")]
 
 mod alternative;
 mod data;
+#[cfg(feature = "full")]
+mod engines;
 mod import;
 mod load;
 mod places;
@@ -22,7 +25,8 @@ use std::time::Duration;
 use report::Report;
 
 /// Errors end the run: a measurement that could not be made is not reported.
-pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 /// How long and how often everything is measured.
 #[derive(Clone)]
@@ -76,5 +80,7 @@ async fn measure(plan: &Plan, parts: &[String], report: &mut Report) -> Result<(
     if wanted("import") || wanted("search") {
         import::run(plan, report).await?;
     }
+    #[cfg(feature = "full")]
+    engines::run(plan, &wanted, report).await?;
     Ok(())
 }

@@ -71,6 +71,11 @@ impl Server {
             folder.join("unisono.toml"),
             configuration(&folder.join("data"), followers),
         )?;
+        Server::configured(folder)
+    }
+
+    /// The product's own server over the `unisono.toml` in a folder.
+    pub(crate) fn configured(folder: &Path) -> Result<Self> {
         let mut command = Command::new(program("unisono")?);
         let address = free_address()?;
         command.args([

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rand::Rng;
-use unisono_core::kind::SourceKind;
 use unisono_core::query::{Aggregate, Groups, Metric, Page, Query, eval};
 use unisono_core::source::Reader;
 use unisono_core::{Entity, ErrorKind, FieldType, Position, Record, Result, Role, Stored, Value};
 use unisono_testkit::Generator;
 
 use crate::fixture::{Fixture, Stop, Verdict, check, check_eq};
+use crate::guarded;
+use crate::kinds::Tested;
 
 /// One part of the suite.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,7 +39,7 @@ pub(crate) const PARTS: &[(&str, &str, Part)] = &[
 const QUESTIONS: usize = 40;
 
 /// Runs one part over all seeds, in every role in which the kind holds records.
-pub(crate) async fn run(kind: &Arc<dyn SourceKind>, part: Part, seeds: &[u64]) -> Verdict {
+pub(crate) async fn run(kind: &Arc<Tested>, part: Part, seeds: &[u64]) -> Verdict {
     let fixture = Fixture::new(kind)?;
     let can = fixture.capability().query;
     let able = match part {
@@ -51,7 +52,8 @@ pub(crate) async fn run(kind: &Arc<dyn SourceKind>, part: Part, seeds: &[u64]) -
     for seed in seeds {
         for role in fixture.holding_roles() {
             let fixture = Fixture::new(kind)?;
-            let one = one_seed(&fixture, part, role, *seed, &mut asked).await;
+            let one = guarded(one_seed(&fixture, part, role, *seed, &mut asked)).await;
+            kind.clean().await;
             one.map_err(|stop| match stop {
                 Stop::Failed(message) => {
                     Stop::Failed(format!("--seed {seed} as {}: {message}", role.as_str()))
@@ -61,7 +63,7 @@ pub(crate) async fn run(kind: &Arc<dyn SourceKind>, part: Part, seeds: &[u64]) -
         }
     }
     if asked.unsupported > 0 {
-        let (name, Asked { all, unsupported }) = (kind.name(), &asked);
+        let (name, Asked { all, unsupported }) = (kind.column, &asked);
         println!("note {name}: {unsupported} of {all} questions are unsupported");
     }
     check!(

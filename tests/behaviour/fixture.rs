@@ -1,12 +1,10 @@
 //! [`Fixture`]: a fresh source of one kind in a folder of its own, and what cases do with it again and again.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use unisono_core::clock::Clock;
-use unisono_core::kind::{Environment, OptionSpec, OptionType, OptionValue, Options, SourceKind};
+use unisono_core::kind::{Environment, Options};
 use unisono_core::source::{
     Advance, Applied, Auditor, Batch, Binding, Cache, Checkpoint, Follower, Outcome, Reader,
     Source, Truth,
@@ -17,6 +15,9 @@ use unisono_core::{
     Timestamp,
 };
 use unisono_testkit::{Changes, ManualClock};
+
+use crate::kinds::Tested;
+use crate::{engines, options};
 
 /// Why a case ended early.
 #[derive(Debug)]
@@ -69,21 +70,27 @@ pub(crate) fn must_fail<T>(result: Result<T>, kind: ErrorKind, what: &str) -> Re
     }
 }
 
-/// A folder with the data of one source of one kind.
+/// A folder, or a namespace in a server, with the data of one source of one kind.
 pub(crate) struct Fixture {
     /// The kind under test.
-    pub(crate) kind: Arc<dyn SourceKind>,
+    pub(crate) kind: Arc<Tested>,
     /// The time that the source sees.
     pub(crate) clock: Arc<ManualClock>,
     folder: tempfile::TempDir,
+    options: Options,
 }
 
 impl Fixture {
-    /// An empty folder for a source of this kind.
-    pub(crate) fn new(kind: &Arc<dyn SourceKind>) -> Result<Self, Stop> {
+    /// An empty folder or namespace for a source of this kind.
+    pub(crate) fn new(kind: &Arc<Tested>) -> Result<Self, Stop> {
         let folder =
             tempfile::tempdir().map_err(|e| Stop::Failed(format!("no temporary folder: {e}")))?;
-        Ok(Fixture { kind: Arc::clone(kind), clock: Arc::new(ManualClock::new()), folder })
+        let options = match kind.engine {
+            None => options::embedded(kind.options()),
+            Some(engine) => options::server(engine, kind.options()).map_err(Stop::Failed)?,
+        };
+        let clock = Arc::new(ManualClock::new());
+        Ok(Fixture { kind: Arc::clone(kind), clock, folder, options })
     }
 
     /// What the kind declares.
@@ -107,13 +114,17 @@ impl Fixture {
         [Role::Truth, Role::Follower].into_iter().filter(|r| roles.contains(r)).collect()
     }
 
-    /// The folder of the source's data.
+    /// The folder of an embedded source's data.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
     /// Deletes the data from outside, as an operator would by mistake.
-    pub(crate) fn delete_data(&self) -> Verdict {
+    pub(crate) async fn delete_data(&self) -> Verdict {
+        if let Some(engine) = self.kind.engine {
+            let wiped = engines::wipe(engine, &self.options).await;
+            return wiped.map_err(|e| Stop::Failed(format!("cannot delete the data: {e}")));
+        }
         let failed = |e: std::io::Error| Stop::Failed(format!("cannot delete the data: {e}"));
         for entry in std::fs::read_dir(self.folder()).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
@@ -127,12 +138,13 @@ impl Fixture {
     pub(crate) async fn open_bare(&self) -> Result<Opened> {
         let environment =
             Environment { data: self.folder().to_owned(), clock: Arc::clone(&self.clock) as _ };
-        let options = default_options(self.kind.options());
-        let problems = self.kind.check(&options);
+        let problems = self.kind.check(&self.options);
         if let Some((name, message)) = problems.first() {
             return Err(Error::invalid(message.clone()).with("option", name));
         }
-        Ok(Opened { source: self.kind.open("tested", &options, &environment).await? })
+        let source = self.kind.open("tested", &self.options, &environment).await?;
+        self.kind.opened(Arc::downgrade(&source), &self.options);
+        Ok(Opened { source })
     }
 
     /// Opens the source and prepares entities in a role.
@@ -142,7 +154,7 @@ impl Fixture {
         Ok(opened)
     }
 
-    /// Closes a durable source and opens it again over the same folder; leaves any other as it is.
+    /// Closes a durable source and opens it again over the same data; leaves any other as it is.
     pub(crate) async fn reopen(
         &self,
         opened: Opened,
@@ -192,49 +204,6 @@ impl Fixture {
     }
 }
 
-/// The declared defaults, with a place for the data where a path is required.
-fn default_options(specs: &[OptionSpec]) -> Options {
-    let mut options = BTreeMap::new();
-    for spec in specs {
-        let text = match (spec.default, spec.ty, spec.optional) {
-            (Some(text), _, _) => text,
-            (None, OptionType::Path, false) => "store",
-            _ => continue,
-        };
-        let text = text.trim_matches('"');
-        let value = match spec.ty {
-            OptionType::String | OptionType::Path | OptionType::Secret => {
-                OptionValue::Text(text.to_owned())
-            }
-            OptionType::Boolean => OptionValue::Boolean(text == "true"),
-            OptionType::Integer { .. } => OptionValue::Integer(scaled(text) as i64),
-            OptionType::Size => OptionValue::Integer(scaled(text) as i64),
-            OptionType::Duration => OptionValue::Duration(Duration::from_millis(scaled(text))),
-        };
-        options.insert(spec.name.to_owned(), value);
-    }
-    Options(options)
-}
-
-/// A number with the unit of a size (in bytes) or of a duration (in milliseconds).
-fn scaled(text: &str) -> u64 {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let number: u64 = text[..digits].parse().unwrap_or(0);
-    number
-        * match text[digits..].trim() {
-            "kB" | "KB" | "s" => 1000,
-            "MB" => 1_000_000,
-            "GB" => 1_000_000_000,
-            "KiB" => 1 << 10,
-            "MiB" => 1 << 20,
-            "GiB" => 1 << 30,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            "d" => 86_400_000,
-            _ => 1,
-        }
-}
-
 /// An open source, with its roles.
 pub(crate) struct Opened {
     /// The source itself.
@@ -248,8 +217,12 @@ impl Opened {
         role: Role,
         entities: &[&Arc<Entity>],
     ) -> Result<Vec<String>> {
-        let bind =
-            |e: &&Arc<Entity>| Binding { entity: Arc::clone(e), role, place: Arc::clone(e.name()) };
+        let bind = |e: &&Arc<Entity>| Binding {
+            entity: Arc::clone(e),
+            role,
+            place: Arc::clone(e.name()),
+            options: Options::default(),
+        };
         let bindings: Vec<_> = entities.iter().map(bind).collect();
         self.source.prepare(&bindings).await
     }

@@ -1,17 +1,110 @@
 //! The kinds under test, in one place. Adding a kind is one line here.
 
-use unisono_core::kind::SourceKind;
+use std::ops::Deref;
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use unisono_core::kind::{Options, SourceKind};
+use unisono_core::source::Source;
+
+use crate::engines;
+
+/// The longest that closing or wiping may take after a case.
+const CLEAN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A kind under test, over one sort of store.
+pub(crate) struct Tested {
+    /// Its column in the report, and what `--only` names.
+    pub(crate) column: &'static str,
+    /// The folder of `engines/` with the server that it needs; none for an embedded kind.
+    pub(crate) engine: Option<&'static str>,
+    kind: Box<dyn SourceKind>,
+    left: Mutex<Left>,
+}
+
+/// What cases have left behind.
+#[derive(Default)]
+struct Left {
+    sources: Vec<Weak<dyn Source>>,
+    /// In a server only: a folder goes with its fixture.
+    namespaces: Vec<Options>,
+}
+
+impl Deref for Tested {
+    type Target = dyn SourceKind;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.kind
+    }
+}
+
+impl Tested {
+    /// A kind that needs a server of its name if it has a required `url`.
+    fn new(kind: impl SourceKind + 'static) -> Self {
+        let is_server = |o: &unisono_core::kind::OptionSpec| {
+            o.name == "url" && o.default.is_none() && !o.optional
+        };
+        let engine = kind.options().iter().any(is_server).then(|| kind.name());
+        let (column, left) = (kind.name(), Mutex::default());
+        Tested { column, engine, kind: Box::new(kind), left }
+    }
+
+    fn left(&self) -> MutexGuard<'_, Left> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers an open source: [`Tested::clean`] closes it if it is still in memory then, and deletes its data.
+    pub(crate) fn opened(&self, source: Weak<dyn Source>, options: &Options) {
+        let mut left = self.left();
+        left.sources.push(source);
+        if self.engine.is_some() && !left.namespaces.contains(options) {
+            left.namespaces.push(options.clone());
+        }
+    }
+
+    /// Closes the sources and deletes the data of the cases so far, so that a server is never crowded by them.
+    pub(crate) async fn clean(&self) {
+        let Left { sources, namespaces } = std::mem::take(&mut *self.left());
+        let cleaning = async {
+            for source in sources.iter().filter_map(Weak::upgrade) {
+                // One that cannot be closed has nothing more to do here.
+                let _ = source.close().await;
+            }
+            for options in &namespaces {
+                let engine = self.engine.unwrap_or_default();
+                if let Err(error) = engines::wipe(engine, options).await {
+                    println!("note {}: a namespace could not be wiped: {error}", self.column);
+                }
+            }
+        };
+        if tokio::time::timeout(CLEAN_TIMEOUT, cleaning).await.is_err() {
+            println!("note {}: cleaning took longer than {CLEAN_TIMEOUT:?}", self.column);
+        }
+    }
+}
 
 /// Every kind that was compiled in.
-pub(crate) fn all() -> Vec<Box<dyn SourceKind>> {
+pub(crate) fn all() -> Vec<Tested> {
     vec![
         #[cfg(feature = "memory")]
-        Box::new(unisono_source_memory::Memory),
+        Tested::new(unisono_source_memory::Memory),
         #[cfg(feature = "sqlite")]
-        Box::new(unisono_source_sqlite::Sqlite),
+        Tested::new(unisono_source_sqlite::Sqlite),
         #[cfg(feature = "tantivy")]
-        Box::new(unisono_source_tantivy::Tantivy),
+        Tested::new(unisono_source_tantivy::Tantivy),
         #[cfg(feature = "files")]
-        Box::new(unisono_source_files::Files),
+        Tested::new(unisono_source_files::Files),
+        #[cfg(feature = "s3")]
+        Tested::new(unisono_source_files::S3),
+        #[cfg(feature = "postgres")]
+        Tested::new(unisono_source_postgres::Postgres),
+        #[cfg(feature = "mysql")]
+        Tested::new(unisono_source_mysql::Mysql),
+        #[cfg(feature = "redis")]
+        Tested::new(unisono_source_redis::Redis),
+        #[cfg(feature = "opensearch")]
+        Tested::new(unisono_source_opensearch::Opensearch),
+        #[cfg(feature = "mongodb")]
+        Tested::new(unisono_source_mongodb::Mongodb),
     ]
 }

@@ -82,11 +82,14 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         r#"            && advance.from != self.checkpoint
             && false"#,
     ),
-    guard(
-        "incomplete-copy-claims-no-position",
-        "sources/memory/src/store.rs",
-        "Checkpoint { position, backfill: None, .. }",
-        "Checkpoint { position, .. }",
+    doubled(
+        "the engine asks no follower before its first copy is complete; the position says so to other users of the contract",
+        guard(
+            "incomplete-copy-claims-no-position",
+            "sources/memory/src/store.rs",
+            "Checkpoint { position, backfill: None, .. }",
+            "Checkpoint { position, .. }",
+        ),
     ),
     guard(
         "checkpoint-after-all-settled",
@@ -263,18 +266,24 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "last.is_some_and(|last| *last > read)",
         "last.is_some_and(|_| false)",
     ),
-    guard(
-        "fill-never-goes-back",
-        "sources/memory/src/cache.rs",
-        r#"            cached.version > entry.version
+    doubled(
+        "a newer entry came with a change after the read, and the recent changes refuse that read already",
+        guard(
+            "fill-never-goes-back",
+            "sources/memory/src/cache.rs",
+            r#"            cached.version > entry.version
                 || ("#,
-        "            (",
+            "            (",
+        ),
     ),
-    guard(
-        "follow-compare-and-set",
-        "sources/memory/src/cache.rs",
-        "control.ended || life.applied() != from",
-        "control.ended",
+    doubled(
+        "one process has one feed for a cache, which knows where it is; it is for nodes that share one",
+        guard(
+            "follow-compare-and-set",
+            "sources/memory/src/cache.rs",
+            "control.ended || life.applied() != from",
+            "control.ended",
+        ),
     ),
     guard(
         "follow-updates-entries",

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use unisono_core::kind::Options;
 use unisono_core::source::{Advance, Auditor, Batch, Binding, Checkpoint, Source, Truth};
 use unisono_core::write::{Action, Condition, Unit, Write};
 use unisono_core::{
@@ -41,7 +42,12 @@ impl Disks {
     async fn open(&self, name: &str) -> Result<Arc<dyn Source>> {
         let source = Memory::over(name, Arc::clone(&self.all[name]), Settings::default());
         let role = if name == "truth" { Role::Truth } else { Role::Follower };
-        let binding = Binding { entity: Arc::clone(&self.entity), role, place: "thing".into() };
+        let binding = Binding {
+            entity: Arc::clone(&self.entity),
+            role,
+            place: "thing".into(),
+            options: Options::default(),
+        };
         source.prepare(&[binding]).await?;
         Ok(source)
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use unisono_core::clock::Clock;
+use unisono_core::kind::Options;
 use unisono_core::source::Source;
 use unisono_core::{Entity, Field, FieldType, Timestamp};
 use unisono_engine::{Engine, Runtime};
@@ -227,16 +228,23 @@ impl World {
                 "stocked" => Some(Arc::new(Rule::compile(entity, "record.stock > 3")?)),
                 _ => None,
             };
-            Ok(FollowerDeclaration { source: (*name).into(), place: None, filter })
+            Ok(FollowerDeclaration {
+                source: (*name).into(),
+                place: None,
+                options: Options::default(),
+                filter,
+            })
         });
         let declared = EntityDeclaration {
             entity: Arc::clone(entity),
             truth: "truth".into(),
             table: None,
+            truth_options: Options::default(),
             cache: Some(CacheDeclaration {
                 source: "cache".into(),
                 ttl: Duration::from_secs(20),
                 negative_ttl: Duration::from_secs(5),
+                options: Options::default(),
             }),
             followers: followers.collect::<unisono_core::Result<_>>()?,
         };

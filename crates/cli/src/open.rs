@@ -24,7 +24,7 @@ pub(crate) fn configuration(common: &Common) -> Result<Configuration> {
             ));
     }
     let registry = Registry::builtin();
-    let configuration = config::load(path, registry.kinds(), &Process).map_err(|problems| {
+    let configuration = config::load(path, &registry, &Process).map_err(|problems| {
         note(&problems);
         Error::new(ErrorKind::InvalidConfig, "the configuration cannot be used")
             .with("file", path.display())

@@ -11,10 +11,11 @@ use serde::Serialize;
 use serde_json::{Map, Value as Json, json};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use unisono::Registry;
 use unisono::config::Access;
-use unisono::core::kind::OptionValue;
+use unisono::core::kind::{OptionSpec, OptionType, OptionValue, Options, SourceKind};
 use unisono::core::query::parse;
-use unisono::core::{Error, ErrorKind, Key, Result};
+use unisono::core::{Error, ErrorKind, Key, Result, Role};
 use unisono::engine::delivery::dead_letter::DeadLetter;
 use unisono::engine::verify::report::{Progress, VerifyOptions};
 use unisono::engine::{Engine, Operation};
@@ -254,30 +255,36 @@ fn known_source(engine: &Engine, name: Option<&str>) -> Result<()> {
 
 /// The declaration without anything secret.
 fn redacted(declaration: &Declaration) -> Json {
+    let registry = Registry::builtin();
+    let kind_of = |source: &str| registry.find(&declaration.sources.get(source)?.kind);
     let sources = declaration.sources.iter().map(|(name, source)| {
-        let options = source
-            .options
-            .0
-            .iter()
-            .map(|(name, value)| (name.clone(), redacted_option(name, value)));
-        (
-            name.to_string(),
-            json!({ "kind": source.kind, "options": options.collect::<Map<_, _>>() }),
-        )
+        let specs = kind_of(name).map(|kind| kind.options());
+        let options = redacted_options(specs, &source.options);
+        let json = json!({ "kind": source.kind, "required": source.required, "options": options });
+        (name.to_string(), json)
     });
+    let of_entity = |source: &str, role: Role, options: &Options| {
+        let specs = kind_of(source).map(|kind: &dyn SourceKind| kind.entity_options(role));
+        redacted_options(specs, options)
+    };
     let entities = declaration.entities.iter().map(|(name, declared)| {
         let entity = &declared.entity;
         let fields = entity.fields().iter().map(|f| (f.name.to_string(), json!(f.ty.to_string())));
         let followers: Vec<Json> = declared
             .followers
             .iter()
-            .map(|f| json!({ "source": f.source, "place": f.place, "where": f.filter.as_ref().map(|r| r.text()) }))
+            .map(|f| {
+                let options = of_entity(&f.source, Role::Follower, &f.options);
+                json!({ "source": f.source, "place": f.place, "where": f.filter.as_ref().map(|r| r.text()), "options": options })
+            })
             .collect();
         let cache = declared.cache.as_ref().map(|c| {
-            json!({ "source": c.source, "ttl_s": c.ttl.as_secs_f64(), "negative_ttl_s": c.negative_ttl.as_secs_f64() })
+            let options = of_entity(&c.source, Role::Cache, &c.options);
+            json!({ "source": c.source, "ttl_s": c.ttl.as_secs_f64(), "negative_ttl_s": c.negative_ttl.as_secs_f64(), "options": options })
         });
+        let truth_options = of_entity(&declared.truth, Role::Truth, &declared.truth_options);
         let json = json!({
-            "key": entity.key_field().name, "truth": declared.truth, "table": declared.table, "cache": cache,
+            "key": entity.key_field().name, "truth": declared.truth, "table": declared.table, "options": truth_options, "cache": cache,
             "followers": followers, "fields": fields.collect::<Map<_, _>>(),
         });
         (name.to_string(), json)
@@ -292,47 +299,80 @@ fn redacted(declaration: &Declaration) -> Json {
     })
 }
 
-/// Paths and the like are shown; what could hold a secret is not. Which options are secret is known to the source
-/// kinds alone, so text is shown by a list of harmless names.
-fn redacted_option(name: &str, value: &OptionValue) -> Json {
-    match value {
-        OptionValue::Text(text)
-            if matches!(name, "path" | "table" | "index" | "place" | "region") =>
-        {
-            json!(text)
-        }
-        OptionValue::Text(_) => json!("(not shown)"),
-        OptionValue::Integer(n) => json!(n),
-        OptionValue::Boolean(b) => json!(b),
-        OptionValue::Duration(d) => json!(format!("{d:?}")),
-    }
+/// Options without what is secret. Of a kind that does not come with Unisono it is not known which texts are: none is
+/// shown.
+fn redacted_options(specs: Option<&[OptionSpec]>, options: &Options) -> Json {
+    let shown = |name: &str| {
+        let spec = specs.and_then(|all| all.iter().find(|o| o.name == name));
+        spec.is_some_and(|o| o.ty != OptionType::Secret)
+    };
+    // An address is not meant to stand in an option that is shown; if it does, it may carry a password.
+    let text = |text: &String| match text.contains('@') {
+        true => json!("(not shown)"),
+        false => json!(text),
+    };
+    let redacted = |(name, value): (&String, &OptionValue)| {
+        let value = match value {
+            OptionValue::Text(one) if shown(name) => text(one),
+            OptionValue::List(all) if shown(name) => all.iter().map(text).collect(),
+            OptionValue::Text(_) | OptionValue::List(_) => json!("(not shown)"),
+            OptionValue::Integer(n) => json!(n),
+            OptionValue::Boolean(b) => json!(b),
+            OptionValue::Duration(d) => json!(format!("{d:?}")),
+        };
+        (name.clone(), value)
+    };
+    Json::Object(options.0.iter().map(redacted).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use unisono::core::kind::Options;
     use unisono::policy::declaration::SourceDeclaration;
 
+    const fn option(name: &'static str, ty: OptionType) -> OptionSpec {
+        OptionSpec { name, ty, default: None, optional: true, doc: "For tests." }
+    }
+
     #[test]
-    fn a_shown_configuration_holds_no_secret() {
+    fn shown_options_hold_no_secret() {
+        const SPECS: &[OptionSpec] = &[
+            option("url", OptionType::Secret),
+            option("path", OptionType::Path),
+            option("nodes", OptionType::List),
+            option("size", OptionType::Integer { min: 0, max: 9 }),
+        ];
         let text = |text: &str| OptionValue::Text(text.into());
+        let nodes = ["a:1", "redis://me:secret@b"].map(str::to_owned).to_vec();
         let options = Options(
             [
                 ("url".into(), text("postgres://me:secret@host/db")),
-                ("password".into(), text("secret")),
                 ("path".into(), text("data/main.db")),
+                ("nodes".into(), OptionValue::List(nodes)),
                 ("size".into(), OptionValue::Integer(7)),
+                ("token".into(), text("secret")),
             ]
             .into(),
         );
-        let source = SourceDeclaration { kind: "postgres".into(), options };
+        let hidden = "(not shown)";
+        assert_eq!(
+            redacted_options(Some(SPECS), &options),
+            json!({ "url": hidden, "path": "data/main.db", "nodes": ["a:1", hidden], "size": 7, "token": hidden })
+        );
+        assert_eq!(
+            redacted_options(None, &options),
+            json!({ "url": hidden, "path": hidden, "nodes": hidden, "size": 7, "token": hidden })
+        );
+    }
+
+    #[test]
+    fn a_shown_configuration_knows_the_options_of_its_kinds() {
+        let options = Options([("path".into(), OptionValue::Text("main.db".into()))].into());
+        let source = SourceDeclaration { kind: "sqlite".into(), options, required: true };
         let declaration =
             Declaration { sources: [("main".into(), source)].into(), ..Declaration::default() };
-        let json = redacted(&declaration);
-        assert!(!json.to_string().contains("secret"), "{json}");
-        assert_eq!(json["sources"]["main"]["options"]["path"], "data/main.db");
-        assert_eq!(json["sources"]["main"]["options"]["size"], 7);
+        let expected = json!({ "main": { "kind": "sqlite", "required": true, "options": { "path": "main.db" } } });
+        assert_eq!(redacted(&declaration)["sources"], expected);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +29,9 @@ pub(crate) async fn handle(shared: &Arc<Shared>, request: Request<Incoming>) -> 
     let started = Instant::now();
     let (parts, body) = request.into_parts();
     let mut route = None;
-    let response = match caught(answer(shared, &parts, body, started, &mut route)).await {
+    // Pinned where it is: the future of all handlers together is large, and moving it costs as much as a small answer.
+    let answer = caught(pin!(answer(shared, &parts, body, started, &mut route))).await;
+    let response = match answer {
         Ok(response) => response,
         Err(failure) => refuse(shared, &parts, failure),
     };
@@ -82,7 +85,7 @@ async fn answer(
     };
     let second = uri::decode(target.second)?;
     let call = Call { shared, parts, principal, started, first, second };
-    let handler = run(&call, found.endpoint, body);
+    let handler = pin!(run(&call, found.endpoint, body));
     if is_long(found.endpoint) {
         return handler.await;
     }

@@ -99,6 +99,9 @@ struct Reasons {
     degrading: Vec<String>,
 }
 
+/// A delivery that achieves nothing for so long although its follower answers is the fault of this node.
+const STALL_MAX_SECONDS: f64 = 60.0;
+
 /// Names what is wrong; why it is, and where, is for `GET /admin/v1/status`.
 fn reasons(status: &Status, declaration: &Declaration) -> Reasons {
     let is_truth = |name: &str| declaration.entities.values().any(|e| *e.truth == *name);
@@ -108,7 +111,13 @@ fn reasons(status: &Status, declaration: &Declaration) -> Reasons {
         let list = if fatal { &mut reasons.fatal } else { &mut reasons.degrading };
         list.push(format!("source {} is not up", source.name));
     }
+    let is_up = |name: &str| status.sources.iter().any(|s| *s.name == *name && s.state == "up");
     for delivery in &status.deliveries {
+        if delivery.stalled_seconds > STALL_MAX_SECONDS && is_up(&delivery.source) {
+            let (entity, source) = (&delivery.entity, &delivery.source);
+            reasons.fatal.push(format!("delivery of {entity} to {source} makes no progress"));
+            continue;
+        }
         let what = match delivery.state {
             DeliveryState::Live | DeliveryState::CatchingUp => continue,
             DeliveryState::Starting => "is starting",
@@ -219,6 +228,7 @@ mod tests {
             position: Position::ZERO,
             lag_changes: 0,
             lag_seconds: 0.0,
+            stalled_seconds: 0.0,
             applied: 0,
             stale: 0,
             folded: 0,
@@ -230,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_truth_that_is_down_takes_the_node_out_of_service() {
+    fn a_truth_that_is_down_or_a_delivery_that_is_stuck_takes_the_node_out_of_service() {
         let entity = unisono::core::Entity::new(
             "product",
             "id",
@@ -240,6 +250,7 @@ mod tests {
             entity: entity.unwrap().into(),
             truth: "main".into(),
             table: None,
+            truth_options: unisono::core::kind::Options::default(),
             cache: None,
             followers: Vec::new(),
         };
@@ -261,5 +272,16 @@ mod tests {
         assert_eq!(counts(&status("up", "up", DeliveryState::Live)), (0, 0));
         assert_eq!(counts(&status("up", "down", DeliveryState::Waiting)), (0, 2));
         assert_eq!(counts(&status("down", "up", DeliveryState::CatchingUp)), (1, 0));
+        let stuck = |search| {
+            let mut status = status("up", search, DeliveryState::Waiting);
+            status.deliveries[0].stalled_seconds = 61.0;
+            status
+        };
+        assert_eq!(
+            counts(&stuck("up")),
+            (1, 0),
+            "the follower answers, and this node achieves nothing"
+        );
+        assert_eq!(counts(&stuck("down")), (0, 2), "another node would do no better");
     }
 }

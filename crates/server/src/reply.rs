@@ -60,6 +60,9 @@ pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json"
 pub(crate) const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 pub(crate) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
+/// Room for the headers of a record, so that they are not hashed again while they become more.
+const HEADERS_EXPECTED: usize = 12;
+
 /// Bytes of a type.
 pub(crate) fn bytes(
     status: StatusCode,
@@ -68,7 +71,9 @@ pub(crate) fn bytes(
 ) -> Response {
     let mut response = Response::new(Body::Full(Some(body.into())));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    let mut headers = HeaderMap::with_capacity(HEADERS_EXPECTED);
+    headers.insert(CONTENT_TYPE, content_type);
+    *response.headers_mut() = headers;
     response
 }
 

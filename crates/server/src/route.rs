@@ -296,6 +296,14 @@ mod tests {
     }
 
     #[test]
+    fn an_entity_cannot_have_the_name_of_a_path() {
+        let template = |r: &Route| r.place.template().strip_prefix("/v1/").unwrap_or("{");
+        let mut taken: Vec<_> = ROUTES.iter().map(template).filter(|t| !t.contains('{')).collect();
+        taken.dedup();
+        assert_eq!(taken, unisono::config::ENTITIES_RESERVED);
+    }
+
+    #[test]
     fn every_route_is_reached_by_its_own_template() {
         for route in ROUTES {
             let template = route.place.template();

@@ -57,7 +57,7 @@ async fn main() -> Result<()> {
     let folder = tempfile::tempdir().map_err(|e| Error::internal("no folder").caused_by(e))?;
     let registry = Registry::builtin();
     let mut configuration =
-        config::parse(CONFIGURATION, "embed.toml", registry.kinds(), &config::Process)?;
+        config::parse(CONFIGURATION, "embed.toml", &registry, &config::Process)?;
     configuration.data = folder.path().to_owned();
     let unisono = Unisono::open(configuration).await?;
     let products = unisono.entity::<Product>("product")?;

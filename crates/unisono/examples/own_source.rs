@@ -207,7 +207,7 @@ async fn main() -> Result<()> {
     let folder = tempfile::tempdir().map_err(|e| Error::internal("no folder").caused_by(e))?;
     let registry = Registry::builtin().with(&SHELF);
     let mut configuration =
-        config::parse(CONFIGURATION, "books.toml", registry.kinds(), &config::Process)?;
+        config::parse(CONFIGURATION, "books.toml", &registry, &config::Process)?;
     configuration.data = folder.path().to_owned();
     let unisono = Unisono::open_with(configuration, &registry, Runtime::system()).await?;
     let books = unisono.entity::<Json>("book")?;

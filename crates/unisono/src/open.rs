@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use unisono_config::Configuration;
-use unisono_core::kind::Environment;
+use unisono_core::kind::{Environment, Options, SourceKind};
 use unisono_core::source::Source;
 use unisono_core::{Error, ErrorKind, Result};
+use unisono_engine::late::{Late, Opener};
 use unisono_engine::{Engine, Runtime};
 
 use crate::handle::Handle;
@@ -65,7 +66,8 @@ impl Unisono {
     }
 }
 
-/// Opens the sources of a configuration, all or none.
+/// Opens the sources of a configuration: all that are required, or none. One that is not required and cannot be
+/// opened now is opened as soon as it can be.
 pub async fn open_sources(
     configuration: &Configuration,
     registry: &Registry,
@@ -79,7 +81,12 @@ pub async fn open_sources(
                 .with("kind", &declared.kind)
         });
         let opened = match kind {
-            Ok(kind) => kind.open(name, &declared.options, &environment).await,
+            Ok(kind) => match kind.open(name, &declared.options, &environment).await {
+                Err(reason) if !declared.required => {
+                    Ok(late(kind, name, &declared.options, &environment, reason, runtime))
+                }
+                opened => opened,
+            },
             Err(error) => Err(error),
         };
         match opened {
@@ -91,6 +98,23 @@ pub async fn open_sources(
         };
     }
     Ok(sources)
+}
+
+/// A source in place of one that cannot be opened yet.
+fn late(
+    kind: &'static dyn SourceKind,
+    name: &Arc<str>,
+    options: &Options,
+    environment: &Environment,
+    reason: Error,
+    runtime: &Runtime,
+) -> Arc<dyn Source> {
+    let given = (Arc::clone(name), options.clone(), environment.clone());
+    let opener: Opener = Box::new(move || {
+        let (name, options, environment) = given.clone();
+        Box::pin(async move { kind.open(&name, &options, &environment).await })
+    });
+    Late::new(name, kind.name(), kind.capability(), opener, reason.at(name), runtime)
 }
 
 /// Closes what was opened on the way to a failure; the failure itself is what is reported.

@@ -29,7 +29,7 @@ fn item(id: i64, name: &str) -> Item {
 async fn open(folder: &tempfile::TempDir) -> (Unisono, Handle<Item>) {
     let registry = Registry::builtin();
     let mut configuration =
-        config::parse(CONFIGURATION, "test.toml", registry.kinds(), &config::Process).unwrap();
+        config::parse(CONFIGURATION, "test.toml", &registry, &config::Process).unwrap();
     configuration.data = folder.path().to_owned();
     let unisono = Unisono::open(configuration).await.unwrap();
     let items = unisono.entity("item").unwrap();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::json;
+use unisono_core::kind::Options;
 use unisono_core::source::Binding;
 use unisono_core::write::Action;
 use unisono_core::{Entity, Field, FieldType, Role};
@@ -57,8 +58,12 @@ async fn tables_are_adopted(fixture: &Fixture) -> Verdict {
         Field::new("stock", FieldType::Integer),
     ];
     let entity = Arc::new(Entity::new("product", "id", fields)?);
-    let binding =
-        Binding { entity: Arc::clone(&entity), role: Role::Truth, place: "legacy_products".into() };
+    let binding = Binding {
+        entity: Arc::clone(&entity),
+        role: Role::Truth,
+        place: "legacy_products".into(),
+        options: Options::default(),
+    };
     let opened = fixture.open_bare().await?;
     opened.source.prepare(std::slice::from_ref(&binding)).await?;
     let found = opened.get(&entity, &Sample::key("a")).await?;

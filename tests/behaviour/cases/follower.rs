@@ -371,7 +371,7 @@ async fn lost_data_is_noticed(fixture: &Fixture) -> Verdict {
     let changes: Vec<_> =
         (0..5).map(|n| feed.changes.put(&entity, Sample::product_record(n))).collect();
     feed.apply(&opened, &changes).await?;
-    fixture.delete_data()?;
+    fixture.delete_data().await?;
     let follower = opened.follower()?;
     check_eq!(follower.checkpoint(&entity).await?, None, "data deleted while open");
     // What the engine does next: it begins again, over the same open source.
@@ -392,7 +392,7 @@ async fn lost_data_is_noticed(fixture: &Fixture) -> Verdict {
     // The same while closed.
     opened.source.close().await?;
     drop(opened);
-    fixture.delete_data()?;
+    fixture.delete_data().await?;
     let opened = fixture.open(Role::Follower, &[&entity]).await?;
     check_eq!(opened.follower()?.checkpoint(&entity).await?, None, "data deleted while closed");
     Ok(())

@@ -37,7 +37,7 @@ pub(super) fn run(args: &Args, session: &Session) -> Result<u8> {
         // Said there in one place, with the ways out.
         open::configuration(&session.common)?;
     }
-    let (problems, ok) = match config::load(path, registry.kinds(), &Process) {
+    let (problems, ok) = match config::load(path, &registry, &Process) {
         Ok(configuration) => (configuration.warnings, true),
         Err(problems) => (problems, false),
     };

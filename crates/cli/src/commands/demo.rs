@@ -63,7 +63,7 @@ pub(super) async fn run(args: Args, session: &Session) -> Result<u8> {
 
 fn configuration() -> Result<Configuration> {
     let registry = Registry::builtin();
-    Ok(config::parse(CONFIGURATION, "demo.toml", registry.kinds(), &Process)?)
+    Ok(config::parse(CONFIGURATION, "demo.toml", &registry, &Process)?)
 }
 
 /// Loads the sample into entities that are empty, and goes on where an earlier start was stopped.

@@ -18,6 +18,7 @@ async fn a_certificate_from_files_is_served() {
     let trusted = Certificate::from_pem(made.cert.pem().as_bytes()).unwrap();
     let client = reqwest::Client::builder()
         .tls_certs_only([trusted])
+        .http1_only()
         .resolve("localhost", server.address)
         .build()
         .unwrap();

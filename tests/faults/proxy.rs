@@ -1,0 +1,179 @@
+//! A TCP proxy that fails in the ways of a network, and stops failing, when it is told to.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// What the network does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Network {
+    /// It works.
+    Whole,
+    /// Connections are reset, and so is each attempt to make one.
+    Cut,
+    /// Everything that is sent arrives this much later.
+    Delayed(Duration),
+    /// Connections stay and are made, and nothing arrives. One that has lost something never works again.
+    HalfOpen,
+}
+
+/// A port in front of another one; it is closed when this is dropped.
+pub(crate) struct Proxy {
+    port: u16,
+    network: watch::Sender<Network>,
+    task: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Begins to listen at a free port.
+    pub(crate) async fn start(target: u16) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let port = listener.local_addr()?.port();
+        let (network, seen) = watch::channel(Network::Whole);
+        let task = tokio::spawn(accept(listener, (Ipv4Addr::LOCALHOST, target).into(), seen));
+        Ok(Proxy { port, network, task })
+    }
+
+    /// Where it listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Changes what the network does, for connections that are there and for later ones.
+    pub(crate) fn set(&self, network: Network) {
+        self.network.send_replace(network);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.network.send_replace(Network::Cut);
+        self.task.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, target: SocketAddr, network: watch::Receiver<Network>) {
+    while let Ok((client, _)) = listener.accept().await {
+        tokio::spawn(connection(client, target, network.clone()));
+    }
+}
+
+async fn connection(client: TcpStream, target: SocketAddr, mut network: watch::Receiver<Network>) {
+    let is_cut = *network.borrow() == Network::Cut;
+    let server = if is_cut { None } else { TcpStream::connect(target).await.ok() };
+    let Some(server) = server else {
+        // What cannot be set is the sort of end that a connection has; it ends all the same.
+        let _ = client.set_zero_linger();
+        return;
+    };
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    let lost = Arc::new(AtomicBool::new(false));
+    let there = carry(from_client, to_server, network.clone(), &lost);
+    let back = carry(from_server, to_client, network.clone(), &lost);
+    tokio::select! {
+        biased;
+        // Ends both directions at once; the sockets are reset by the drop of what `carry` holds.
+        _ = network.wait_for(|n| *n == Network::Cut) => {}
+        _ = async { tokio::join!(there, back) } => {}
+    }
+}
+
+/// Resets the connection unless it came to its end.
+struct Reset(OwnedWriteHalf, bool);
+
+impl Drop for Reset {
+    fn drop(&mut self) {
+        if !self.1 {
+            let _ = self.0.as_ref().set_zero_linger();
+        }
+    }
+}
+
+async fn carry(
+    mut from: OwnedReadHalf,
+    to: OwnedWriteHalf,
+    network: watch::Receiver<Network>,
+    lost: &AtomicBool,
+) {
+    let mut to = Reset(to, false);
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let read = from.read(&mut buffer).await.unwrap_or(0);
+        let now = *network.borrow();
+        if now == Network::HalfOpen {
+            lost.store(true, Ordering::Relaxed);
+        }
+        let is_lost = lost.load(Ordering::Relaxed);
+        if read == 0 {
+            if !is_lost {
+                let _ = to.0.shutdown().await;
+                to.1 = true;
+            }
+            return;
+        }
+        if is_lost {
+            continue;
+        }
+        if let Network::Delayed(by) = now {
+            tokio::time::sleep(by).await;
+        }
+        if to.0.write_all(&buffer[..read]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Carries, delays, swallows, resets and carries again; the tests of everything else rest on this.
+pub(crate) async fn check() -> Result<(), String> {
+    let failed = |e: io::Error| format!("the proxy: {e}");
+    let echo = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(failed)?;
+    let port = echo.local_addr().map_err(failed)?.port();
+    let server = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = echo.accept().await {
+            tokio::spawn(async move {
+                let (mut from, mut to) = stream.split();
+                let _ = tokio::io::copy(&mut from, &mut to).await;
+            });
+        }
+    });
+    let proxy = Proxy::start(port).await.map_err(failed)?;
+    let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port()));
+    let mut old = connect().await.map_err(failed)?;
+    let expect = |what: &str, is: bool| if is { Ok(()) } else { Err(format!("the proxy: {what}")) };
+    expect("carries nothing", echoes(&mut old).await)?;
+    proxy.set(Network::Delayed(Duration::from_millis(50)));
+    let began = tokio::time::Instant::now();
+    expect("loses what it delays", echoes(&mut old).await)?;
+    expect("does not delay", began.elapsed() >= Duration::from_millis(100))?;
+    proxy.set(Network::HalfOpen);
+    expect("is not half-open", !echoes(&mut old).await)?;
+    proxy.set(Network::Whole);
+    expect("revives what has lost something", !echoes(&mut old).await)?;
+    let mut second = connect().await.map_err(failed)?;
+    expect("does not recover", echoes(&mut second).await)?;
+    proxy.set(Network::Cut);
+    let mut byte = [0; 1];
+    let end = tokio::time::timeout(Duration::from_secs(5), second.read(&mut byte)).await;
+    expect("is not cut", matches!(end, Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionReset))?;
+    server.abort();
+    Ok(())
+}
+
+async fn echoes(stream: &mut TcpStream) -> bool {
+    let mut byte = [0; 1];
+    let exchange = async {
+        stream.write_all(b"x").await?;
+        stream.read_exact(&mut byte).await
+    };
+    matches!(tokio::time::timeout(Duration::from_millis(300), exchange).await, Ok(Ok(_)))
+}
