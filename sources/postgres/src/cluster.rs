@@ -1,5 +1,6 @@
 //! [`Cluster`]: the servers of one URL, and which of them takes writes.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::future::join_all;
@@ -7,7 +8,7 @@ use unisono_core::{Error, ErrorKind};
 
 use crate::config::Server;
 use crate::error::{Class, Failed};
-use crate::parameter::{integer, text};
+use crate::parameter::{integer, optional_text, text};
 use crate::session::{Manner, Session, Use};
 
 /// The oldest server that is spoken to.
@@ -18,7 +19,8 @@ const VERSION_MIN: i64 = 150_000;
 const ROLE: &str = "SELECT pg_is_in_recovery()::int::bigint, \
      CASE WHEN pg_is_in_recovery() THEN (SELECT timeline_id::bigint FROM pg_control_checkpoint()) \
      ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint END, \
-     current_setting('server_version_num')::bigint, current_setting('server_encoding')";
+     current_setting('server_version_num')::bigint, current_setting('server_encoding'), \
+     current_setting('unisono.direct', true)";
 
 /// What a server says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub(crate) struct Standing {
     pub(crate) writable: bool,
     /// Its timeline; raised by every promotion.
     pub(crate) timeline: i64,
+    /// Whether no pooler is in between.
+    pub(crate) direct: bool,
 }
 
 /// What is known of the primary.
@@ -139,19 +143,23 @@ pub(crate) async fn open(
     let standing = asked
         .unwrap_or_else(|_| Err(crate::error::timed_out(manner.connect_timeout, "connect_timeout")))
         .map_err(|failed| failed.with_server(&server.address))?;
+    if !standing.direct {
+        manner.prepared.store(false, Ordering::Relaxed);
+    }
     Ok((session, standing))
 }
 
 /// What a server says of itself; fails for one that is too old or does not keep Unicode.
-pub(crate) async fn standing(session: &Session) -> Result<Standing, Failed> {
-    let rows = session.rows(Use::Once, ROLE, &[]).await?;
+async fn standing(session: &Session) -> Result<Standing, Failed> {
+    let rows = session.rows(Use::Once, ROLE, &[]).await.map_err(|failed| {
+        // Even these functions are younger than the server.
+        let lacks = failed.error.detail("sqlstate") == Some("42883");
+        if lacks { too_old("9").into() } else { failed }
+    })?;
     let row = rows.first().ok_or_else(|| Error::internal("the server did not answer"))?;
     let (version, encoding) = (integer(row, 2)?, text(row, 3)?);
     if version < VERSION_MIN {
-        return Err(Error::new(ErrorKind::Unsupported, "the server is older than PostgreSQL 15")
-            .with("version", version / 10_000)
-            .hint("upgrade the server")
-            .into());
+        return Err(too_old(version / 10_000).into());
     }
     if encoding != "UTF8" {
         return Err(Error::new(ErrorKind::Unsupported, "the database does not keep Unicode")
@@ -159,7 +167,17 @@ pub(crate) async fn standing(session: &Session) -> Result<Standing, Failed> {
             .hint("create a database with ENCODING 'UTF8'")
             .into());
     }
-    Ok(Standing { writable: integer(row, 0)? == 0, timeline: integer(row, 1)? })
+    Ok(Standing {
+        writable: integer(row, 0)? == 0,
+        timeline: integer(row, 1)?,
+        direct: optional_text(row, 4)? == Some("on"),
+    })
+}
+
+fn too_old(version: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Unsupported, "the server is older than PostgreSQL 15")
+        .with("version", version)
+        .hint("upgrade the server: use PostgreSQL 15 or newer")
 }
 
 fn no_primary(standbys: usize, failed: Option<Failed>) -> Failed {

@@ -54,7 +54,7 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
         "prepared",
         OptionType::Boolean,
         Some("true"),
-        "Whether statements are prepared on a connection and kept there; false behind PgBouncer in transaction mode before 1.21.",
+        "Whether statements are prepared on a connection and kept there. Behind a pooler such as PgBouncer, which is noticed, they never are.",
     ),
     spec(
         "pipelining",

@@ -69,6 +69,11 @@ impl Failed {
         self
     }
 
+    /// Whether the other side, a pooler it seems, does not know a parameter that the connection began with.
+    pub(crate) fn is_of_startup(&self) -> bool {
+        matches!(self.error.detail("sqlstate"), Some("08P01" | "0A000"))
+    }
+
     /// Names the server at which it happened.
     pub(crate) fn with_server(mut self, address: &str) -> Self {
         self.error = self.error.with("server", address);
@@ -174,7 +179,7 @@ fn of_state(state: &str) -> Meaning {
             Other,
             PermissionDenied,
             "the database user lacks a right",
-            "grant it: USAGE and CREATE on the schema, and SELECT, INSERT, UPDATE and DELETE on its tables",
+            "grant it to the user in the url: CREATE on the database, or on the schema if that is there; USAGE on the schema; SELECT, INSERT, UPDATE and DELETE on its tables. Only its owner can change a table",
         ),
         "3D000" => Meaning(
             Other,
@@ -192,9 +197,15 @@ fn of_state(state: &str) -> Meaning {
             Meaning(Other, Unavailable, "the server's disk is full", "free space on its disk")
         }
         "57014" => Meaning(Lost, Unavailable, "the statement was cancelled", ""),
-        "57P01" | "57P02" | "57P03" | "57P05" => {
+        "57P01" | "57P02" | "57P03" => {
             Meaning(Lost, Unavailable, "the server is shutting down or starting", "")
         }
+        "25P03" | "57P05" => Meaning(
+            Lost,
+            Unavailable,
+            "the server ended a connection that was idle for too long",
+            "raise idle_in_transaction_session_timeout or idle_session_timeout of the user",
+        ),
         _ => of_state_class(state),
     }
 }

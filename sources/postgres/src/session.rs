@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::TryStreamExt;
+use tokio_postgres::config::SslMode;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, NoTls, Row, Socket, Statement};
@@ -21,6 +22,9 @@ const STATEMENTS_MAX: usize = 128;
 /// The longest that asking the server to cancel a statement may take.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// A setting of the connection itself. A pooler refuses it, or does not hand it on to the server that it lends.
+const MARK: &str = "-c unisono.direct=on";
+
 /// How a statement is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
@@ -33,7 +37,7 @@ pub(crate) enum Use {
 /// How the connections of a source speak to its servers.
 #[derive(Clone)]
 pub(crate) struct Manner {
-    /// Whether statements are prepared; turned off when a pooler turns out to be in between.
+    /// Whether statements are prepared; turned off for good when a pooler turns out to be in between.
     pub(crate) prepared: Arc<AtomicBool>,
     /// Whether statements are sent before earlier ones are answered.
     pub(crate) pipelining: bool,
@@ -56,22 +60,38 @@ pub(crate) struct Session {
 
 impl Session {
     /// Connects to one server.
+    ///
+    /// Prepared statements are safe only where no pooler is in between: it would run them on connections where another
+    /// process has prepared something else under the same name. So the connection is marked, and whoever asks the
+    /// server for its standing looks whether the mark has arrived.
     pub(crate) async fn connect(
         server: &Server,
         manner: &Manner,
         generation: u64,
     ) -> Result<Self, Failed> {
         let mut config = server.config.clone();
-        let connected = match &manner.tls {
-            Some(tls) => {
-                config.ssl_mode(tokio_postgres::config::SslMode::Require);
-                limited(manner.connect_timeout, client(&config, tls.clone())).await
-            }
-            None => limited(manner.connect_timeout, client(&config, NoTls)).await,
+        if manner.tls.is_some() {
+            config.ssl_mode(SslMode::Require);
+        }
+        let mut connected = None;
+        if manner.prepared.load(Ordering::Relaxed) {
+            let given = config.get_options().map(|given| format!("{given} ")).unwrap_or_default();
+            let mut marked = config.clone();
+            marked.options(given + MARK);
+            connected = match reached(&marked, manner).await {
+                Err(failed) if failed.is_of_startup() => {
+                    manner.prepared.store(false, Ordering::Relaxed);
+                    None
+                }
+                done => Some(done),
+            };
+        }
+        let connected = match connected {
+            Some(connected) => connected,
+            None => reached(&config, manner).await,
         };
-        let client = connected.map_err(|failed| failed.with_server(&server.address))?;
         Ok(Session {
-            client,
+            client: connected.map_err(|failed| failed.with_server(&server.address))?,
             statements: Mutex::default(),
             manner: manner.clone(),
             address: server.address.clone(),
@@ -179,6 +199,15 @@ fn typed(parameters: &[Parameter]) -> Vec<(&(dyn ToSql + Sync), Type)> {
     parameters.iter().map(|p| (p as &(dyn ToSql + Sync), p.ty.clone())).collect()
 }
 
+async fn reached(config: &tokio_postgres::Config, manner: &Manner) -> Result<Client, Failed> {
+    let limit = manner.connect_timeout;
+    let done = match &manner.tls {
+        Some(tls) => tokio::time::timeout(limit, client(config, tls.clone())).await,
+        None => tokio::time::timeout(limit, client(config, NoTls)).await,
+    };
+    done.unwrap_or_else(|_| Err(timed_out(limit, "connect_timeout")))
+}
+
 async fn client<T>(config: &tokio_postgres::Config, tls: T) -> Result<Client, Failed>
 where
     T: MakeTlsConnect<Socket>,
@@ -194,13 +223,4 @@ where
         let _ = connection.await;
     });
     Ok(client)
-}
-
-/// Work that must be done within a time to connect.
-async fn limited<T>(
-    limit: Duration,
-    work: impl Future<Output = Result<T, Failed>>,
-) -> Result<T, Failed> {
-    let done = tokio::time::timeout(limit, work).await;
-    done.unwrap_or_else(|_| Err(timed_out(limit, "connect_timeout")))
 }

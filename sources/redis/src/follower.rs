@@ -17,7 +17,7 @@ use crate::reply;
 use crate::script::{APPLY, Call, PAGE, SWEEP};
 use crate::source::{RedisSource, Table};
 
-/// The most changes of one script: about 5 ms of the server's time, in which it does nothing else.
+/// The most changes of one script: a few milliseconds of the server's time, in which it does nothing else.
 pub(crate) const CHANGES_MAX: usize = 512;
 /// About the most bytes of one script.
 pub(crate) const BYTES_MAX: usize = 2 << 20;
@@ -131,24 +131,22 @@ impl RedisSource {
         guard: Option<&Guard>,
     ) -> Result<Taken> {
         let mut taken = Vec::with_capacity(changes.len());
+        let run = |rest: &[usize]| {
+            let changes = rest.iter().filter_map(|n| batch.changes.get(*n)).map(AsRef::as_ref);
+            Run::new(table, part, batch.copied, guard).with(table, changes)
+        };
         let mut rest = changes;
+        let mut next = run(rest);
         loop {
-            let mut run = Run::new(table, part, batch.copied, guard);
-            let mut count = 0;
-            for change in rest.iter().filter_map(|n| batch.changes.get(*n)) {
-                if count == CHANGES_MAX || run.bytes >= BYTES_MAX {
-                    break;
-                }
-                run.add(table, change);
-                count += 1;
-            }
-            let (these, others) = rest.split_at(count);
+            let (these, others) = rest.split_at(next.changes());
             rest = others;
-            if let Some(next) = guard.and_then(|g| g.next.as_ref()).filter(|_| rest.is_empty()) {
-                run.moving_to(next);
-            }
-            let mut answer =
-                reply::list(self.client.write(Lane::Bulk, &run.call).await?)?.into_iter();
+            let mark = guard.and_then(|g| g.next.as_ref()).filter(|_| rest.is_empty());
+            let call = next.into_call(mark);
+            // The next one is put together while the server has this one.
+            let sent = self.client.write(Lane::Bulk, &call);
+            let (answer, after) =
+                futures::join!(sent, async { (!rest.is_empty()).then(|| run(rest)) });
+            let mut answer = reply::list(answer?)?.into_iter();
             let (said, outcomes) = (answer.next(), answer.next());
             if reply::number(&said.ok_or_else(unexpected)?)? == 0 {
                 return Ok(None);
@@ -157,9 +155,8 @@ impl RedisSource {
                 let applied = reply::number(&outcome)? == 1;
                 taken.push((*n, if applied { Outcome::Applied } else { Outcome::Stale }));
             }
-            if rest.is_empty() {
-                return Ok(Some(taken));
-            }
+            let Some(after) = after else { return Ok(Some(taken)) };
+            next = after;
         }
     }
 
@@ -227,11 +224,16 @@ fn broken(change: &Change) -> Option<Error> {
 
 /// One script while its arguments are gathered.
 struct Run {
-    call: Call,
-    bytes: usize,
+    /// Of the part, then of each record.
+    keys: Vec<Vec<u8>>,
+    /// What is said once; the place of the next mark is empty.
+    head: [Vec<u8>; 6],
+    ids: Vec<Vec<u8>>,
+    /// Version, operation and values of each record.
+    states: Vec<Vec<u8>>,
 }
 
-/// The place of the next mark among the arguments.
+/// The place of the next mark in the head.
 const NEXT: usize = 4;
 
 impl Run {
@@ -239,7 +241,7 @@ impl Run {
         let flag = |yes: bool| if yes { b"1".to_vec() } else { b"0".to_vec() };
         let expected = guard.and_then(|g| g.expected.get(usize::from(part)));
         let settled = guard.filter(|g| g.next.is_some()).and_then(|g| g.passed);
-        let arguments = vec![
+        let head = [
             table.format.shape().to_vec(),
             flag(copied),
             flag(guard.is_some()),
@@ -248,25 +250,39 @@ impl Run {
             settled.map(|passed| digits(passed.next())).unwrap_or_default(),
         ];
         let keys = ["ledger", "index", "deletions"].map(|name| table.layout.control(part, name));
-        Run { call: Call::new(&APPLY, keys.to_vec(), arguments), bytes: 0 }
+        Run { keys: keys.to_vec(), head, ids: Vec::new(), states: Vec::new() }
     }
 
-    fn add(&mut self, table: &Table, change: &Change) {
-        let image = change.image.as_ref();
-        let values = image.map(|r| table.format.encode(&table.entity, r, change.position));
-        let operation = if values.is_some() { "P" } else { "D" };
-        let values = values.unwrap_or_default();
-        self.bytes += 128 + values.iter().map(Vec::len).sum::<usize>();
-        self.call.keys.push(table.layout.record(&change.key));
-        let arguments = &mut self.call.arguments;
-        arguments.extend([id(&change.key), digits(change.position), operation.into()]);
-        arguments.push(values.len().to_string().into_bytes());
-        arguments.extend(values);
-    }
-
-    fn moving_to(&mut self, next: &[u8]) {
-        if let Some(place) = self.call.arguments.get_mut(NEXT) {
-            *place = next.to_vec();
+    /// Adds changes, as many as one script takes.
+    fn with<'a>(mut self, table: &Table, changes: impl Iterator<Item = &'a Change>) -> Self {
+        let mut bytes = 0;
+        for change in changes {
+            if self.changes() == CHANGES_MAX || bytes >= BYTES_MAX {
+                break;
+            }
+            let image = change.image.as_ref();
+            let values = image.map(|r| table.format.encode(&table.entity, r, change.position));
+            let operation = if values.is_some() { "P" } else { "D" };
+            let values = values.unwrap_or_default();
+            bytes += 128 + values.iter().map(Vec::len).sum::<usize>();
+            self.keys.push(table.layout.record(&change.key));
+            self.ids.push(id(&change.key));
+            self.states.extend([digits(change.position), operation.into()]);
+            self.states.push(values.len().to_string().into_bytes());
+            self.states.extend(values);
         }
+        self
+    }
+
+    /// How many changes it has.
+    fn changes(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// The script, which moves the mark to the next one, if there is one.
+    fn into_call(mut self, next: Option<&Vec<u8>>) -> Call {
+        self.head[NEXT] = next.cloned().unwrap_or_default();
+        let arguments = self.head.into_iter().chain(self.ids).chain(self.states);
+        Call::new(&APPLY, self.keys, arguments.collect())
     }
 }

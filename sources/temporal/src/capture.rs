@@ -1,11 +1,10 @@
 //! The capture: looks, again and again, at what others did with the workflows, and records it.
 //!
-//! A round looks at every workflow that is open, at those that were open and are no longer, at those that the
+//! A round looks at every workflow that was written or is open, at those that were open and are no longer, at those that the
 //! visibility store says have closed lately, and at a few of the others in turn.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use temporalio_common::protos::temporal::api::workflow::v1::WorkflowExecutionInfo;
@@ -15,7 +14,7 @@ use unisono_core::{ErrorKind, Key, Result, Timestamp, Value};
 use crate::codec::OPEN;
 use crate::layout::Meaning;
 use crate::look::Ask;
-use crate::source::{Place, Shared};
+use crate::source::{Place, Progress, Shared};
 
 /// Where the capture keeps how far it has come, in the journal.
 const SPACE: &str = "unisono_temporal";
@@ -39,35 +38,38 @@ struct Memory {
     settled: HashSet<String>,
     /// Where to go on among the workflows that have ended.
     revisited: Option<Key>,
-    /// Whether the last round failed, so that this is told once.
-    failing: bool,
 }
 
 /// Goes on until it is dropped.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut memories: BTreeMap<Arc<str>, Memory> = BTreeMap::new();
     loop {
-        let mut complete = true;
         for place in shared.places() {
             let memory = memories.entry(Arc::clone(place.entity.name())).or_default();
-            let round = shared.round(&place, memory).await;
-            complete &= round.is_ok();
-            match round {
-                Err(error) if !memory.failing => {
-                    let error = shared.named("capture", &place.entity)(error);
-                    tracing::warn!(%error, "the workflows cannot be looked at; trying again");
-                    memory.failing = true;
+            let progress = match shared.round(&place, memory).await {
+                Ok(()) => Progress::Complete,
+                Err(error) => {
+                    Progress::Failing(Arc::new(shared.named("capture", &place.entity)(error)))
                 }
-                Ok(()) if std::mem::take(&mut memory.failing) => {
-                    tracing::info!(entity = %place.entity.name(), "the workflows can be looked at again");
-                }
-                _ => {}
-            }
-        }
-        if complete {
-            shared.has_looked.store(true, Ordering::Relaxed);
+            };
+            tell(&place, &progress);
+            place.progress.send_replace(progress);
         }
         tokio::time::sleep(shared.settings.look_interval).await;
+    }
+}
+
+/// Logs when looks begin to fail, and when they work again.
+fn tell(place: &Place, progress: &Progress) {
+    let entity = place.entity.name();
+    match (&*place.progress.borrow(), progress) {
+        (Progress::First | Progress::Complete, Progress::Failing(error)) => {
+            tracing::warn!(%entity, %error, "the workflows cannot be looked at; trying again");
+        }
+        (Progress::Failing(_), Progress::Complete) => {
+            tracing::info!(%entity, "the workflows can be looked at again");
+        }
+        _ => {}
     }
 }
 
@@ -88,10 +90,22 @@ impl Shared {
     }
 
     async fn look_at_all(&self, place: &Place, memory: &mut Memory, mark: &mut Mark) -> Result<()> {
+        self.look_at_written(place).await?;
         let open = self.look_at_open(place).await?;
         self.look_at_opened(place, &open).await?;
         self.look_at_closed(place, memory, mark).await?;
         self.look_at_some(place, memory).await
+    }
+
+    /// The workflows that were written since: their queries, which a write does not wait for.
+    async fn look_at_written(&self, place: &Place) -> Result<()> {
+        let written = || place.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys = std::mem::take(&mut *written());
+        let asked = self.settle_each(place, keys.iter().cloned().collect(), Ask::Missing).await;
+        if asked.is_err() {
+            written().extend(keys);
+        }
+        asked
     }
 
     /// The workflows that the visibility store says are open.
@@ -102,7 +116,7 @@ impl Shared {
         loop {
             let listed = self.client.list(&query, page).await?;
             let keys: BTreeSet<Key> = listed.found.iter().filter_map(|i| self.key(i)).collect();
-            self.settle_each(place, keys.iter().cloned().collect()).await?;
+            self.settle_each(place, keys.iter().cloned().collect(), Ask::Grown).await?;
             open.extend(keys);
             if listed.next.is_empty() {
                 return Ok(open);
@@ -120,7 +134,8 @@ impl Shared {
         loop {
             let page = self.journal.reader.query(&place.entity, &query).await?.value;
             let keys = page.hits.into_iter().map(|hit| hit.stored.key);
-            self.settle_each(place, keys.filter(|key| !open.contains(key)).collect()).await?;
+            let keys = keys.filter(|key| !open.contains(key)).collect();
+            self.settle_each(place, keys, Ask::Grown).await?;
             match page.next {
                 Some(next) => query.cursor = Some(next),
                 None => return Ok(()),
@@ -158,7 +173,7 @@ impl Shared {
                     settled.insert(run.to_owned());
                 }
             }
-            self.settle_each(place, keys.into_iter().collect()).await?;
+            self.settle_each(place, keys.into_iter().collect(), Ask::Grown).await?;
             if listed.next.is_empty() {
                 memory.settled = settled;
                 return Ok(());
@@ -178,12 +193,12 @@ impl Shared {
             let status = place.layout.value(&stored.record, &Meaning::Status).as_str();
             status.is_none_or(|status| !OPEN.contains(&status))
         });
-        self.settle_each(place, ended.map(|stored| stored.key).collect()).await
+        self.settle_each(place, ended.map(|stored| stored.key).collect(), Ask::Grown).await
     }
 
     /// Looks at workflows. One that cannot be a record is passed over with a warning; it holds up no other.
-    async fn settle_each(&self, place: &Place, keys: Vec<Key>) -> Result<()> {
-        match self.settle(place, &keys, Ask::Grown).await {
+    async fn settle_each(&self, place: &Place, keys: Vec<Key>, ask: Ask) -> Result<()> {
+        match self.settle(place, &keys, ask).await {
             Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::InvalidInput) => {
                 let error = self.named("capture", &place.entity)(error);
                 tracing::warn!(%error, "a workflow cannot be a record and is passed over");

@@ -26,6 +26,7 @@ use temporalio_common::protos::temporal::api::workflowservice::v1::{
 };
 use unisono_core::{Effect, Error, ErrorKind, Result};
 
+use crate::codec::payload;
 use crate::config::Settings;
 use crate::error::{not_connected, slow, translate};
 
@@ -229,12 +230,13 @@ impl Client {
         self.write(asked).await.map(drop)
     }
 
-    /// Ends the current run, whatever it does.
-    pub(crate) async fn terminate(&self, id: &str) -> Result<()> {
+    /// Ends the current run, whatever it does. The history keeps the id of the request, if there is one.
+    pub(crate) async fn terminate(&self, id: &str, request_id: Option<&str>) -> Result<()> {
         let request = TerminateWorkflowExecutionRequest {
             namespace: self.namespace.clone(),
             workflow_execution: execution(id, ""),
             reason: "terminated through Unisono".to_owned(),
+            details: request_id.map(|id| Payloads { payloads: vec![payload(&id.into())] }),
             identity: IDENTITY.to_owned(),
             ..Default::default()
         };

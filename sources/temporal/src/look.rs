@@ -16,6 +16,8 @@ use crate::source::{Place, Shared};
 /// Which queries a look asks of the worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ask {
+    /// None, so that nobody waits for a worker.
+    Nothing,
     /// All, if the history has grown since the last look: it alone decides what they answer.
     Grown,
     /// Those, too, that had no answer.
@@ -24,9 +26,16 @@ pub(crate) enum Ask {
 
 /// The end of a workflow.
 #[derive(Default)]
-struct Ending {
+pub(crate) struct Ending {
     result: Json,
     failure: Json,
+}
+
+impl Ending {
+    /// Whether a request of this id has ended the workflow.
+    pub(crate) fn is_of_request(&self, id: &str) -> bool {
+        self.failure["details"] == json!([id])
+    }
 }
 
 impl Shared {
@@ -103,8 +112,10 @@ impl Shared {
             }
             let before = known.and_then(|known| known.values().get(n));
             let value = match (meaning, before) {
-                (Meaning::Query(name), before) => match before {
-                    Some(before) if ask == Ask::Grown || !before.is_null() => before.clone(),
+                (Meaning::Query(name), before) => match (ask, before) {
+                    (Ask::Nothing, before) => before.cloned().unwrap_or_default(),
+                    (Ask::Grown, Some(before)) => before.clone(),
+                    (Ask::Missing, Some(before)) if !before.is_null() => before.clone(),
                     _ => self.ask(id, run, name).await,
                 },
                 (_, Some(before)) => before.clone(),
@@ -150,7 +161,7 @@ impl Shared {
     }
 
     /// How a run ended.
-    async fn ending(&self, id: &str, run: &str) -> Result<Ending> {
+    pub(crate) async fn ending(&self, id: &str, run: &str) -> Result<Ending> {
         let last = self.client.event(id, run, HistoryEventFilterType::CloseEvent).await?;
         let failure = |failure: Json| Ending { result: Json::Null, failure };
         Ok(match last.and_then(|event| event.attributes) {

@@ -23,6 +23,7 @@ impl Reader for TemporalSource {
     }
 
     async fn query(&self, entity: &Arc<Entity>, query: &Query) -> Result<At<Page>> {
+        self.shared.looked_at(entity).await.map_err(self.shared.named("query", entity))?;
         self.shared.journal.reader.query(entity, query).await
     }
 
@@ -32,10 +33,12 @@ impl Reader for TemporalSource {
         filter: &Filter,
         search: Option<&str>,
     ) -> Result<At<u64>> {
+        self.shared.looked_at(entity).await.map_err(self.shared.named("count", entity))?;
         self.shared.journal.reader.count(entity, filter, search).await
     }
 
     async fn aggregate(&self, entity: &Arc<Entity>, aggregate: &Aggregate) -> Result<At<Groups>> {
+        self.shared.looked_at(entity).await.map_err(self.shared.named("aggregate", entity))?;
         self.shared.journal.reader.aggregate(entity, aggregate).await
     }
 }

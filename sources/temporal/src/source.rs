@@ -1,10 +1,10 @@
 //! [`TemporalSource`]: identity, life cycle and roles of an open source.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use unisono_core::clock::Clock;
 use unisono_core::kind::{Environment, Options, SourceKind};
@@ -25,6 +25,35 @@ pub(crate) struct Place {
     pub(crate) entity: Arc<Entity>,
     /// What they stand for.
     pub(crate) layout: Layout,
+    /// How far the looks at all of its workflows are.
+    pub(crate) progress: watch::Sender<Progress>,
+    /// Written since the last look at all, so that their queries have not been asked yet.
+    pub(crate) written: Mutex<BTreeSet<Key>>,
+}
+
+/// How far the looks at all workflows of an entity are.
+#[derive(Clone, Debug)]
+pub(crate) enum Progress {
+    /// The first one since the source was opened goes on.
+    First,
+    /// The last one was completed.
+    Complete,
+    /// The last one failed: what others do is not seen.
+    Failing(Arc<Error>),
+}
+
+impl Place {
+    /// Fails while what others do is not seen.
+    pub(crate) fn check_progress(&self) -> Result<()> {
+        match &*self.progress.borrow() {
+            Progress::First | Progress::Complete => Ok(()),
+            Progress::Failing(reason) => {
+                let error = Error::new(ErrorKind::Unavailable, "the workflows cannot be looked at");
+                let hint = reason.hint_text().unwrap_or("see the log for the reason").to_owned();
+                Err(error.of(self.entity.name()).with("reason", reason).hint(hint))
+            }
+        }
+    }
 }
 
 /// What the roles and the capture work with.
@@ -34,8 +63,6 @@ pub(crate) struct Shared {
     pub(crate) journal: Journal,
     pub(crate) locks: Locks,
     pub(crate) clock: Arc<dyn Clock>,
-    /// Whether a look at everything has been completed.
-    pub(crate) has_looked: AtomicBool,
     /// By the name of the entity.
     places: RwLock<BTreeMap<Arc<str>, Arc<Place>>>,
 }
@@ -55,6 +82,20 @@ impl Shared {
     pub(crate) fn places(&self) -> Vec<Arc<Place>> {
         let places = self.places.read().unwrap_or_else(PoisonError::into_inner);
         places.values().cloned().collect()
+    }
+
+    /// How an entity is kept, once all of its workflows have been looked at; fails while that is impossible.
+    pub(crate) async fn looked_at(&self, entity: &Entity) -> Result<Arc<Place>> {
+        let place = self.place(entity)?;
+        let mut progress = place.progress.subscribe();
+        let limit = self.settings.request_timeout;
+        let past_first = progress.wait_for(|progress| !matches!(progress, Progress::First));
+        if !matches!(tokio::time::timeout(limit, past_first).await, Ok(Ok(_))) {
+            return Err(Error::new(ErrorKind::TooStale, "the first look at the workflows goes on")
+                .hint("try again; raise `parallel` if it takes too long"));
+        }
+        place.check_progress()?;
+        Ok(place)
     }
 
     /// The workflow id of a key.
@@ -127,7 +168,6 @@ impl TemporalSource {
             journal,
             locks: Locks::new(),
             clock: Arc::clone(&environment.clock),
-            has_looked: AtomicBool::new(false),
             places: RwLock::default(),
         };
         Ok(TemporalSource { shared: Arc::new(shared), capability, tasks: Mutex::default() })
@@ -171,9 +211,14 @@ impl Source for TemporalSource {
         let version = self.shared.client.server_version().await;
         let version = version.map_err(|e| e.on("probe").at(self.name()))?;
         let bytes = self.shared.journal.source.probe().await?.bytes;
-        let looked = self.shared.has_looked.load(Ordering::Relaxed);
-        let progress = if looked { "" } else { ", the first look at its workflows is going on" };
-        Ok(Probe { bytes, engine: format!("Temporal {version}{progress}") })
+        let mut going_on = String::new();
+        for place in self.shared.places() {
+            place.check_progress().map_err(|e| e.on("probe").at(self.name()))?;
+            if matches!(*place.progress.borrow(), Progress::First) {
+                going_on += &format!(", the first look at {} goes on", place.entity.name());
+            }
+        }
+        Ok(Probe { bytes, engine: format!("Temporal {version}{going_on}") })
     }
 
     async fn close(&self) -> Result<()> {
@@ -205,7 +250,12 @@ fn place(binding: &Binding) -> Result<Arc<Place>> {
             .with("role", binding.role.as_str()));
     }
     match Layout::of(entity, &binding.options) {
-        Ok(layout) => Ok(Arc::new(Place { entity: Arc::clone(entity), layout })),
+        Ok(layout) => Ok(Arc::new(Place {
+            entity: Arc::clone(entity),
+            layout,
+            progress: watch::Sender::new(Progress::First),
+            written: Mutex::default(),
+        })),
         Err(problems) => {
             let texts: Vec<_> =
                 problems.iter().map(|(on, text)| format!("`{on}` {text}")).collect();

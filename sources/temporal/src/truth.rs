@@ -1,7 +1,7 @@
 //! Role truth: the server decides; what it accepted is looked at and recorded, which gives the change its position.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
 use futures::future::join_all;
@@ -11,6 +11,8 @@ use unisono_core::{
     Change, Effect, Entity, Error, ErrorKind, Key, Position, Result, Timestamp, Uuid,
 };
 
+use crate::codec::status_word;
+use crate::image::is_covered;
 use crate::intent::{Intent, not_replaced};
 use crate::look::Ask;
 use crate::source::{Place, Shared, TemporalSource};
@@ -100,7 +102,7 @@ impl Shared {
         let known = self.journal.known(&place.entity, std::slice::from_ref(key)).await;
         let known = known.map_err(not_recorded)?.pop().flatten();
         let known = known.as_ref().map(|k| k.record.as_ref());
-        let seen = self.look(&place, key, known, Ask::Grown).await;
+        let seen = self.look(&place, key, known, Ask::Nothing).await;
         let seen = seen.map_err(|e| failed(not_recorded(e)))?;
         let image = seen.ok_or_else(|| {
             failed(not_recorded(Error::new(
@@ -108,6 +110,7 @@ impl Shared {
                 "the workflow took the request and is gone since",
             )))
         })?;
+        place.written.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
         let action = Action::Put(image);
         let write = Write { action, condition: Condition::None, ..write.clone() };
         Ok(Unit { writes: vec![write], ..unit.clone() })
@@ -117,10 +120,8 @@ impl Shared {
         let intent = Intent::of(&place.layout, write)?;
         let id = self.workflow_id(&write.key);
         // The server carries out requests of one id once.
-        let request_id = match &unit.idempotency {
-            Some(known) => known.key.to_string(),
-            None => Uuid::now_v7().to_string(),
-        };
+        let again = unit.idempotency.as_ref().map(|known| known.key.to_string());
+        let request_id = again.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
         let request = match intent {
             Intent::Start(mut request) => {
                 request.workflow_id = id;
@@ -130,24 +131,35 @@ impl Shared {
             }
             request => request,
         };
-        let open = self.check_exists(place, &id, write.condition).await?;
+        let found = self.find(place, &id, write.condition).await?;
         let asked = match request {
             Intent::Signal(name, input) => self.client.signal(&id, &name, input, request_id).await,
             Intent::Cancel => self.client.cancel(&id, request_id).await,
-            _ => self.client.terminate(&id).await,
+            _ => return self.terminate(&id, &found, again).await,
         };
-        match asked {
-            // The server says this of one that has ended, too.
-            Err(e) if e.kind() == ErrorKind::NotFound => Err(ended(&open)),
-            asked => asked,
+        asked.map_err(|e| ended(e, &found))
+    }
+
+    /// Ends a workflow. The server does not remember requests to do so, but the history has what came with the last.
+    async fn terminate(&self, id: &str, found: &Found, again: Option<String>) -> Result<()> {
+        let asked = self.client.terminate(id, again.as_deref()).await;
+        match (asked, again) {
+            (Err(e), Some(again)) if e.kind() == ErrorKind::NotFound => {
+                let ending = self.ending(id, &found.run).await?;
+                if ending.is_of_request(&again) { Ok(()) } else { Err(ended(e, found)) }
+            }
+            (asked, _) => asked.map_err(|e| ended(e, found)),
         }
     }
 
-    /// The status of a workflow of the entity, which must be there.
-    async fn check_exists(&self, place: &Place, id: &str, condition: Condition) -> Result<String> {
+    /// A workflow of the entity, which must be there.
+    async fn find(&self, place: &Place, id: &str, condition: Condition) -> Result<Found> {
         let info = self.client.describe(id).await?;
-        match info.filter(|info| crate::image::is_covered(&place.layout, info)) {
-            Some(info) => Ok(crate::codec::status_word(info.status).to_owned()),
+        match info.filter(|info| is_covered(&place.layout, info)) {
+            Some(info) => Ok(Found {
+                status: status_word(info.status),
+                run: info.execution.map(|e| e.run_id).unwrap_or_default(),
+            }),
             None if condition == Condition::Present => {
                 Err(Error::new(ErrorKind::VersionConflict, "there is no such workflow")
                     .with("actual", "absent"))
@@ -157,9 +169,19 @@ impl Shared {
     }
 }
 
-fn ended(status: &str) -> Error {
+/// A workflow to which a request goes.
+struct Found {
+    status: &'static str,
+    run: String,
+}
+
+/// The error of a request to a workflow that was found: the server says of one that has ended that there is none.
+fn ended(error: Error, found: &Found) -> Error {
+    if error.kind() != ErrorKind::NotFound {
+        return error;
+    }
     Error::new(ErrorKind::ConstraintViolated, "the workflow has ended")
-        .with("status", status)
+        .with("status", found.status)
         .hint("a workflow takes requests only while it runs")
 }
 
@@ -217,7 +239,11 @@ impl Truth for TemporalSource {
         Ok(results)
     }
 
+    /// Fails while what others do is not seen: nobody then knows how far the log should have come.
     async fn bounds(&self) -> Result<LogBounds> {
+        for place in self.shared.places() {
+            place.check_progress().map_err(|e| e.on("bounds").at(self.shared.client.name()))?;
+        }
         self.shared.journal.truth.bounds().await
     }
 

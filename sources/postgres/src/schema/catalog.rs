@@ -85,6 +85,18 @@ impl Catalog<'_> {
         Ok(rows.iter().map(|row| text(row, 0).map(str::to_owned)).collect::<Result<_>>()?)
     }
 
+    /// Those of the tables that are there on which the user lacks a right.
+    pub(crate) async fn lacking_rights(&self, names: &[&str]) -> Result<Vec<String>, Failed> {
+        let sql = "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                   WHERE n.nspname = $1 AND c.relname = ANY ($2) AND NOT (has_schema_privilege(n.oid, 'USAGE') \
+                    AND has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT') \
+                    AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE')) ORDER BY 1";
+        let names: Vec<_> = names.iter().map(|name| Some(name.as_bytes().to_vec())).collect();
+        let names = Parameter::array(&tokio_postgres::types::Type::TEXT, &names);
+        let rows = self.rows(sql, &[Parameter::text(self.schema), names]).await?;
+        Ok(rows.iter().map(|row| text(row, 0).map(str::to_owned)).collect::<Result<_>>()?)
+    }
+
     /// The columns of a table; none if there is no such table.
     pub(crate) async fn columns(&self, place: &str) -> Result<Option<Columns>, Failed> {
         let sql = "SELECT c.oid::bigint, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \

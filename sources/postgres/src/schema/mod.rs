@@ -111,6 +111,7 @@ async fn in_transaction(
     bindings: &[Binding],
 ) -> Result<(Tables, Vec<String>), Failed> {
     let catalog = Catalog { session, schema };
+    check_rights(&catalog, bindings).await?;
     own_tables(&catalog).await?;
     let (mut tables, mut notes) = (Tables::new(), Vec::new());
     for binding in bindings {
@@ -123,6 +124,21 @@ async fn in_transaction(
         tables.insert(Arc::clone(entity), Arc::new(table));
     }
     Ok((tables, notes))
+}
+
+/// Says at once what would otherwise fail at the first write.
+async fn check_rights(catalog: &Catalog<'_>, bindings: &[Binding]) -> Result<(), Failed> {
+    let own = OWN_TABLES.iter().map(|(table, _)| *table);
+    let names: Vec<_> = own.chain(bindings.iter().map(|b| b.place.as_ref())).collect();
+    let lacking = catalog.lacking_rights(&names).await?;
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::PermissionDenied, "the database user lacks rights on tables")
+        .with("schema", catalog.schema)
+        .with("tables", lacking.join(", "))
+        .hint("as their owner: GRANT USAGE ON SCHEMA …, and GRANT SELECT, INSERT, UPDATE, DELETE ON these tables, to the user in the url")
+        .into())
 }
 
 async fn own_tables(catalog: &Catalog<'_>) -> Result<(), Failed> {
@@ -254,7 +270,7 @@ impl Step<'_> {
         let Binding { entity, place, .. } = self.binding;
         let fields: Map<String, Json> =
             entity.fields().iter().map(|f| (f.name.to_string(), describe(&f.ty))).collect();
-        // Nothing is written if nothing has changed: a user who may only read can prepare, too.
+        // Nothing is written if nothing has changed.
         let sql = format!(
             "INSERT INTO {0}.unisono_schema AS old (entity, place, fields) \
              SELECT $1, $2, $3 WHERE NOT EXISTS (SELECT FROM {0}.unisono_schema s \

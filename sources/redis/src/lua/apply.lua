@@ -1,10 +1,11 @@
 #!lua
 -- Takes in changes of one part of a follower and moves its mark, in one step.
--- KEYS: 1 ledger, 2 index, 3 deletions, 4.. the key of each changed record
+-- KEYS: 1 ledger, 2 index, 3 deletions, 4.. the key of each changed record, none twice
 -- ARGV: 1 'h' for hashes or 's' for strings, 2 '1' if an equal version is written again, 3 '1' if the mark must be as
 --       expected, 4 the expected mark, 5 the next mark or '', 6 deletions before this version are forgotten,
---       then for each change: id, version, 'P' or 'D', how many values follow, the values
+--       7.. the id of each record, then for each record: version, 'P' or 'D', how many values follow, the values
 -- Versions are 20 digits and compared as text: a Lua number cannot hold them.
+-- Few commands with many arguments each: a call of a command costs more than what it does for one record.
 local mark = redis.call('HGET', KEYS[1], '') or ''
 if ARGV[3] == '1' and mark ~= ARGV[4] then return {0, mark} end
 
@@ -16,33 +17,45 @@ if ARGV[6] ~= '' then
   end
 end
 
-local outcomes = {}
-local at = 7
-for n = 4, #KEYS do
-  local id, version, values = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 3])
-  local held = string.sub(redis.call('HGET', KEYS[1], id) or '', 1, 20)
-  if held > version or (held == version and ARGV[2] ~= '1') then
-    outcomes[#outcomes + 1] = 0
-  else
-    if ARGV[at + 2] == 'D' then
-      redis.call('UNLINK', KEYS[n])
-      redis.call('HSET', KEYS[1], id, version .. 'D')
-      redis.call('ZREM', KEYS[2], id)
-      redis.call('ZADD', KEYS[3], 0, version .. id)
-    else
-      if ARGV[1] == 'h' then
-        redis.call('UNLINK', KEYS[n])
-        redis.call('HSET', KEYS[n], unpack(ARGV, at + 4, at + 3 + values))
-      else
-        redis.call('SET', KEYS[n], ARGV[at + 4])
-      end
-      redis.call('HSET', KEYS[1], id, version)
-      redis.call('ZADD', KEYS[2], 0, id)
-    end
-    outcomes[#outcomes + 1] = 1
-  end
-  at = at + 4 + values
+local count = #KEYS - 3
+local outcomes, versions, removed, records, listed, unlisted, deletions = {}, {}, {}, {}, {}, {}, {}
+local function add(list, first, second)
+  list[#list + 1] = first
+  list[#list + 1] = second
 end
+local held = count > 0 and redis.call('HMGET', KEYS[1], unpack(ARGV, 7, 6 + count))
+local at = 7 + count
+for n = 1, count do
+  local key, id, version, values = KEYS[n + 3], ARGV[n + 6], ARGV[at], tonumber(ARGV[at + 2])
+  local known = string.sub(held[n] or '', 1, 20)
+  if known > version or (known == version and ARGV[2] ~= '1') then
+    outcomes[n] = 0
+  else
+    outcomes[n] = 1
+    if ARGV[at + 1] == 'D' then
+      add(versions, id, version .. 'D')
+      add(deletions, 0, version .. id)
+      add(unlisted, id)
+      add(removed, key)
+    else
+      add(versions, id, version)
+      add(listed, 0, id)
+      if ARGV[1] == 'h' then
+        redis.call('UNLINK', key)
+        redis.call('HSET', key, unpack(ARGV, at + 3, at + 2 + values))
+      else
+        add(records, key, ARGV[at + 3])
+      end
+    end
+  end
+  at = at + 3 + values
+end
+if ARGV[5] ~= '' then add(versions, '', ARGV[5]) end
 
-if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], '', ARGV[5]) end
+if #removed > 0 then redis.call('UNLINK', unpack(removed)) end
+if #records > 0 then redis.call('MSET', unpack(records)) end
+if #unlisted > 0 then redis.call('ZREM', KEYS[2], unpack(unlisted)) end
+if #listed > 0 then redis.call('ZADD', KEYS[2], unpack(listed)) end
+if #deletions > 0 then redis.call('ZADD', KEYS[3], unpack(deletions)) end
+if #versions > 0 then redis.call('HSET', KEYS[1], unpack(versions)) end
 return {1, outcomes}

@@ -22,7 +22,7 @@ use crate::client::Tables;
 use crate::error::translate;
 use crate::source::SqliteSource;
 use crate::table::Table;
-use crate::truth::{bounds, set_head, transaction};
+use crate::truth::{bounds, transaction};
 
 /// The tables of capture. A refused entry is one whose row no entity can hold; it waits for the next write to its key.
 pub(crate) const TABLES: &str = "
@@ -82,11 +82,7 @@ impl SqliteSource {
             let done = transaction(connection, |connection| {
                 let head = bounds(connection)?.head;
                 let mut sequencer = Sequencer { connection, tables: &tables, head };
-                sequencer.oldest()?;
-                if sequencer.head != head {
-                    set_head(connection, sequencer.head)?;
-                }
-                Ok(())
+                sequencer.oldest().map(drop)
             });
             connection.busy_timeout(busy_timeout).map_err(translate)?;
             done

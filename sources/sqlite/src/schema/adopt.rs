@@ -97,7 +97,7 @@ impl Step<'_> {
         }
         let head = bounds(self.connection)?.head.as_i64();
         if head == 0 {
-            self.execute("UPDATE unisono_head SET trimmed = 1, position = 1")?;
+            self.execute("UPDATE unisono_head SET trimmed = 1")?;
         }
         Ok(head.max(1))
     }

@@ -28,7 +28,7 @@ CREATE TABLE IF NOT EXISTS unisono_log (
     position INTEGER PRIMARY KEY, entity TEXT NOT NULL, key NOT NULL, operation TEXT NOT NULL,
     replaced INTEGER, previous INTEGER, image TEXT, time INTEGER NOT NULL, actor TEXT, trace TEXT);
 CREATE TABLE IF NOT EXISTS unisono_head (
-    only INTEGER PRIMARY KEY CHECK (only = 1), log TEXT NOT NULL, trimmed INTEGER NOT NULL, position INTEGER NOT NULL);
+    only INTEGER PRIMARY KEY CHECK (only = 1), log TEXT NOT NULL, trimmed INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS unisono_outcomes (
     key TEXT PRIMARY KEY, fingerprint BLOB NOT NULL, first INTEGER NOT NULL, changes INTEGER NOT NULL,
     time INTEGER NOT NULL);
@@ -56,7 +56,7 @@ pub(crate) fn prepare(
         connection.execute_batch(capture::TABLES).map_err(translate)?;
         connection
             .execute(
-                "INSERT OR IGNORE INTO unisono_head (only, log, trimmed, position) VALUES (1, ?1, 0, 0)",
+                "INSERT OR IGNORE INTO unisono_head (only, log, trimmed) VALUES (1, ?1, 0)",
                 [Uuid::now_v7().to_string()],
             )
             .map_err(translate)?;

@@ -11,7 +11,7 @@ use crate::client::Tables;
 use crate::error::{is_of_statement, translate};
 use crate::table::{Refused, Table};
 use crate::tombstones;
-use crate::truth::{append, bounds, log, set_head, transaction};
+use crate::truth::{append, bounds, log, transaction};
 
 /// Commits units in order; one that fails leaves nothing behind.
 pub(super) fn commit(
@@ -23,8 +23,7 @@ pub(super) fn commit(
         return Ok(Vec::new());
     }
     transaction(connection, |connection| {
-        let begun = bounds(connection)?.head;
-        let mut batch = Batch { connection, tables, head: begun, drained: true };
+        let mut batch = Batch { connection, tables, head: bounds(connection)?.head, drained: true };
         batch.sequence()?;
         let mut results = Vec::with_capacity(units.len());
         for unit in units {
@@ -33,9 +32,6 @@ pub(super) fn commit(
                 Err(Failure::Unit(error)) => results.push(Err(error)),
                 Err(Failure::Batch(error)) => return Err(error),
             }
-        }
-        if batch.head != begun {
-            set_head(connection, batch.head)?;
         }
         Ok(results)
     })

@@ -19,10 +19,13 @@ use crate::error::{at_commit, translate};
 use crate::source::SqliteSource;
 
 /// Where the log begins and ends, as the current transaction sees it.
+///
+/// Every position has a line, so the last line says where the log ends; a row that kept it too would be one page more
+/// in every commit.
 pub(crate) fn bounds(connection: &Connection) -> Result<LogBounds> {
-    let mut statement = connection
-        .prepare_cached("SELECT log, trimmed, position FROM unisono_head")
-        .map_err(translate)?;
+    let sql = "SELECT log, trimmed, max(trimmed, coalesce((SELECT max(position) FROM unisono_log), 0)) \
+               FROM unisono_head";
+    let mut statement = connection.prepare_cached(sql).map_err(translate)?;
     let row = statement
         .query_row([], |row| {
             Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
@@ -37,13 +40,6 @@ pub(crate) fn bounds(connection: &Connection) -> Result<LogBounds> {
         Error::new(ErrorKind::Corrupt, "the identity of the log is not a UUID").caused_by(e)
     })?;
     Ok(LogBounds { log, trimmed: Position::from_i64(trimmed)?, head: Position::from_i64(head)? })
-}
-
-/// Moves the head of the log.
-pub(crate) fn set_head(connection: &Connection, head: Position) -> Result<()> {
-    let sql = "UPDATE unisono_head SET position = ?1";
-    let mut statement = connection.prepare_cached(sql).map_err(translate)?;
-    statement.execute([head.as_i64()]).map(drop).map_err(translate)
 }
 
 #[async_trait]
