@@ -126,11 +126,8 @@ fn configuration() -> Result<String, Error> {
         let file = server::engines().join(kind).join("source.toml");
         let text = std::fs::read_to_string(&file)
             .map_err(|e| format!("{}: {e}; start it: engines/up {kind}", file.display()))?;
-        let name = if kind == "s3" { "files" } else { kind };
-        Ok(format!(
-            "[sources.{kind}]\nkind = \"{name}\"\n{}\n",
-            text.replace("{namespace}", &namespace)
-        ))
+        let options = text.replace("{namespace}", &namespace);
+        Ok(format!("[sources.{kind}]\nkind = \"{kind}\"\n{options}\n"))
     };
     let mut text = section("postgres")?;
     for (kind, _) in FOLLOWERS {
