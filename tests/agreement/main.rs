@@ -121,7 +121,7 @@ fn plan() -> Result<Plan, Error> {
 
 /// The truth and every follower as their engines were started, in a namespace of this run.
 fn configuration() -> Result<String, Error> {
-    let namespace = format!("agree{}", std::process::id());
+    let namespace = format!("t{}", std::process::id());
     let section = |kind: &str| -> Result<String, Error> {
         let file = server::engines().join(kind).join("source.toml");
         let text = std::fs::read_to_string(&file)

@@ -65,7 +65,7 @@ impl Engine {
         let text = std::fs::read_to_string(&file)
             .map_err(|e| format!("{}: {e}; start it: engines/up {name}", file.display()))?;
         let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_nanos();
-        let namespace = format!("b{}_{}", std::process::id(), nanos % 1_000_000_000);
+        let namespace = format!("t{}_{}", std::process::id(), nanos % 1_000_000);
         Ok(Engine { options: toml::from_str(&text.replace("{namespace}", &namespace))? })
     }
 
