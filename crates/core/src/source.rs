@@ -1,6 +1,7 @@
 //! The contract: [`Source`] and its roles. Each promise has a number and a behaviour case of the same name.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -62,9 +63,10 @@ pub trait Source: Send + Sync {
 
     /// What a table that an application made is like, and which of its columns an entity could keep. Changes nothing.
     async fn describe(&self, place: &str) -> Result<Described> {
-        Err(Error::unsupported("the source cannot adopt tables")
+        Err(Error::unsupported("the source has no tables that could be adopted")
             .at(self.name())
-            .with("table", place))
+            .with("table", place)
+            .hint("name a source that is a SQL database"))
     }
 
     /// A cheap sign of life; fails when the source cannot serve.
@@ -164,6 +166,11 @@ pub trait Truth: Send + Sync {
 
     /// Where the log begins and ends.
     async fn bounds(&self) -> Result<LogBounds>;
+
+    /// How often to ask for the bounds, to learn of changes that were not committed by this process.
+    fn poll_every(&self) -> Duration {
+        Duration::from_secs(1)
+    }
 
     /// The changes after a position, in order, at most `changes_max` and about `bytes_max`, but at least one if any.
     ///

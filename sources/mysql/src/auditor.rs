@@ -27,7 +27,7 @@ async fn page(rows: &mut TableRows, after: Option<&Key>, limit: usize) -> Result
     let table = rows.table();
     let key = table.key_column();
     let from = match after {
-        Some(after) => format!("WHERE {key} > {}", table.key(after)),
+        Some(after) => format!("WHERE {key} > {}", table.literal(after)),
         None => String::new(),
     };
     let (selected, name, asked) = (&table.selected, &table.name, limit.saturating_add(1));

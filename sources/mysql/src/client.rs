@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use unisono_core::source::{Binding, Checkpoint};
-use unisono_core::{Error, ErrorKind, Position, Result, Role};
+use unisono_core::{Error, ErrorKind, Position, Result, Role, Uuid};
 
+use crate::capture::{self, Reason};
 use crate::codec::{number_of, text_of};
 use crate::config::Settings;
-use crate::connection::{Access, Server};
+use crate::connection::{ATTEMPTS, Access, Server};
 use crate::error::{Class, Failed};
 use crate::literal;
 use crate::pool::{Pool, Session, Sets};
@@ -28,6 +29,8 @@ pub(crate) struct Snapshot {
     pub(crate) session: Session,
     /// The position up to which the snapshot holds everything.
     pub(crate) position: Position,
+    /// Whether rows may be newer than their versions: what others have written waits to be sequenced.
+    lags: bool,
     /// The rows of the statements that were asked with it.
     pub(crate) sets: Sets,
 }
@@ -35,6 +38,8 @@ pub(crate) struct Snapshot {
 /// An open source.
 pub(crate) struct Client {
     name: Arc<str>,
+    /// Tells this process's turns at the sequencer from those of others.
+    holder: Uuid,
     server: Server,
     writer: Arc<Pool>,
     reader: Arc<Pool>,
@@ -61,6 +66,7 @@ impl Client {
         session.release();
         Ok(Client {
             name: name.into(),
+            holder: Uuid::now_v7(),
             server,
             writer,
             reader,
@@ -74,6 +80,11 @@ impl Client {
     /// The source's name.
     pub(crate) fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// As whom this process holds the lease of the sequencer.
+    pub(crate) fn holder(&self) -> Uuid {
+        self.holder
     }
 
     /// The engine that was found when the source was opened.
@@ -130,22 +141,52 @@ impl Client {
         self.seen.fetch_max(position.as_u64(), Ordering::AcqRel);
     }
 
-    /// A snapshot of the server that answers, with the rows of statements on a table, which may be none.
+    /// A snapshot of the server that answers, with the rows of statements on a table, which may be none. What others have
+    /// written to a captured table gets its version first.
     pub(crate) async fn snapshot(&self, table: &Table, sql: &str) -> Result<Snapshot, Failed> {
+        let snapshot = self.current(table, sql).await?;
+        if !snapshot.lags {
+            return Ok(snapshot);
+        }
+        // The engine goes on with what is there: a busy program can always be faster.
+        match self.sequence(Reason::Read).await? {
+            true => {
+                snapshot.session.end().await?;
+                self.current(table, sql).await
+            }
+            false => Ok(snapshot),
+        }
+    }
+
+    async fn current(&self, table: &Table, sql: &str) -> Result<Snapshot, Failed> {
         let sql = format!("START TRANSACTION READ ONLY; {}{sql}", position_sql(table));
         if table.role == Role::Truth && !self.replicas.is_empty() {
             let turn = self.turn.fetch_add(1, Ordering::Relaxed);
             if let Some(replica) = self.replicas.get(turn % self.replicas.len())
                 && let Ok(snapshot) = snapshot(replica, table, &sql).await
             {
-                if snapshot.position.as_u64() >= self.seen.load(Ordering::Acquire) {
+                let is_current = snapshot.position.as_u64() >= self.seen.load(Ordering::Acquire);
+                if is_current && !snapshot.lags {
                     return Ok(snapshot);
                 }
                 // Behind what this process has told its callers; the answer is thrown away.
                 let _ = snapshot.session.end().await;
             }
         }
-        snapshot(&self.reader, table, &sql).await
+        let mut attempt = 1;
+        loop {
+            match snapshot(&self.reader, table, &sql).await {
+                // Somebody changed or emptied the table in this moment.
+                Err(failed)
+                    if failed.class == Class::Conflict
+                        && !failed.is_lock_wait()
+                        && attempt < ATTEMPTS =>
+                {
+                    attempt += 1;
+                }
+                snapshot => return snapshot,
+            }
+        }
     }
 
     /// Lets go of everything.
@@ -169,12 +210,20 @@ async fn snapshot(pool: &Arc<Pool>, table: &Table, sql: &str) -> Result<Snapshot
             .map_or(Position::ZERO, |c| c.position),
         (_, None) => Position::ZERO,
     };
-    Ok(Snapshot { session, position, sets })
+    let lags = match first.first().and_then(|row| row.as_ref(1)) {
+        Some(cell) => number_of(cell)? == Some(1),
+        None => false,
+    };
+    Ok(Snapshot { session, position, lags, sets })
 }
 
 /// Asks for what says up to where the table holds everything.
 fn position_sql(table: &Table) -> String {
     match table.role {
+        Role::Truth if table.capture.is_some() => format!(
+            "SELECT `position`, {} FROM unisono_head WHERE `only` = 1; ",
+            capture::waiting(table.entity.name())
+        ),
         Role::Truth => "SELECT `position` FROM unisono_head WHERE `only` = 1; ".into(),
         _ => format!("{}; ", checkpoint_sql(table.entity.name())),
     }

@@ -18,6 +18,9 @@ const MYSQL_MIN: (u16, u16, u16) = (8, 0, 19);
 /// the criteria of an order.
 const SORTED_BYTES: u32 = 1 << 16;
 
+/// How long a transaction may wait for its own process, in seconds.
+const IDLE_SECONDS: u32 = 10;
+
 /// How often a transaction that met others is tried; all its waits for locks take no longer than one exchange may.
 pub(crate) const ATTEMPTS: usize = 4;
 
@@ -41,6 +44,8 @@ pub(crate) struct Server {
     pub(crate) collation: &'static str,
     /// The longest text of an exchange, in bytes.
     pub(crate) packet_bytes_max: usize,
+    /// How long one lock is waited for, in seconds.
+    pub(crate) lock_seconds: u64,
 }
 
 /// An open connection.
@@ -131,8 +136,9 @@ async fn open(opts: &Opts, access: Access, request: Duration) -> Result<Connecti
     let facts: Option<(String, usize)> =
         conn.query_first("SELECT version(), @@max_allowed_packet").await?;
     let (version, packet_bytes_max) = facts.unwrap_or_default();
-    let server = identify(&version, packet_bytes_max)?;
-    conn.query_drop(session_sql(&server, access, request)).await?;
+    let lock_seconds = (request.as_secs() / ATTEMPTS as u64).clamp(1, 1 << 20);
+    let server = Server { packet_bytes_max, lock_seconds, ..identify(&version)? };
+    conn.query_drop(session_sql(&server, access)).await?;
     Ok(Connection { conn, limit: request, server })
 }
 
@@ -160,8 +166,8 @@ async fn make_database(opts: &Opts) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The engine by its version text, such as `10.11.19-MariaDB` or `8.0.36`.
-fn identify(version: &str, packet_bytes_max: usize) -> Result<Server, Failed> {
+/// The engine by its version text, such as `10.11.19-MariaDB` or `8.0.36`; without its limits.
+fn identify(version: &str) -> Result<Server, Failed> {
     let is_mariadb = version.contains("MariaDB");
     // Old replication needed MariaDB to pretend to be release 5.5.5.
     let number = version.strip_prefix("5.5.5-").unwrap_or(version);
@@ -181,20 +187,20 @@ fn identify(version: &str, packet_bytes_max: usize) -> Result<Server, Failed> {
             .into());
     }
     let engine = format!("{name} {}.{}.{}", number.0, number.1, number.2);
-    Ok(Server { engine, collation, packet_bytes_max })
+    Ok(Server { engine, collation, packet_bytes_max: 0, lock_seconds: 0 })
 }
 
 /// What makes sessions alike, whatever the server's own settings are.
-fn session_sql(server: &Server, access: Access, request: Duration) -> String {
+fn session_sql(server: &Server, access: Access) -> String {
     let isolation = match access {
         // Locking reads see what is committed, and lock no gaps that others want to insert into.
         Access::Write => "READ COMMITTED",
         Access::Read | Access::Replica => "REPEATABLE READ",
     };
-    let seconds = (request.as_secs() / ATTEMPTS as u64).clamp(1, 1 << 20);
+    let seconds = server.lock_seconds;
     let mut sql = format!(
         "SET NAMES utf8mb4 COLLATE {}; SET SESSION TRANSACTION ISOLATION LEVEL {isolation}; \
-         SET SESSION sql_mode = {}, time_zone = '+00:00', autocommit = 1, innodb_lock_wait_timeout = {seconds}, \
+         SET SESSION sql_mode = {}, time_zone = '+00:00', autocommit = 1, innodb_lock_wait_timeout = {seconds}, lock_wait_timeout = {seconds}, \
          max_sort_length = {SORTED_BYTES}, sort_buffer_size = {}, group_concat_max_len = 1048576",
         server.collation,
         text(
@@ -205,6 +211,10 @@ fn session_sql(server: &Server, access: Access, request: Duration) -> String {
     if server.engine.starts_with("MariaDB") {
         // A long list of keys stays a list of keys, which the index answers and whose rows are locked.
         sql += ", in_predicate_conversion_threshold = 0";
+        if access == Access::Write {
+            // A process that is stopped in the middle of a transaction must not stop the others for long.
+            sql += &format!(", idle_transaction_timeout = {IDLE_SECONDS}");
+        }
     }
     sql
 }
@@ -220,7 +230,7 @@ mod tests {
     #[test]
     fn engines_are_told_apart_and_old_ones_refused() {
         let engine = |version| {
-            identify(version, 1).map(|s| (s.engine, s.collation)).map_err(|f| f.error.kind())
+            identify(version).map(|s| (s.engine, s.collation)).map_err(|f| f.error.kind())
         };
         let mariadb = |name: &str| Ok((name.to_owned(), "utf8mb4_nopad_bin"));
         assert_eq!(engine("10.11.19-MariaDB-0+deb12u1"), mariadb("MariaDB 10.11.19"));

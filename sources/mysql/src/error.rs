@@ -56,6 +56,11 @@ impl Failed {
         self
     }
 
+    /// Whether a lock of another transaction was waited for too long.
+    pub(crate) fn is_lock_wait(&self) -> bool {
+        self.class == Class::Conflict && matches!(self.error.detail("code"), Some("1205" | "3572"))
+    }
+
     /// The failure of an exchange that included `COMMIT`: if the connection was lost, nobody knows.
     pub(crate) fn at_commit(mut self) -> Self {
         if matches!(self.class, Class::Lost | Class::Late) {
@@ -149,6 +154,12 @@ fn of_server(code: u16) -> Meaning {
     match code {
         1045 | 1698 | 1862 | 4151 => LOGIN,
         1044 | 1142 | 1143 | 1227 | 1370 | 1410 | 1095 => RIGHTS,
+        1419 => (
+            Class::Other,
+            ErrorKind::PermissionDenied,
+            "the server keeps a binary log and lets only administrators make triggers",
+            "set log_bin_trust_function_creators = ON on the server, or give the account SUPER while the capture begins",
+        ),
         1290 | 1792 | 1836 => READ_ONLY,
         1046 | 1049 | 1051 | 1054 | 1146 | 1932 => GONE,
         1040 | 1129 | 1203 | 1226 => (
@@ -158,13 +169,13 @@ fn of_server(code: u16) -> Meaning {
             "raise max_connections, or lower connections of this source",
         ),
         1053 | 1077..=1080 | 1152 | 1153 | 1158..=1161 | 1184 | 1317 | 1927 | 3169 | 4031 => LOST,
-        1205 => (
+        1205 | 3572 => (
             Class::Conflict,
             Unavailable,
             "another program holds locks on the rows for too long",
             "end the transaction that holds them (information_schema.innodb_trx)",
         ),
-        1020 | 1213 => {
+        1020 | 1213 | 1412 => {
             (Class::Conflict, Unavailable, "the transaction met another one and was undone", "")
         }
         code if is_duplicate(code) => {

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod auditor;
+mod capture;
 mod client;
 mod codec;
 mod config;
@@ -25,7 +26,9 @@ use async_trait::async_trait;
 use unisono_core::capability::{ApplyCapability, QueryCapability};
 use unisono_core::kind::{Environment, OptionSpec, Options, SourceKind};
 use unisono_core::source::Source;
-use unisono_core::{Capability, Field, FieldType, Result, Role};
+use unisono_core::{Capability, Capture, Field, FieldType, Result, Role};
+
+pub use crate::capture::record_in;
 
 use crate::config::Settings;
 use crate::source::MysqlSource;
@@ -46,6 +49,10 @@ impl SourceKind for Mysql {
 
     fn options(&self) -> &'static [OptionSpec] {
         config::OPTIONS
+    }
+
+    fn entity_options(&self, role: Role) -> &'static [OptionSpec] {
+        if role == Role::Truth { &[Capture::OPTION] } else { &[] }
     }
 
     fn capability(&self) -> Capability {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use unisono_core::Key;
 
+use crate::capture;
 use crate::table::Table;
 
 /// About how many bytes of rows go in one statement.
@@ -40,9 +41,14 @@ pub(crate) fn statements(mutations: Vec<Mutation>) -> Vec<String> {
     }
     let mut out = Vec::new();
     for (table, all) in tables {
+        let begun = out.len();
         match table.sole_unique {
             true => by_key(&table, all, &mut out),
             false => in_order(&table, &all, &mut out),
+        }
+        if table.capture.is_some() && out.len() > begun {
+            out.insert(begun, capture::own(table.entity.name()));
+            out.push(capture::NOT_OWN.to_owned());
         }
     }
     out
@@ -104,7 +110,7 @@ fn by_key(table: &Table, mutations: Vec<Mutation>, out: &mut Vec<String>) {
             }
         }
     }
-    let into = format!("{} ({})", table.name, table.selected);
+    let into = format!("{} ({})", table.name, table.written);
     let rows = |existed: bool| {
         order
             .iter()
@@ -117,7 +123,7 @@ fn by_key(table: &Table, mutations: Vec<Mutation>, out: &mut Vec<String>) {
 }
 
 fn in_order(table: &Table, mutations: &[Mutation], out: &mut Vec<String>) {
-    let into = format!("{} ({})", table.name, table.selected);
+    let into = format!("{} ({})", table.name, table.written);
     for run in mutations.chunk_by(|a, b| kind(a) == kind(b)) {
         match run.first().map(kind) {
             Some(Kind::Insert) => {
@@ -151,9 +157,16 @@ fn kind(mutation: &Mutation) -> Kind {
 }
 
 fn delete<'k>(table: &Table, keys: impl Iterator<Item = &'k Key>, out: &mut Vec<String>) {
+    let (name, column) = (&table.name, table.key_column());
+    if table.capture.is_some() {
+        // For a list the server would scan a small table, and wait for locks of others on rows that stay.
+        let one = |key| format!("DELETE FROM {name} WHERE {column} = {}", table.literal(key));
+        out.extend(keys.map(one));
+        return;
+    }
     let keys = table.keys(keys);
     if !keys.is_empty() {
-        out.push(format!("DELETE FROM {} WHERE {} IN ({keys})", table.name, table.key_column()));
+        out.push(format!("DELETE FROM {name} WHERE {column} IN ({keys})"));
     }
 }
 

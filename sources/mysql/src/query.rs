@@ -34,7 +34,7 @@ impl Dialect for Table {
     }
 
     fn version(&self) -> &str {
-        self.version_columns()
+        &self.version
     }
 
     fn mark(&self, _number: usize, literal: &String) -> String {

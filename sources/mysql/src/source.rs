@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use unisono_core::source::{Auditor, Binding, Follower, Probe, Reader, Source, Truth};
-use unisono_core::{Capability, Result, Role};
+use unisono_core::{Capability, Described, Result, Role};
 
 use crate::client::Client;
 use crate::config::Settings;
+use crate::schema;
 
 /// An open source.
 pub(crate) struct MysqlSource {
@@ -54,11 +55,18 @@ impl Source for MysqlSource {
         Ok(notes)
     }
 
+    async fn describe(&self, place: &str) -> Result<Described> {
+        let described = schema::describe(self.client.reader(), place).await;
+        described.map_err(|f| f.error.on("describe").at(self.client.name()))
+    }
+
     async fn probe(&self) -> Result<Probe> {
         let is_truth = self.client.tables().values().any(|t| t.role == Role::Truth);
         let sql = if is_truth { "SELECT `position` FROM unisono_head" } else { "DO 1" };
         let answer = self.client.reader().run(sql).await;
-        answer.map_err(|f| f.error.on("probe").at(self.client.name()))?;
+        let place = |f: crate::error::Failed| f.error.on("probe").at(self.client.name());
+        answer.map_err(place)?;
+        self.client.check_triggers().await.map_err(place)?;
         Ok(Probe { bytes: None, engine: self.client.server().engine.clone() })
     }
 

@@ -6,10 +6,12 @@ use mysql_async::{Row, Value as Sql};
 use unisono_core::kind::Options;
 use unisono_core::source::Binding;
 use unisono_core::{
-    Entity, Error, ErrorKind, FieldType, Key, Position, Record, Result, Role, Stored, Uuid, Value,
-    Version,
+    Capture, Entity, Error, ErrorKind, FieldType, Key, Position, Record, Result, Role, Stored,
+    Uuid, Value, Version,
 };
 
+use crate::capture;
+use crate::capture::keys::KeyColumn;
 use crate::codec::{self, Form, decode, number_of, text_of};
 use crate::literal::{push_text, quote};
 
@@ -44,6 +46,10 @@ pub(crate) struct Layout {
     pub(crate) hashed: Vec<String>,
     /// The collation that compares exactly.
     pub(crate) collation: &'static str,
+    /// The collation of the key's column; empty if it holds no text.
+    pub(crate) key_collation: String,
+    /// Whether a trigger of the application can change what is written.
+    pub(crate) has_before: bool,
 }
 
 /// The table of one entity, as it was prepared.
@@ -59,8 +65,18 @@ pub(crate) struct Table {
     pub(crate) name: String,
     /// One for each field, in order.
     pub(crate) columns: Vec<Column>,
-    /// The columns as they are selected: the fields in order, then what [`Table::version_columns`] says.
+    /// What a record has beside its fields, as it is selected behind them: its version, at least.
+    pub(crate) version: String,
+    /// The columns as they are selected: the fields in order, then the version.
     pub(crate) selected: String,
+    /// The columns as they are written: the fields in order, then those of our own.
+    pub(crate) written: String,
+    /// How the writes of others come into the log; the versions are then in a table of their own.
+    pub(crate) capture: Option<Capture>,
+    /// Whether a row is read again after we have written it, as a trigger of the application may have changed it.
+    pub(crate) is_reread: bool,
+    /// The column of the key.
+    pub(crate) key: KeyColumn,
     /// Whether a row can be replaced by its key without the danger of replacing another one that shares a value.
     pub(crate) sole_unique: bool,
     /// The fields that a truth keeps unique, other than the key, and whether each is found by its hash.
@@ -84,26 +100,48 @@ impl Table {
                 Column { field: Arc::clone(&f.name), name, ty: f.ty.clone(), form: *form, compared }
             })
             .collect();
-        let has_zeros = columns.iter().any(|c| c.form == Form::Float);
+        let capture = Capture::of(&binding.options);
+        let has_zeros = capture.is_none() && columns.iter().any(|c| c.form == Form::Float);
         let unique =
             entity.fields().iter().enumerate().filter(|(n, f)| {
                 f.unique && *n != entity.key_index() && binding.role == Role::Truth
             });
         let names: Vec<_> = columns.iter().map(|c| c.name.as_str()).collect();
-        let mut own = vec![VERSION];
+        let key_column = columns.get(entity.key_index());
+        let key = KeyColumn {
+            name: key_column.map_or_else(String::new, |c| c.name.clone()),
+            form: key_column.map_or(Form::Text, |c| c.form),
+            collation: layout.key_collation.clone(),
+            exact: layout.collation,
+        };
+        let mut own = Vec::new();
+        own.extend(capture.is_none().then_some(VERSION));
         own.extend(has_zeros.then_some(ZEROS));
+        let version = match capture {
+            Some(_) => capture::version(entity.name(), &key),
+            None => own.join(", "),
+        };
         let assign = |name: &str| format!("{name} = VALUES({name})");
-        let assigned: Vec<_> = (names.iter().enumerate())
+        let mut assigned: Vec<_> = (names.iter().enumerate())
             .filter(|(n, _)| *n != entity.key_index())
             .map(|(_, name)| assign(name))
             .chain(own.iter().map(|name| assign(name)))
             .collect();
+        if assigned.is_empty() {
+            // In a captured table the key may be all that there is; it stays as it is.
+            assigned.push(format!("{0} = {0}", key.name));
+        }
         Table {
             role: binding.role,
             place: Arc::clone(&binding.place),
             options: binding.options.clone(),
             name: quote(&binding.place),
-            selected: format!("{}, {}", names.join(", "), own.join(", ")),
+            selected: format!("{}, {version}", names.join(", ")),
+            written: names.iter().chain(&own).copied().collect::<Vec<_>>().join(", "),
+            version,
+            capture,
+            is_reread: layout.has_before && capture.is_some(),
+            key,
             sole_unique: layout.sole_unique,
             unique: unique.map(|(n, f)| (n, layout.hashed.iter().any(|h| *h == *f.name))).collect(),
             replace: format!(" ON DUPLICATE KEY UPDATE {}", assigned.join(", ")),
@@ -125,17 +163,11 @@ impl Table {
 
     /// The column of the key.
     pub(crate) fn key_column(&self) -> &str {
-        // The entity has made sure that the key is one of its fields, and there is a column for each.
-        self.columns.get(self.entity.key_index()).map_or("", |c| &c.name)
-    }
-
-    /// What a record has beside its fields, as it is selected behind them.
-    pub(crate) fn version_columns(&self) -> &'static str {
-        if self.has_zeros { "unisono_version, unisono_zeros" } else { VERSION }
+        &self.key.name
     }
 
     /// A key as its column is compared with it.
-    pub(crate) fn key(&self, key: &Key) -> String {
+    pub(crate) fn literal(&self, key: &Key) -> String {
         let mut out = String::new();
         let column = self.columns.get(self.entity.key_index());
         let pushed = column.map(|c| codec::push(&mut out, c.form, &c.ty, &key.to_value()));
@@ -148,10 +180,10 @@ impl Table {
 
     /// Keys as the list of an `IN`.
     pub(crate) fn keys<'k>(&self, keys: impl IntoIterator<Item = &'k Key>) -> String {
-        keys.into_iter().map(|key| self.key(key)).collect::<Vec<_>>().join(", ")
+        keys.into_iter().map(|key| self.literal(key)).collect::<Vec<_>>().join(", ")
     }
 
-    /// The literals of a row, in the order of the selected columns.
+    /// The literals of a row, in the order of the columns as they are written.
     pub(crate) fn row(&self, record: &Record, version: Version) -> Result<Vec<String>> {
         let mut row = Vec::with_capacity(self.columns.len() + 2);
         let mut zeros: Vec<&str> = Vec::new();
@@ -161,10 +193,20 @@ impl Table {
                 .map_err(|e| e.of(self.entity.name()).with("field", &column.field))?;
             row.push(out);
             if matches!(value, Value::Float(n) if *n == 0.0 && n.is_sign_negative()) {
+                if self.capture.is_some() {
+                    return Err(Error::invalid(
+                        "the captured table has no column for the sign of a zero",
+                    )
+                    .of(self.entity.name())
+                    .with("field", &column.field)
+                    .hint("write 0 instead of -0"));
+                }
                 zeros.push(&column.field);
             }
         }
-        row.push(version.to_string());
+        if self.capture.is_none() {
+            row.push(version.to_string());
+        }
         if self.has_zeros {
             let mut out = String::from("NULL");
             if !zeros.is_empty() {
@@ -178,12 +220,15 @@ impl Table {
 
     /// The statement that changes the row of a key to these literals.
     pub(crate) fn update(&self, key: &Key, row: &[String]) -> String {
-        let names = self.selected.split(", ");
-        let assigned: Vec<_> = (names.zip(row).enumerate())
+        let names = self.written.split(", ");
+        let mut assigned: Vec<_> = (names.zip(row).enumerate())
             .filter(|(n, _)| *n != self.entity.key_index())
             .map(|(_, (name, literal))| format!("{name} = {literal}"))
             .collect();
-        let (name, column, key) = (&self.name, self.key_column(), self.key(key));
+        let (name, column, key) = (&self.name, self.key_column(), self.literal(key));
+        if assigned.is_empty() {
+            assigned.push(format!("{column} = {column}"));
+        }
         format!("UPDATE {name} SET {} WHERE {column} = {key}", assigned.join(", "))
     }
 
@@ -294,6 +339,6 @@ mod tests {
              WHERE `id` = 'a\\''"
         );
         assert_eq!(table.unique, [(2, false)], "a truth checks unique fields itself");
-        assert_eq!(table.key(&Key::Integer(1)), "NULL", "a key of another type is nobody's");
+        assert_eq!(table.literal(&Key::Integer(1)), "NULL", "a key of another type is nobody's");
     }
 }

@@ -6,7 +6,6 @@ use async_trait::async_trait;
 use unisono_core::source::{At, Auditor, ScanPage};
 use unisono_core::{Entity, Key, Result, Role, Stored, Value};
 
-use crate::capture::Reason;
 use crate::codec::{Form, encode_key};
 use crate::error::Failed;
 use crate::parameter::{Parameter, optional_text};
@@ -31,7 +30,8 @@ impl Auditor for PostgresSource {
         };
         let named = |e: Failed| e.error.on("scan").at(client.name()).of(entity.name());
         let (at, lags) = scanned().await.map_err(named)?;
-        if lags && self.sequence(Reason::Read).await? {
+        if lags {
+            self.follow().await?;
             return Ok(scanned().await.map_err(named)?.0);
         }
         Ok(at)
@@ -44,8 +44,8 @@ async fn scan(
     after: Option<&Key>,
     limit: usize,
 ) -> Result<(At<ScanPage>, bool), Failed> {
-    let (key, selected, name, position) =
-        (table.ordered_key(), &table.selected, &table.name, &table.position);
+    let (key, selected, name) = (table.ordered_key(), &table.selected, &table.name);
+    let position = table.marked_position("TRUE");
     let from = if after.is_some() { format!("WHERE {key} > $1") } else { String::new() };
     let limit_sql = limit.saturating_add(1);
     // One statement, and so one snapshot; a page without records has a position, too.

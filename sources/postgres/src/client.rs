@@ -15,6 +15,7 @@ use unisono_core::{Error, Result, Role};
 use crate::cluster::{Cluster, Standing, open};
 use crate::config::{Server, Settings};
 use crate::error::{Class, Failed, closed, timed_out};
+use crate::life::Life;
 use crate::session::{Manner, Session};
 use crate::table::Table;
 use crate::{schema, tls};
@@ -90,6 +91,7 @@ pub(crate) struct Client {
     /// The one session that commits: batches of one process never wait for each other inside the server.
     pub(crate) writer: tokio::sync::Mutex<Option<Session>>,
     tables: RwLock<Arc<Tables>>,
+    life: Life,
     closed: AtomicBool,
 }
 
@@ -119,6 +121,7 @@ impl Client {
             next_replica: AtomicUsize::new(0),
             writer: tokio::sync::Mutex::new(None),
             tables: RwLock::default(),
+            life: Life::default(),
             closed: AtomicBool::new(false),
             manner,
             clock,
@@ -162,7 +165,10 @@ impl Client {
                 Box::pin(async move { schema::prepare(&session, self.schema(), bindings).await })
             })
             .await?;
-        let (tables, notes) = prepared;
+        let (tables, notes, bounds) = prepared;
+        if tables.values().any(|table| table.role == Role::Truth) {
+            self.life.begin(&bounds);
+        }
         if !notes.is_empty() {
             // What was prepared on a session can be of tables that are no more.
             self.cluster.renew();
@@ -258,7 +264,19 @@ impl Client {
     /// A fresh session with the primary, and what that says of itself.
     pub(crate) async fn connect(&self) -> Result<(Session, Standing), Failed> {
         self.check_open()?;
-        self.cluster.connect(&self.manner).await
+        let (session, standing) = self.cluster.connect(&self.manner).await?;
+        self.life.check_session(&session, self.schema()).await?;
+        Ok((session, standing))
+    }
+
+    /// Has every connection made anew, and asked for the log that it leads to.
+    pub(crate) fn distrust(&self) {
+        self.cluster.renew();
+    }
+
+    /// What is known of the log.
+    pub(crate) fn life(&self) -> &Life {
+        &self.life
     }
 
     /// Looks whether another server has become the primary.

@@ -58,7 +58,17 @@ impl Failed {
     /// Whether only the statement is to blame, so that other work of the same transaction can go on behind a savepoint:
     /// a row was refused, or another transaction kept it locked for longer than was waited.
     pub(crate) fn is_of_statement(&self) -> bool {
-        self.class == Class::Refused || self.error.detail("sqlstate") == Some("55P03")
+        self.class == Class::Refused || self.is_of_lock()
+    }
+
+    /// Whether another transaction kept a row or table locked for longer than was waited.
+    pub(crate) fn is_of_lock(&self) -> bool {
+        is_of_lock(&self.error)
+    }
+
+    /// Whether a table is not as it was prepared, so that work on others can go on behind a savepoint.
+    pub(crate) fn is_of_table(&self) -> bool {
+        self.error.kind() == ErrorKind::SchemaMismatch
     }
 
     /// The failure of an exchange that included a commit: if the connection was lost, nobody knows.
@@ -74,11 +84,22 @@ impl Failed {
         matches!(self.error.detail("sqlstate"), Some("08P01" | "0A000"))
     }
 
+    /// Names the entity that it is about.
+    pub(crate) fn of(mut self, entity: &str) -> Self {
+        self.error = self.error.of(entity);
+        self
+    }
+
     /// Names the server at which it happened.
     pub(crate) fn with_server(mut self, address: &str) -> Self {
         self.error = self.error.with("server", address);
         self
     }
+}
+
+/// Whether another transaction kept a row or table locked for longer than was waited.
+pub(crate) fn is_of_lock(error: &Error) -> bool {
+    error.detail("sqlstate") == Some("55P03")
 }
 
 /// A call that took too long. Its connection is given up.
@@ -97,8 +118,9 @@ pub(crate) fn closed() -> Error {
 /// What a failure of the engine means.
 pub(crate) fn translate(native: Native) -> Failed {
     let Some(db) = native.as_db_error() else { return of_connection(native) };
-    let Meaning(class, kind, message, hint) = of_state(db.code().code());
-    let mut error = Error::new(kind, message).with("sqlstate", db.code().code());
+    let state = db.code().code();
+    let Meaning(class, kind, message, hint) = of_state(of_pooler(state, db.message()));
+    let mut error = Error::new(kind, message).with("sqlstate", state);
     if let Some(field) = field(db) {
         error = error.with("field", field);
     }
@@ -113,6 +135,16 @@ pub(crate) fn translate(native: Native) -> Failed {
     }
     // Only the main message: details show values of rows.
     Failed { class, error: error.caused_by(db.message().to_owned()) }
+}
+
+/// The state that the server would have named: PgBouncer has one for all that it refuses.
+fn of_pooler<'a>(state: &'a str, message: &str) -> &'a str {
+    match state {
+        "08P01" if message.contains("authentication failed") => "28P01",
+        "08P01" if message.contains("no such user") => "28P01",
+        "08P01" if message.contains("no such database") => "3D000",
+        state => state,
+    }
 }
 
 /// What is wrong, for whom, and what to do about it.
@@ -163,11 +195,20 @@ fn of_state(state: &str) -> Meaning {
         "40001" | "40P01" => {
             Meaning(Conflict, Unavailable, "another transaction was in the way", "")
         }
+        _ => of_server_state(state),
+    }
+}
+
+/// States of the server, of the connection and of what the user may do, rather than of records.
+fn of_server_state(state: &str) -> Meaning {
+    use Class::*;
+    use ErrorKind::*;
+    match state {
         "25006" => Meaning(
             Standby,
             NotPrimary,
             "the server is read-only",
-            "give the hosts of all members of the cluster in the url; the writable one is found by itself",
+            "give the hosts of all members of the cluster in the url; the writable one is found by itself. If it is the writable one, default_transaction_read_only is on for the user or the database",
         ),
         "28P01" | "28000" => Meaning(
             Other,
@@ -245,18 +286,18 @@ fn field(db: &DbError) -> Option<String> {
 fn of_connection(native: Native) -> Failed {
     use ErrorKind::*;
     let lost = |kind, message: &'static str| Error::new(kind, message);
-    let cause = innermost(&native);
-    let text = cause.to_string();
-    let io = cause.downcast_ref::<io::Error>();
-    let error = if let Some(tls) = tls_error(&native) {
-        of_tls(&tls)
+    let causes: Vec<_> = causes(&native).collect();
+    let text = causes.last().map_or(String::new(), |cause| cause.to_string());
+    let is_io = causes.iter().any(|cause| cause.is::<io::Error>());
+    let error = if let Some(tls) = causes.iter().find_map(|cause| cause.downcast_ref()) {
+        of_tls(tls)
     } else if text.contains("server does not support TLS") {
         lost(Unavailable, "the server does not offer TLS")
             .hint("turn on `ssl` in the server's configuration")
     } else if text.contains("password missing") {
         lost(Unavailable, "the server wants a password")
             .hint("give it in the url: postgresql://user:password@host/database")
-    } else if native.is_closed() || io.is_some() {
+    } else if native.is_closed() || is_io {
         lost(Unavailable, "the server cannot be reached or closed the connection")
             .hint("check that it runs, and that host and port in the url are right")
     } else {
@@ -265,12 +306,9 @@ fn of_connection(native: Native) -> Failed {
     Failed { class: Class::Lost, error: error.caused_by(text) }
 }
 
-fn innermost(native: &Native) -> &(dyn StdError + 'static) {
-    let mut cause: &(dyn StdError + 'static) = native;
-    while let Some(next) = inner(cause) {
-        cause = next;
-    }
-    cause
+/// The failure and what it wraps, outermost first.
+fn causes(native: &Native) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+    std::iter::successors(Some(native as &(dyn StdError + 'static)), |error| inner(*error))
 }
 
 /// An I/O error hides what it wraps: its `source` is that of the wrapped error.
@@ -279,17 +317,6 @@ fn inner<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 
         Some(wrapped) => Some(wrapped),
         None => error.source(),
     }
-}
-
-fn tls_error(native: &Native) -> Option<rustls::Error> {
-    let mut cause: Option<&(dyn StdError + 'static)> = Some(native);
-    while let Some(error) = cause {
-        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-            return Some(tls.clone());
-        }
-        cause = inner(error);
-    }
-    None
 }
 
 fn of_tls(tls: &rustls::Error) -> Error {
@@ -336,6 +363,15 @@ mod tests {
             let Meaning(found, found_kind, ..) = of_state(state);
             assert_eq!((found, found_kind), (class, kind), "{state}");
         }
+    }
+
+    #[test]
+    fn what_a_pooler_refuses_is_told_as_by_the_server() {
+        let meaning = |message| of_state(of_pooler("08P01", message)).3;
+        assert!(meaning("SASL authentication failed").contains("password"));
+        assert!(meaning("no such database: shop").contains("create it"));
+        assert_eq!(of_pooler("08P01", "broken"), "08P01");
+        assert_eq!(of_pooler("23505", "no such user"), "23505");
     }
 
     #[test]

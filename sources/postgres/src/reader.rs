@@ -12,7 +12,6 @@ use unisono_core::query::{Aggregate, Filter, Groups, Page, Query};
 use unisono_core::source::{At, Reader};
 use unisono_core::{Entity, Error, Key, Position, Result, Stored};
 
-use crate::capture::Reason;
 use crate::error::Failed;
 use crate::parameter::{cell, optional_text};
 use crate::query::snapshot::Snapshot;
@@ -102,7 +101,7 @@ impl PostgresSource {
     }
 }
 
-/// The answer of one server; none if it stays behind a position that is demanded.
+/// The answer of the primary, or of a replica, of which a position is demanded: none if it stays behind that.
 async fn answer<Q: Question>(
     session: &Session,
     table: &Table,
@@ -110,7 +109,11 @@ async fn answer<Q: Question>(
     demanded: Option<Position>,
 ) -> Result<Option<At<Q::Answer>>, Failed> {
     let mut attempts = 0;
-    let mut snapshot = Snapshot::new(session, table);
+    let begun = || match demanded {
+        Some(_) => Snapshot::on_replica(session, table),
+        None => Snapshot::new(session, table),
+    };
+    let mut snapshot = begun();
     while let Some(demanded) = demanded
         && snapshot.position().await? < demanded
     {
@@ -120,7 +123,7 @@ async fn answer<Q: Question>(
             return Ok(None);
         }
         tokio::time::sleep(PAUSE).await;
-        snapshot = Snapshot::new(session, table);
+        snapshot = begun();
     }
     let answered = question.ask(table, &mut snapshot).await;
     let (value, position) = snapshot.end(answered).await?;
@@ -145,7 +148,8 @@ impl Reader for PostgresSource {
             Ok(said.map(str::to_owned))
         };
         let mut rows = ask().await.map_err(named)?;
-        if table.lags(said(&rows)?.as_deref()) && self.sequence(Reason::Read).await? {
+        if table.lags(said(&rows)?.as_deref()) {
+            self.settle(&table, keys).await.map_err(named)?;
             rows = ask().await.map_err(named)?;
         }
         let position = table.position_of(said(&rows)?.as_deref())?;

@@ -7,7 +7,7 @@ use unisono_core::clock::Clock;
 use unisono_core::source::{Auditor, Binding, Follower, Probe, Reader, Source, Truth};
 use unisono_core::{Capability, Described, Result, Uuid};
 
-use crate::capture;
+use crate::capture::{self, Ailing};
 use crate::client::Client;
 use crate::config::Settings;
 use crate::error::Failed;
@@ -30,6 +30,7 @@ pub(crate) struct PostgresSource {
     capability: Capability,
     /// Who it is among the processes that may hold the sequencer's lease.
     holder: Uuid,
+    ailing: Ailing,
 }
 
 impl PostgresSource {
@@ -42,7 +43,8 @@ impl PostgresSource {
     ) -> Result<Self> {
         let client = Client::open(name, settings, clock).await;
         let client = client.map_err(|e| e.on("open").at(name))?;
-        Ok(PostgresSource { client, capability, holder: Uuid::now_v7() })
+        let (holder, ailing) = (Uuid::now_v7(), Ailing::default());
+        Ok(PostgresSource { client, capability, holder, ailing })
     }
 
     /// The connections.
@@ -53,6 +55,24 @@ impl PostgresSource {
     /// Its name as the holder of a lease.
     pub(crate) fn holder(&self) -> Uuid {
         self.holder
+    }
+
+    /// Captured tables that are left alone.
+    pub(crate) fn ailing(&self) -> &Ailing {
+        &self.ailing
+    }
+
+    /// Fails if writes to a captured table can be missed.
+    async fn check_capture(&self) -> Result<(), Failed> {
+        let (schema, tables) = (self.client.schema(), &*self.client.tables());
+        if tables.values().any(|table| table.capture.is_some()) {
+            let checked = self.client.primary(move |session: Arc<Session>| {
+                Box::pin(async move { capture::check(&session, schema, tables).await })
+            });
+            checked.await?;
+            self.ailing.clear();
+        }
+        Ok(())
     }
 
     fn named(&self, operation: &'static str, failed: Failed) -> unisono_core::Error {
@@ -75,6 +95,7 @@ impl Source for PostgresSource {
     }
 
     async fn prepare(&self, bindings: &[Binding]) -> Result<Vec<String>> {
+        self.ailing.clear();
         self.client.prepare(bindings).await.map_err(|failed| self.named("prepare", failed))
     }
 
@@ -99,6 +120,7 @@ impl Source for PostgresSource {
         let Some(row) = rows.first() else {
             return Err(unisono_core::Error::internal("the server did not answer"));
         };
+        self.check_capture().await.map_err(|failed| self.named("probe", failed))?;
         let mut engine =
             format!("PostgreSQL {}, primary {address}, {}", text(row, 0)?, text(row, 2)?);
         let asked = self.client.replicas(|session| {

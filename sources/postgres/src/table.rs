@@ -1,22 +1,18 @@
 //! [`Table`]: one entity's table with its columns, and how it is spoken of in SQL.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use tokio_postgres::Row;
 use unisono_core::kind::Options;
-use unisono_core::query::Filter;
 use unisono_core::source::Binding;
 use unisono_core::{
     Capture, Entity, Error, ErrorKind, FieldType, Key, Position, Record, Result, Role, Stored,
     Value,
 };
-use unisono_sql::{Condition, Dialect, text};
 
 use crate::capture;
 use crate::codec::{self, Form, decode, encode};
 use crate::parameter::{Parameter, cell, integer};
-use crate::query::nested;
 
 /// How a column is read, compared and written, when that differs from the column itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +33,9 @@ pub(crate) enum Shape {
     JsonText,
 }
 
+/// Stands before a position if records may be newer than their versions.
+const LAGS: char = '!';
+
 /// One field's column.
 #[derive(Clone, Debug)]
 pub(crate) struct Column {
@@ -55,7 +54,7 @@ pub(crate) struct Column {
     /// As it is selected.
     selected: String,
     /// As it is compared with parameters.
-    compared: String,
+    pub(crate) compared: String,
 }
 
 impl Column {
@@ -117,7 +116,7 @@ impl Column {
     }
 
     /// What a parameter's mark is written as where the column is compared with it.
-    fn cast(&self) -> Option<&'static str> {
+    pub(crate) fn cast(&self) -> Option<&'static str> {
         (self.shape == Shape::Local).then_some("($ AT TIME ZONE 'UTC')")
     }
 }
@@ -161,7 +160,6 @@ impl Table {
             _ => "unisono_version".to_owned(),
         };
         let position = match binding.role {
-            Role::Truth if capture.is_some() => capture::position(&schema),
             Role::Truth => format!("(SELECT position::text FROM {schema}.unisono_head)"),
             // An entity's name needs no quoting: lower case letters, digits and underscores.
             Role::Follower | Role::Cache => format!(
@@ -284,15 +282,34 @@ impl Table {
         }
     }
 
-    /// Whether rows of the snapshot whose position was said may be newer than their versions.
+    /// The position as text, marked if records may be newer than their versions, because what others wrote of them
+    /// waits in the intake. `keys` is a condition on the intake's keys.
+    pub(crate) fn marked_position(&self, keys: &str) -> String {
+        match self.capture {
+            None => self.position.clone(),
+            Some(_) => format!(
+                "CASE WHEN {} THEN '{LAGS}' ELSE '' END || {}",
+                capture::lags(&self.schema, self.entity.name(), keys),
+                self.position
+            ),
+        }
+    }
+
+    /// Whether a position is marked.
     pub(crate) fn lags(&self, said: Option<&str>) -> bool {
-        self.capture.is_some() && said.is_some_and(|said| said.starts_with(capture::LAGS))
+        self.capture.is_some() && said.is_some_and(|said| said.starts_with(LAGS))
+    }
+
+    /// The statement that answers 1 if what others wrote of a record, whose key is the parameter, waits in the intake.
+    pub(crate) fn waits(&self, key: &Key) -> (String, Parameter) {
+        let lags = capture::lags(&self.schema, self.entity.name(), "i.key = $1");
+        (format!("SELECT {lags}::int::bigint"), Parameter::text(&codec::key_text(key)))
     }
 
     /// The position that [`Table::position`] said.
     pub(crate) fn position_of(&self, said: Option<&str>) -> Result<Position> {
         match (self.role, said) {
-            (Role::Truth, Some(number)) => number.trim_start_matches(capture::LAGS).parse(),
+            (Role::Truth, Some(number)) => number.trim_start_matches(LAGS).parse(),
             (Role::Truth, None) => {
                 Err(Error::new(ErrorKind::Corrupt, "the head row of the log is missing")
                     .hint("restore the database from a backup"))
@@ -307,82 +324,25 @@ impl Table {
 
     /// The statement that answers records by keys, the parameter, with the position first: one row at least.
     pub(crate) fn get(&self, keys: &[Key]) -> (String, Parameter) {
-        let (selected, position, name, key) =
-            (&self.selected, &self.position, &self.name, self.key());
-        let (test, parameter) = match keys {
+        let (selected, name, key) = (&self.selected, &self.name, self.key());
+        let (test, noted, parameter) = match keys {
             [one] => (
                 "= $1",
+                "i.key = $1::text",
                 Parameter::new(Form::of(self.key_type()).wire(), Some(codec::encode_key(one))),
             ),
-            many => {
-                ("= ANY ($1)", codec::key_array(self.key_type(), &many.iter().collect::<Vec<_>>()))
-            }
+            many => (
+                "= ANY ($1)",
+                "i.key = ANY ($1::text[])",
+                codec::key_array(self.key_type(), &many.iter().collect::<Vec<_>>()),
+            ),
         };
+        let position = self.marked_position(noted);
         let sql = format!(
             "SELECT p.position, t.* FROM (SELECT {position} AS position) p LEFT JOIN \
              (SELECT {selected}, TRUE AS found FROM {name} WHERE {key} {test}) t ON TRUE"
         );
         (sql, parameter)
-    }
-}
-
-impl Dialect for Table {
-    type Parameter = Parameter;
-
-    fn entity(&self) -> &Arc<Entity> {
-        &self.entity
-    }
-
-    fn table(&self) -> &str {
-        &self.name
-    }
-
-    fn selected(&self, field: usize) -> &str {
-        self.columns.get(field).map_or("NULL", |c| &c.selected)
-    }
-
-    fn version(&self) -> &str {
-        &self.version
-    }
-
-    fn mark(&self, number: usize, parameter: &Parameter) -> String {
-        let mark = format!("${number}");
-        parameter.cast.map_or(mark.clone(), |cast| cast.replace('$', &mark))
-    }
-
-    fn comparable(&self, field: usize) -> Option<Cow<'_, str>> {
-        let column = self.columns.get(field).filter(|c| c.form != Form::Json)?;
-        Some(Cow::Borrowed(&column.compared))
-    }
-
-    fn parameter(&self, field: usize, value: &Value) -> Option<Parameter> {
-        let column = self.columns.get(field).filter(|c| c.form != Form::Json)?;
-        let bytes = encode(&column.ty, value).ok()??;
-        Some(Parameter { cast: column.cast(), ..Parameter::new(column.form.wire(), Some(bytes)) })
-    }
-
-    fn pattern(&self, pattern: String) -> Parameter {
-        Parameter::text(&pattern)
-    }
-
-    fn stored_text<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        text::escape(text)
-    }
-
-    fn irregular(&self, column: &str) -> Option<String> {
-        Some(format!("{column} LIKE '%' || chr(1) || '%'"))
-    }
-
-    fn order(&self, column: &str, descending: bool) -> String {
-        format!("{column}{}", if descending { " DESC NULLS LAST" } else { " NULLS FIRST" })
-    }
-
-    fn nested(
-        &self,
-        test: &Filter,
-        bind: &mut dyn FnMut(Parameter) -> String,
-    ) -> Option<Condition> {
-        nested::condition(self, test, bind)
     }
 }
 

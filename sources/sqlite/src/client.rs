@@ -19,6 +19,7 @@ use crate::error::translate;
 use crate::query::functions::Tests;
 use crate::schema;
 use crate::table::Table;
+use crate::truth::mark::Mark;
 
 /// Work that waits for one lane; further callers wait outside.
 const QUEUE_JOBS_MAX: usize = 1024;
@@ -101,6 +102,7 @@ impl<C> Lane<C> {
 struct Shared {
     settings: Settings,
     tables: RwLock<Arc<Tables>>,
+    mark: Arc<Mark>,
     /// One for each reader thread; emptied by the writer when the file was replaced.
     sessions: Vec<Mutex<Option<Session>>>,
 }
@@ -122,7 +124,8 @@ impl Client {
         let (writes, write_jobs) = Lane::new();
         let (readers, reader_jobs) = Lane::new();
         let sessions = (0..settings.readers).map(|_| Mutex::new(None)).collect();
-        let shared = Arc::new(Shared { settings, tables: RwLock::default(), sessions });
+        let mark = Arc::new(Mark::of(&settings.path));
+        let shared = Arc::new(Shared { settings, tables: RwLock::default(), mark, sessions });
         let mut ended = Vec::new();
         let writer = Arc::new(Mutex::new(Writer::new(Arc::clone(&shared))));
         let for_thread = Arc::clone(&writer);
@@ -143,6 +146,11 @@ impl Client {
     /// The source's name.
     pub(crate) fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// How far the log has come.
+    pub(crate) fn mark(&self) -> Arc<Mark> {
+        Arc::clone(&self.shared.mark)
     }
 
     /// How long a write waits for another process.
@@ -325,7 +333,7 @@ impl Writer {
         let tables = Arc::clone(&self.shared.tables.read().unwrap_or_else(PoisonError::into_inner));
         if !tables.is_empty() {
             let bindings: Vec<_> = tables.values().map(|t| t.binding()).collect();
-            schema::prepare(&mut connection, &bindings)?;
+            schema::prepare(&mut connection, &bindings, &self.shared.mark)?;
         }
         self.wal = connection::wal_identity(&self.shared.settings.path);
         Ok(self.connection.insert(connection))

@@ -29,6 +29,8 @@ use unisono_core::source::Source;
 use unisono_core::{Capability, Capture, Field, FieldType, Result, Role};
 
 pub use crate::capture::record_in;
+/// The driver, in the release whose transactions [`record_in`] takes.
+pub use rusqlite;
 
 use crate::codec::SCALED_DIGITS_MAX;
 use crate::config::Settings;

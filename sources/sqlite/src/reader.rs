@@ -34,9 +34,8 @@ impl SqliteSource {
     ) -> Result<At<T>> {
         let table = self.client().table(entity.name())?;
         let work = Arc::new(work);
-        let mut attempt = 0;
+        let mut is_last = false;
         loop {
-            let is_last = attempt == capture::READ_ATTEMPTS;
             let (table, work) = (Arc::clone(&table), Arc::clone(&work));
             let answer = self.client().read(operation, move |session| {
                 if !is_last && capture::lags(&session.connection, &table)? {
@@ -48,8 +47,9 @@ impl SqliteSource {
             if let Some(at) = answer.await.map_err(|e| e.of(entity.name()))? {
                 return Ok(at);
             }
-            // Rows that cannot be given their versions now, as another process is writing, are answered as they are.
-            attempt = if self.sequence().await? { attempt + 1 } else { capture::READ_ATTEMPTS };
+            // What cannot be given its version now, as others go on writing, is answered as it is.
+            self.sequence().await?;
+            is_last = true;
         }
     }
 }

@@ -51,9 +51,10 @@ impl Source for SqliteSource {
     }
 
     async fn prepare(&self, bindings: &[Binding]) -> Result<Vec<String>> {
-        let bindings = bindings.to_vec();
-        let prepared =
-            self.client.write("prepare", move |connection| schema::prepare(connection, &bindings));
+        let (bindings, mark) = (bindings.to_vec(), self.client.mark());
+        let prepared = self
+            .client
+            .write("prepare", move |connection| schema::prepare(connection, &bindings, &mark));
         let (tables, notes) = prepared.await?;
         self.client.set_tables(tables);
         Ok(notes)

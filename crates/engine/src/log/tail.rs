@@ -13,8 +13,8 @@ use crate::watched::Watched;
 
 const CHANGES_MAX: usize = 8192;
 const BYTES_MAX: usize = 8 << 20;
-/// How often the head is read from the truth: for changes committed by others, and as a sign of life.
-const POLL: Duration = Duration::from_secs(1);
+/// How long a truth is left alone that could not be asked.
+const REST: Duration = Duration::from_secs(1);
 /// Without a sign of life for longer than this, nobody knows how far the log has come.
 const SILENT_MAX: Duration = Duration::from_secs(3);
 
@@ -80,17 +80,23 @@ impl Tail {
         self.truth.read_log(after, changes_max, bytes_max).await
     }
 
-    /// Reads the head from the truth again and again, until the engine ends.
+    /// Reads the head from the truth again and again, until the engine ends: for changes that others committed, and as
+    /// a sign of life.
     pub(crate) async fn poll(self: Arc<Self>, runtime: Runtime) {
+        let mut pause = self.truth.poll_every();
         loop {
-            runtime.sleep(POLL).await;
-            match self.truth.bounds().await {
+            runtime.sleep(pause).await;
+            pause = match self.truth.bounds().await {
                 Ok(bounds) => {
                     self.heard.store(runtime.now().micros(), Ordering::Relaxed);
                     self.advance(bounds.head);
+                    self.truth.poll_every()
                 }
-                Err(error) => tracing::warn!(%error, "the head of the log cannot be read"),
-            }
+                Err(error) => {
+                    tracing::warn!(%error, "the head of the log cannot be read");
+                    REST
+                }
+            };
         }
     }
 

@@ -51,8 +51,10 @@ impl Step<'_> {
         }
         self.verify(&known).await?;
         let is_new = !self.found.columns.contains_key(VERSION);
-        let version = if is_new { self.version_of_adopted().await? } else { 0 };
-        self.version_column(version);
+        if self.capture().is_none() {
+            let version = if is_new { self.version_of_adopted().await? } else { 0 };
+            self.version_column(version);
+        }
         if is_new {
             // The table of a follower that lost its own tables has a version, and may have been made by us.
             let note = format!("adopted the table {}", self.binding.place);
@@ -63,7 +65,7 @@ impl Step<'_> {
 
     /// The version of records that no change in the log describes. In a truth it is a position that counts as trimmed,
     /// so that nobody takes the log for the whole story; a follower's records give way to any change.
-    async fn version_of_adopted(&mut self) -> Result<i64, Failed> {
+    pub(super) async fn version_of_adopted(&mut self) -> Result<i64, Failed> {
         if self.binding.role != Role::Truth {
             return Ok(0);
         }

@@ -6,8 +6,8 @@ use mysql_async::Row;
 use unisono_core::Result;
 
 use crate::codec::{number_of, text_of};
-use crate::error::Failed;
-use crate::literal::text;
+use crate::error::{Class, Failed};
+use crate::literal::{quote, text};
 use crate::pool::Session;
 use crate::schema::types::{INDEXED_BYTES_MAX, INDEXED_CHARS_MAX, INDEXED_START, Indexed};
 use crate::table::cell;
@@ -61,8 +61,18 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// What is there under a name.
+    /// What is there under a name. While it is looked at, nobody can empty or change it: the server would then tell of
+    /// nothing.
     pub(super) async fn look(session: &mut Session, place: &str) -> Result<Self, Failed> {
+        let hold = format!("START TRANSACTION; SELECT 1 FROM {} LIMIT 1", quote(place));
+        match session.run(&hold).await {
+            Ok(_) => {}
+            Err(failed) if failed.class == Class::Gone => {
+                session.run("ROLLBACK").await?;
+                return Ok(Found::default());
+            }
+            Err(failed) => return Err(failed),
+        }
         let name = text(place);
         let sql = format!(
             "SELECT table_type, engine FROM information_schema.tables \
@@ -71,7 +81,7 @@ impl Found {
              datetime_precision, collation_name, is_nullable, column_default IS NOT NULL, extra \
              FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = {name}; \
              SELECT index_name, non_unique, column_name, sub_part FROM information_schema.statistics \
-             WHERE table_schema = DATABASE() AND table_name = {name} ORDER BY index_name, seq_in_index"
+             WHERE table_schema = DATABASE() AND table_name = {name} ORDER BY index_name, seq_in_index; COMMIT"
         );
         let sets = session.run(&sql).await?;
         let mut found = Found::default();
@@ -152,7 +162,7 @@ fn column(row: &Row) -> Result<FoundColumn> {
 }
 
 /// The text of a cell; empty if null.
-pub(super) fn word(row: &Row, at: usize) -> Result<String> {
+pub(crate) fn word(row: &Row, at: usize) -> Result<String> {
     Ok(text_of(cell(row, at)?)?.unwrap_or_default().to_owned())
 }
 

@@ -40,14 +40,14 @@ impl Step<'_> {
             if index.unique {
                 self.check_duplicates(field).await?;
             }
-            self.add_index(name, index, field);
+            self.add_index(name, index, field)?;
         }
         // A column cannot be widened while an index holds it whole that could not hold more.
         self.plan.statements.splice(0..0, first);
         Ok(())
     }
 
-    fn add_index(&mut self, name: &str, index: &FoundIndex, field: &str) {
+    fn add_index(&mut self, name: &str, index: &FoundIndex, field: &str) -> Result<()> {
         let table = self.table();
         let columns: Vec<_> = (index.columns.iter())
             .map(|(column, part)| match part {
@@ -59,6 +59,12 @@ impl Step<'_> {
         if index.columns.iter().any(|(column, _)| *column == hash)
             && !self.found.columns.contains_key(&hash)
         {
+            if !self.may_add() {
+                return Err(self
+                    .mismatch("a field that is to be unique can be longer than an index allows, and a captured table that others made gets no column for its hash")
+                    .with("field", field)
+                    .hint("make the column shorter (VARCHAR(768) at most), or do not declare the field unique"));
+            }
             self.plan.quietly(format!(
                 "ALTER TABLE {table} ADD COLUMN {} BINARY(32) GENERATED ALWAYS AS (UNHEX(SHA2({}, 256))) STORED",
                 quote(&hash),
@@ -70,6 +76,7 @@ impl Step<'_> {
             format!("CREATE {unique}INDEX {} ON {table} ({})", quote(name), columns.join(", ")),
             format!("made the index {name} of {}", self.binding.place),
         );
+        Ok(())
     }
 
     fn wanted(&self) -> BTreeMap<String, Wanted> {

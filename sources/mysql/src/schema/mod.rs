@@ -5,6 +5,7 @@
 //! a table was written under is recorded last.
 
 mod adopt;
+mod describe;
 mod found;
 mod index;
 mod own;
@@ -16,14 +17,18 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 use unisono_core::source::Binding;
-use unisono_core::{Error, ErrorKind, FieldType, Result, Role};
+use unisono_core::{Capture, Error, ErrorKind, FieldType, Result, Role};
 
+pub(crate) use describe::describe;
+pub(crate) use found::word;
+
+use crate::capture::{self, Capturing};
 use crate::client::Tables;
 use crate::error::{Class, Failed};
 use crate::literal::{quote, text};
 use crate::pool::{Pool, Session};
-use crate::schema::found::{Found, word};
-use crate::table::{Layout, Table, cell};
+use crate::schema::found::Found;
+use crate::table::{Layout, Table, VERSION, cell};
 
 /// How long a process waits for another one that prepares the same database, in seconds.
 const LOCK_SECONDS: u32 = 20;
@@ -75,11 +80,23 @@ async fn prepare_all(
             session.run(&sql).await?;
         }
         let found = Found::look(session, &binding.place).await?;
-        let layout = Layout {
-            sole_unique: found.is_sole_unique(&binding.entity.key_field().name),
+        let key = binding.entity.key_field();
+        let mut layout = Layout {
+            sole_unique: found.is_sole_unique(&key.name),
             hashed: found.hashed(),
+            key_collation: found
+                .columns
+                .get(&*key.name)
+                .map_or(String::new(), |c| c.collation.clone()),
             ..plan.layout
         };
+        if let Some(how) = Capture::of(&binding.options) {
+            let key = Table::new(binding, &layout).key;
+            let begun = Capturing { session: &mut *session, binding, key }.begin(how, plan.is_made);
+            let (has_before, told) = begun.await.map_err(|f| of(f, binding))?;
+            layout.has_before = has_before;
+            notes.extend(told);
+        }
         tables.insert(Arc::clone(binding.entity.name()), Arc::new(Table::new(binding, &layout)));
     }
     Ok((tables, notes))
@@ -137,6 +154,8 @@ struct Plan {
     record: Option<String>,
     /// Columns whose type changes.
     modified: HashSet<String>,
+    /// Whether the table is made.
+    is_made: bool,
     layout: Layout,
 }
 
@@ -163,6 +182,8 @@ struct Step<'a> {
     binding: &'a Binding,
     collation: &'static str,
     found: Found,
+    /// Whether the table is captured by now, and if so, whether Unisono made it.
+    captured: Option<bool>,
     plan: Plan,
 }
 
@@ -172,7 +193,7 @@ impl<'a> Step<'a> {
         let collation = session.connection().server.collation;
         let layout = Layout { collation, ..Layout::default() };
         let plan = Plan { layout, ..Plan::default() };
-        Ok(Step { session, binding, collation, found, plan })
+        Ok(Step { session, binding, collation, found, captured: None, plan })
     }
 
     async fn plan(&mut self) -> Result<(), Failed> {
@@ -184,6 +205,10 @@ impl<'a> Step<'a> {
                 .into());
         }
         let recorded = self.recorded().await?;
+        if capture::is_there(self.session).await? {
+            self.captured = capture::is_captured(self.session, self.binding.entity.name()).await?;
+        }
+        self.check_capture()?;
         let adopted = match &recorded {
             _ if !self.found.is_there() => {
                 self.create();
@@ -196,7 +221,46 @@ impl<'a> Step<'a> {
             None => self.adopt().await?,
         };
         self.indexes().await?;
+        self.end_capture().await?;
         self.plan.record = self.record(recorded.as_ref(), adopted);
+        Ok(())
+    }
+
+    fn capture(&self) -> Option<Capture> {
+        Capture::of(&self.binding.options)
+    }
+
+    /// Whether columns may be added: to tables that other programs made and have captured, none are.
+    fn may_add(&self) -> bool {
+        self.capture().is_none() || !self.found.is_there() || self.captured == Some(true)
+    }
+
+    fn check_capture(&self) -> Result<()> {
+        match self.capture() {
+            Some(_) if self.found.columns.contains_key(VERSION) => Err(self
+                .mismatch("the table to be captured has a column unisono_version, which others cannot fill")
+                .hint("drop it (ALTER TABLE … DROP COLUMN unisono_version) while Unisono is stopped: versions begin anew above all earlier ones")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Plans the end of a capture that is no longer declared: the versions get a column.
+    async fn end_capture(&mut self) -> Result<(), Failed> {
+        if self.captured.is_none() || self.capture().is_some() {
+            return Ok(());
+        }
+        if self.found.is_there() && !self.found.columns.contains_key(VERSION) {
+            let version = self.version_of_adopted().await?;
+            self.version_column(version);
+        }
+        let has_triggers = self.found.is_there();
+        let ends = capture::end(self.session, self.binding, has_triggers).await?;
+        let last = ends.len().saturating_sub(1);
+        for (n, sql) in ends.into_iter().enumerate() {
+            let note =
+                format!("the writes of others to {} are no longer captured", self.binding.place);
+            self.plan.statements.push((sql, (n == last).then_some(note)));
+        }
         Ok(())
     }
 

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 
 use unisono_core::source::Binding;
-use unisono_core::{Role, Uuid};
+use unisono_core::{Capture, Role, Uuid};
 
+use crate::capture;
 use crate::error::Failed;
 use crate::literal::text;
 use crate::pool::Session;
@@ -58,12 +59,20 @@ pub(super) async fn prepare(session: &mut Session, bindings: &[Binding]) -> Resu
     let there: HashSet<String> =
         sets.iter().flatten().map(|row| word(row, 0)).collect::<Result<_, _>>()?;
     let collation = session.connection().server.collation;
-    for (name, columns) in TABLES.iter().filter(|(name, _)| !there.contains(*name)) {
+    let captures = bindings.iter().any(|b| Capture::of(&b.options).is_some());
+    let of_capture = if captures { capture::TABLES } else { &[] };
+    let wanted = TABLES.iter().chain(of_capture);
+    for (name, columns) in wanted.filter(|(name, _)| !there.contains(*name)) {
         let sql = format!(
             "CREATE TABLE IF NOT EXISTS {name} ({columns}) ENGINE = InnoDB ROW_FORMAT = DYNAMIC \
              DEFAULT CHARACTER SET utf8mb4 COLLATE {collation}"
         );
         session.run(&sql).await?;
+    }
+    if captures {
+        session
+            .run("INSERT IGNORE INTO unisono_sequencer VALUES (1, '', UTC_TIMESTAMP(6), 0)")
+            .await?;
     }
     let sets =
         session.run("SELECT 1 FROM unisono_head; SELECT `entity` FROM unisono_checkpoints").await?;

@@ -16,23 +16,31 @@ impl Step<'_> {
     /// Plans the table.
     pub(super) fn create(&mut self) {
         let entity = &self.binding.entity;
-        let columns: String = (entity.fields().iter().enumerate())
+        let columns: Vec<String> = (entity.fields().iter().enumerate())
             .map(|(n, field)| {
                 let is_key = n == entity.key_index();
                 let ty = column_type(field, is_key, self.collation);
                 let key = if is_key { " NOT NULL PRIMARY KEY" } else { "" };
-                format!("{} {ty}{key}, ", quote(&field.name))
+                format!("{} {ty}{key}", quote(&field.name))
             })
             .collect();
-        let zeros = if has_floats(entity.fields()) { ", unisono_zeros LONGTEXT" } else { "" };
+        let own = match self.capture() {
+            Some(_) => "",
+            None if has_floats(entity.fields()) => {
+                ", unisono_version BIGINT NOT NULL, unisono_zeros LONGTEXT"
+            }
+            None => ", unisono_version BIGINT NOT NULL",
+        };
         let sql = format!(
-            "CREATE TABLE {} ({columns}unisono_version BIGINT NOT NULL{zeros}) ENGINE = InnoDB ROW_FORMAT = DYNAMIC \
+            "CREATE TABLE {} ({}{own}) ENGINE = InnoDB ROW_FORMAT = DYNAMIC \
              DEFAULT CHARACTER SET utf8mb4 COLLATE {}",
             self.table(),
+            columns.join(", "),
             self.collation
         );
         self.plan.layout.columns =
             entity.fields().iter().map(|f| (Form::of(&f.ty), false)).collect();
+        self.plan.is_made = true;
         self.plan.add(sql, format!("made the table {}", self.binding.place));
     }
 
@@ -64,7 +72,7 @@ impl Step<'_> {
 
     /// Adds what every table has beside its fields, unless it is there.
     fn own_columns(&mut self) {
-        let zeros = has_floats(self.binding.entity.fields());
+        let zeros = has_floats(self.binding.entity.fields()) && self.capture().is_none();
         if zeros && !self.found.columns.contains_key(ZEROS) {
             let sql = format!("ALTER TABLE {} ADD COLUMN {ZEROS} LONGTEXT", self.table());
             self.plan.quietly(sql);
@@ -73,7 +81,7 @@ impl Step<'_> {
 
     /// Adds the version to a table that an application made, or that was not finished.
     pub(super) fn version_column(&mut self, version: i64) {
-        if !self.found.columns.contains_key(VERSION) {
+        if !self.found.columns.contains_key(VERSION) && self.capture().is_none() {
             let sql = format!(
                 "ALTER TABLE {} ADD COLUMN {VERSION} BIGINT NOT NULL DEFAULT {version}",
                 self.table()
@@ -100,6 +108,12 @@ impl Step<'_> {
 
     /// Adds a column; records that are there get the default in the same statement.
     pub(super) fn add(&mut self, field: &Field) -> Result<(Form, bool)> {
+        if !self.may_add() {
+            return Err(self
+                .mismatch("a field has no column, and a captured table that others made gets none")
+                .with("field", &field.name)
+                .hint("add the column as the application would (ALTER TABLE … ADD COLUMN …), or do not declare the field"));
+        }
         let (form, table, name) = (Form::of(&field.ty), self.table(), quote(&field.name));
         let ty = column_type(field, false, self.collation);
         let note = format!("added the column {} to {}", field.name, self.binding.place);

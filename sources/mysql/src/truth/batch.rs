@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use unisono_core::value::Ordered;
-use unisono_core::write::{Committed, Idempotency, Resolved, Unit, Write, resolve};
+use unisono_core::write::{Action, Committed, Idempotency, Resolved, Unit, Write, resolve};
 use unisono_core::{Change, Error, ErrorKind, Key, Position, Result, Role, Stored, Value, Version};
 
 use crate::client::Tables;
@@ -20,6 +20,10 @@ pub(super) struct Known {
     pub(super) stored: Option<Stored>,
     /// When it was deleted, if that is remembered.
     pub(super) deleted: Option<Version>,
+    /// Whether there is a row, also one that no record can be made of.
+    has_row: bool,
+    /// Why none can be made of it.
+    damage: Option<Arc<Error>>,
 }
 
 /// An earlier unit with an idempotency key.
@@ -67,7 +71,15 @@ impl<'a> Batch<'a> {
         let id = (Arc::clone(entity), stored.key.clone());
         let mut known = self.records.get(&id).cloned().unwrap_or_default();
         known.stored = Some(stored);
+        known.has_row = true;
         self.records.map.insert(id, known);
+    }
+
+    /// Takes note of a row that is no record, or not yet.
+    pub(super) fn know_row(&mut self, entity: &Arc<str>, key: Key, damage: Option<Error>) {
+        let known = self.records.map.entry((Arc::clone(entity), key)).or_default();
+        known.has_row = true;
+        known.damage = damage.map(Arc::new);
     }
 
     /// Takes note of a deletion.
@@ -147,6 +159,9 @@ impl<'a> Batch<'a> {
         let table = table(self.tables, entity)?;
         let id = (Arc::clone(entity), write.key.clone());
         let known = self.records.get(&id).cloned().unwrap_or_default();
+        if let (Some(damage), Action::Patch(_)) = (&known.damage, &write.action) {
+            return Err(damage.duplicate());
+        }
         let Resolved { operation, image, replaced } = resolve(write, known.stored.as_ref())?;
         let position = self.head.next();
         // The history of a record goes on behind its deletion.
@@ -156,7 +171,7 @@ impl<'a> Batch<'a> {
         let mutation = Mutation {
             table: Arc::clone(table),
             key: write.key.clone(),
-            existed: replaced.is_some(),
+            existed: known.has_row,
             row,
         };
         let change = Change {
@@ -170,7 +185,7 @@ impl<'a> Batch<'a> {
             actor: unit.actor.clone(),
             trace: unit.trace.clone(),
         };
-        let bytes = pending.change(&table.entity, &change, previous, mutation);
+        let bytes = pending.change(table, &change, previous, mutation);
         if bytes > self.row_bytes_max {
             return Err(Error::new(
                 ErrorKind::LimitExceeded,
@@ -195,7 +210,8 @@ impl<'a> Batch<'a> {
             pending.tombstone(entity, &write.key, deleted);
         }
         let deleted = deleted.unwrap_or(known.deleted);
-        self.records.set(id, Some(Known { stored, deleted }));
+        let has_row = stored.is_some();
+        self.records.set(id, Some(Known { stored, deleted, has_row, damage: None }));
         self.head = position;
         Ok(Arc::new(change))
     }

@@ -120,10 +120,11 @@ pub(super) async fn history(
     let sql = format!(
         "START TRANSACTION READ ONLY; {HEAD}; \
          SELECT `previous` FROM unisono_log WHERE `position` = {before} AND {of_record}; \
-         SELECT unisono_version FROM {} WHERE {} = {}; {}",
+         SELECT {} FROM {} WHERE {} = {}; {}",
+        table.version,
         table.name,
         table.key_column(),
-        table.key(key),
+        table.literal(key),
         tombstones::find(entity, [key])
     );
     let (mut session, sets) = client.reader().begin(&sql).await?;

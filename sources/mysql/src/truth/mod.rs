@@ -4,8 +4,10 @@ mod batch;
 mod commit;
 pub(crate) mod log;
 mod pending;
+mod reading;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use unisono_core::source::{LogBounds, Truth};
@@ -13,11 +15,17 @@ use unisono_core::write::{Committed, Unit};
 use unisono_core::{Change, Entity, Error, ErrorKind, Key, Position, Result, Timestamp};
 use unisono_sql::text::{escape, unescape};
 
+pub(crate) use pending::Pending;
+
+use crate::capture::{PACE, Reason};
 use crate::codec::text_of;
 use crate::error::{Class, Failed};
 use crate::literal::text;
 use crate::source::MysqlSource;
 use crate::table::cell;
+
+/// What a statement has beside its row: names of columns, mostly.
+pub(crate) const STATEMENT_OVERHEAD: usize = 64 << 10;
 
 impl MysqlSource {
     /// Names where a failure of the truth happened. A truth whose tables are gone must not seem merely changed.
@@ -46,7 +54,13 @@ impl Truth for MysqlSource {
     }
 
     async fn bounds(&self) -> Result<LogBounds> {
+        self.client().sequence(Reason::Tail).await?;
         log::bounds(self.client()).await.map_err(|failed| self.of_truth(failed, "bounds"))
+    }
+
+    fn poll_every(&self) -> Duration {
+        let is_captured = self.client().tables().values().any(|table| table.capture.is_some());
+        if is_captured { PACE } else { Duration::from_secs(1) }
     }
 
     async fn read_log(
@@ -55,6 +69,7 @@ impl Truth for MysqlSource {
         changes_max: usize,
         bytes_max: usize,
     ) -> Result<Vec<Arc<Change>>> {
+        self.client().sequence(Reason::Tail).await?;
         log::read(self.client(), after, changes_max, bytes_max)
             .await
             .map_err(|failed| self.of_truth(failed, "read_log"))
@@ -68,6 +83,9 @@ impl Truth for MysqlSource {
         limit: usize,
     ) -> Result<Vec<Arc<Change>>> {
         let table = self.client().table(entity.name())?;
+        if table.capture.is_some() {
+            self.client().sequence(Reason::Read).await?;
+        }
         log::history(self.client(), &table, key, before, limit)
             .await
             .map_err(|failed| self.of_truth(failed, "history").of(entity.name()))

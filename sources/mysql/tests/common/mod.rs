@@ -2,7 +2,9 @@
 #![expect(dead_code, reason = "each test program uses a part of it")]
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by them")]
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -29,6 +31,12 @@ impl Database {
     /// Of the server that `engines/up mysql` has started.
     pub(crate) fn new() -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        Database::named(format!("tk{}_{count}", std::process::id()))
+    }
+
+    /// One that may be there already.
+    pub(crate) fn named(name: String) -> Self {
         let base = std::env::var_os("UNISONO_ENGINES").unwrap_or("/tmp/unisono-engines".into());
         let file = Path::new(&base).join("mysql/source.toml");
         let text = std::fs::read_to_string(&file)
@@ -37,7 +45,6 @@ impl Database {
             let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} = ")));
             line.unwrap_or_else(|| panic!("{} has no {name}", file.display())).trim_matches('"')
         };
-        let name = format!("tk{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         Database {
             url: value("url").replace("{namespace}", &name),
             ca: value("tls_ca").into(),
@@ -99,6 +106,30 @@ impl Database {
         let wait = format!("SELECT MASTER_GTID_WAIT('{there}', 20)");
         assert_eq!(column(&mut replica, &wait).await, ["0"], "the replica follows");
         replica
+    }
+
+    /// Another one, into which this one was restored from a backup that the server's own programs have made.
+    pub(crate) async fn restored(&self, dump: &str, client: &str) -> Database {
+        let restored = Database::new();
+        drop(restored.open().await);
+        let opts = Opts::from_url(&self.url).unwrap();
+        let with = |program: &str| {
+            let mut command = Command::new(program);
+            command
+                .args(["--no-defaults", "--host", opts.ip_or_hostname(), "--port"])
+                .arg(opts.tcp_port().to_string())
+                .arg(format!("--user={}", opts.user().unwrap()))
+                .arg(format!("--password={}", opts.pass().unwrap()))
+                .arg(format!("--ssl-ca={}", self.ca.display()));
+            command
+        };
+        let made = with(dump).args(["--single-transaction", "--triggers", &self.name]).output();
+        let made = made.expect("the program that makes backups is installed");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let mut client = with(client).arg(&restored.name).stdin(Stdio::piped()).spawn().unwrap();
+        client.stdin.take().unwrap().write_all(&made.stdout).unwrap();
+        assert!(client.wait().unwrap().success(), "the backup can be restored");
+        restored
     }
 
     /// Drops it.

@@ -1,8 +1,8 @@
-//! The lease of the sequencer: a row that says which process follows the intake, for how long, and in which epoch.
+//! The lease of the sequencer: a row that says which process follows the intake, until when, and in which epoch.
 //!
 //! The lease is renewed in the very transaction that sequences, which holds its row until the commit: whoever lost it
 //! meanwhile changes nothing. That no two transactions give out the same positions is up to the head row anyway; the
-//! lease keeps many processes from waking for the same entries.
+//! lease keeps many processes from waiting for each other there.
 
 use tokio_postgres::types::Type;
 use unisono_core::Uuid;
@@ -14,7 +14,7 @@ use crate::session::{Session, Use};
 /// How long the intake is left to a process that is not heard of. By the server's clock.
 const TERM: &str = "2 seconds";
 
-/// Takes or renews the lease for the current transaction; answers whether another process holds it.
+/// Takes or renews the lease for the current transaction; answers whether this process has it.
 pub(super) async fn renew(session: &Session, schema: &str, holder: Uuid) -> Result<bool, Failed> {
     let sql = format!(
         "UPDATE {schema}.unisono_sequencer SET until = clock_timestamp() + interval '{TERM}', \

@@ -10,19 +10,21 @@ use std::sync::Arc;
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
-use unisono_core::{Error, ErrorKind, Key, Position, Record, Result, Version, json};
+use unisono_core::{Key, Position, Result, Version};
 
+use crate::capture::BEGIN;
+use crate::capture::changes::{Changes, Column, Known};
 use crate::client::Tables;
 use crate::codec::{decode_key_text, key_array, key_text};
 use crate::error::Failed;
-use crate::parameter::{Parameter, cell, integer, text};
+use crate::parameter::{Parameter, cell, integer, optional_text, text};
 use crate::session::{Session, Use};
 use crate::table::Table;
 
 /// The most entries in one transaction, so that writes are not held up for long.
 const ENTRIES_MAX: usize = 2000;
 
-/// A transaction that holds the head row.
+/// One session that works on the intake; but for `waiting` and `spread`, in a transaction.
 pub(crate) struct Sequencer<'a> {
     pub(crate) session: &'a Session,
     /// Quoted for SQL.
@@ -30,219 +32,204 @@ pub(crate) struct Sequencer<'a> {
     pub(crate) tables: &'a Tables,
 }
 
-/// What others noted down about one record, most lately.
-struct Entry {
-    table: Arc<Table>,
-    key: Key,
-    time: Vec<u8>,
-    actor: Option<Vec<u8>>,
-    trace: Option<Vec<u8>>,
+/// What is in the intake.
+pub(crate) struct Waiting {
+    /// Whether there is anything.
+    pub(crate) any: bool,
+    /// Whether there is an entry of a whole table.
+    pub(crate) whole: bool,
 }
 
-/// The values of one column, as text.
-type Column = Vec<Option<Vec<u8>>>;
-
-/// What is to be written; every column of the log but the operation.
-#[derive(Default)]
-struct Changes {
-    entity: Column,
-    key: Column,
-    replaced: Column,
-    previous: Column,
-    image: Column,
-    time: Column,
-    actor: Column,
-    trace: Column,
-}
-
-/// What the rows and the source's own tables say of some keys of one entity.
-struct Known {
-    rows: HashMap<Key, Result<Arc<Record>>>,
-    versions: HashMap<String, Version>,
-    deleted: HashMap<String, Version>,
+/// What others noted down about one record.
+pub(super) struct Entry {
+    pub(super) table: Arc<Table>,
+    /// As it stands in the intake.
+    pub(super) key: String,
+    pub(super) time: Option<Vec<u8>>,
+    pub(super) actor: Option<Vec<u8>>,
+    pub(super) trace: Option<Vec<u8>>,
 }
 
 impl Sequencer<'_> {
-    /// Takes the oldest entries, and if these were not all, those of the given records.
-    pub(crate) async fn run_for(&self, places: &[(&Table, &Key)]) -> Result<(), Failed> {
-        if self.run().await? || places.is_empty() {
-            return Ok(());
-        }
-        let (entities, keys) = columns_of(places);
-        let parameters =
-            [Parameter::array(&Type::TEXT, &entities), Parameter::array(&Type::TEXT, &keys)];
-        let condition = "(entity, key) IN (SELECT * FROM unnest($1, $2))";
-        self.take(condition, &parameters).await.map(drop)
-    }
-
-    /// Takes the oldest entries; answers whether these were all.
-    pub(crate) async fn run(&self) -> Result<bool, Failed> {
-        let captured = self.tables.values().filter(|t| t.capture.is_some());
-        let names: Vec<_> = captured.map(|t| Some(t.entity.name().as_bytes().to_vec())).collect();
-        let names = Parameter::array(&Type::TEXT, &names);
-        self.spread(&names).await?;
-        self.take("key IS NOT NULL AND entity = ANY ($1)", &[names]).await
-    }
-
-    /// Takes entries; answers whether there were fewer than are taken at once.
-    async fn take(&self, condition: &str, parameters: &[Parameter]) -> Result<bool, Failed> {
-        let sql = format!(
-            "SELECT id, entity, key, time, actor, trace FROM {}.unisono_intake \
-             WHERE refused IS NULL AND {condition} ORDER BY id LIMIT {ENTRIES_MAX}",
+    /// Looks into the intake.
+    pub(crate) async fn waiting(&self) -> Result<Waiting, Failed> {
+        let intake = format!(
+            "FROM {}.unisono_intake WHERE refused IS NULL AND entity = ANY ($1)",
             self.schema
         );
-        let rows = self.session.rows(Use::Often, &sql, parameters).await?;
-        if rows.is_empty() {
-            return Ok(true);
-        }
-        let ids: Vec<_> = rows.iter().map(|row| bytes(row, 0)).collect::<Result<_>>()?;
-        let ids = Parameter::array(&Type::INT8, &ids);
-        let entries = self.entries(&rows, &ids).await?;
-        self.write(entries, &ids).await?;
         let sql = format!(
-            "DELETE FROM {}.unisono_intake WHERE id = ANY ($1) AND refused IS NULL",
-            self.schema
+            "SELECT EXISTS (SELECT {intake})::int::bigint, EXISTS (SELECT {intake} AND key IS NULL)::int::bigint"
         );
-        self.session.execute(Use::Often, &sql, &[ids]).await?;
-        Ok(rows.len() < ENTRIES_MAX)
+        let rows = self.session.rows(Use::Often, &sql, &[self.names()]).await?;
+        let is = |column| -> Result<bool> {
+            rows.first().map_or(Ok(false), |row| Ok(integer(row, column)? == 1))
+        };
+        Ok(Waiting { any: is(0)?, whole: is(1)? })
     }
 
-    /// Whether another transaction than the current one has written one of these records, and the entry still waits.
-    pub(crate) async fn was_overtaken(&self, places: &[(&Table, &Key)]) -> Result<bool, Failed> {
-        let (entities, keys) = columns_of(places);
-        let sql = format!(
-            "SELECT 1 FROM {}.unisono_intake WHERE (entity, key) IN (SELECT * FROM unnest($1, $2)) \
-             AND refused IS NULL AND xid <> pg_current_xact_id() LIMIT 1",
-            self.schema
-        );
-        let parameters =
-            [Parameter::array(&Type::TEXT, &entities), Parameter::array(&Type::TEXT, &keys)];
-        Ok(!self.session.rows(Use::Often, &sql, &parameters).await?.is_empty())
+    /// Takes the head row. What is read from now on is what everybody before has left.
+    pub(crate) async fn hold(&self) -> Result<(), Failed> {
+        let sql = format!("SELECT position FROM {}.unisono_head FOR UPDATE", self.schema);
+        self.session.run(&sql).await
     }
 
     /// Makes one entry for every record of a table that was emptied, or captured without a trigger for a while.
-    async fn spread(&self, names: &Parameter) -> Result<(), Failed> {
-        let sql = format!(
-            "DELETE FROM {}.unisono_intake WHERE key IS NULL AND entity = ANY ($1) RETURNING entity, actor",
-            self.schema
-        );
-        let rows = self.session.rows(Use::Often, &sql, std::slice::from_ref(names)).await?;
-        for row in &rows {
-            let Some(table) = self.tables.get(text(row, 0)?) else { continue };
+    ///
+    /// The head row is taken and let go before: a sequencer that has read rows from before the entry of the whole table
+    /// is done then, and the versions that it gave are seen. Meanwhile nobody is held up, however large the table is.
+    pub(crate) async fn spread(&self) -> Result<(), Failed> {
+        self.session.run(BEGIN).await?;
+        self.hold().await?;
+        self.session.run("COMMIT").await?;
+        for table in self.tables.values() {
             let sql = format!(
-                "INSERT INTO {schema}.unisono_intake (entity, key, actor) SELECT '{entity}', k, $1 FROM \
-                 (SELECT unisono_key AS k FROM {schema}.unisono_versions WHERE unisono_entity = '{entity}' \
-                  UNION SELECT {key}::text COLLATE \"C\" FROM {name}) k",
+                "WITH whole AS (DELETE FROM {schema}.unisono_intake WHERE entity = '{entity}' AND key IS NULL RETURNING actor), \
+                 record AS (SELECT unisono_key AS key FROM {schema}.unisono_versions WHERE unisono_entity = '{entity}' \
+                  UNION SELECT {key}::text COLLATE \"C\" FROM {name}) \
+                 INSERT INTO {schema}.unisono_intake (entity, key, actor) \
+                 SELECT '{entity}', record.key, (SELECT max(actor) FROM whole) FROM record WHERE EXISTS (SELECT FROM whole)",
                 schema = self.schema,
                 entity = table.entity.name(),
                 key = table.key(),
                 name = table.name,
             );
-            let actor = Parameter::new(Type::TEXT, cell(row, 1)?.map(<[u8]>::to_vec));
-            self.session.execute(Use::Once, &sql, &[actor]).await?;
+            let done = self.session.execute(Use::Once, &sql, &[]).await;
+            done.map_err(|failed| failed.of(table.entity.name()))?;
         }
         Ok(())
     }
 
-    /// The last entry of each record, in their order; a key that no record can have is refused.
-    async fn entries(&self, rows: &[Row], ids: &Parameter) -> Result<Vec<Entry>, Failed> {
-        let mut last: HashMap<(&str, &str), usize> = HashMap::new();
-        for (n, row) in rows.iter().enumerate() {
-            last.insert((text(row, 1)?, text(row, 2)?), n);
-        }
-        let mut entries = Vec::with_capacity(last.len());
-        for (n, row) in rows.iter().enumerate() {
-            let (entity, key) = (text(row, 1)?, text(row, 2)?);
-            let Some(table) =
-                self.tables.get(entity).filter(|_| last.get(&(entity, key)) == Some(&n))
-            else {
-                continue;
-            };
-            match decode_key_text(Some(table.key_type()), key) {
-                Ok(decoded) => entries.push(Entry {
-                    table: Arc::clone(table),
-                    key: decoded,
-                    time: bytes(row, 3)?.unwrap_or_default(),
-                    actor: bytes(row, 4)?,
-                    trace: bytes(row, 5)?,
-                }),
-                Err(error) => self.refuse(entity, key, &error, ids).await?,
-            }
-        }
-        Ok(entries)
-    }
-
-    /// Sets the entries of a record aside, which no entity can hold as it is.
-    async fn refuse(
-        &self,
-        entity: &str,
-        key: &str,
-        error: &Error,
-        ids: &Parameter,
-    ) -> Result<(), Failed> {
+    /// Takes the oldest entries; answers whether there may be more.
+    pub(crate) async fn oldest(&self) -> Result<bool, Failed> {
         let sql = format!(
-            "UPDATE {}.unisono_intake SET refused = $3 WHERE entity = $1 AND key = $2 AND id = ANY ($4)",
+            "SELECT id, entity, key, time, actor, trace FROM {}.unisono_intake \
+             WHERE refused IS NULL AND key IS NOT NULL AND entity = ANY ($1) ORDER BY id LIMIT {ENTRIES_MAX}",
             self.schema
         );
-        let [entity, key, reason] = [entity, key, &error.to_string()].map(Parameter::text);
-        self.session.execute(Use::Once, &sql, &[entity, key, reason, ids.clone()]).await.map(drop)
+        let rows = self.session.rows(Use::Often, &sql, &[self.names()]).await?;
+        self.take(&rows, &[]).await?;
+        Ok(rows.len() == ENTRIES_MAX)
     }
 
-    async fn write(&self, entries: Vec<Entry>, ids: &Parameter) -> Result<(), Failed> {
-        let mut by_table: HashMap<&str, Vec<&Entry>> = HashMap::new();
-        for entry in &entries {
-            by_table.entry(entry.table.entity.name()).or_default().push(entry);
-        }
-        let mut known = HashMap::new();
-        for (entity, of_table) in by_table {
-            known.insert(entity.to_owned(), self.known(&of_table).await?);
-        }
-        let mut changes = Changes::default();
-        for entry in entries {
-            let entity = Arc::clone(entry.table.entity.name());
-            let Some(known) = known.get_mut(entity.as_ref()) else { continue };
-            let image = match known.rows.remove(&entry.key) {
-                None => None,
-                Some(Ok(record)) => Some(record),
-                Some(Err(error)) => {
-                    self.refuse(&entity, &key_text(&entry.key), &error, ids).await?;
-                    continue;
-                }
+    /// Takes the entries of some records; answers the ids of those of whole tables, which stay.
+    pub(crate) async fn of(&self, places: &[(&Table, &Key)]) -> Result<Column, Failed> {
+        let columns = columns_of(places);
+        let sql = format!(
+            "SELECT i.id, i.entity, i.key, i.time, i.actor, i.trace FROM unnest($1, $2) AS p(entity, key) \
+             JOIN {0}.unisono_intake i ON i.entity = p.entity AND i.key = p.key WHERE i.refused IS NULL \
+             UNION SELECT id, entity, key, time, actor, trace FROM {0}.unisono_intake \
+             WHERE entity = ANY ($1) AND key IS NULL ORDER BY id",
+            self.schema
+        );
+        let rows = self.session.rows(Use::Often, &sql, &columns).await?;
+        self.take(&rows, places).await
+    }
+
+    /// Whether another transaction has written one of these records since [`Sequencer::of`], which answered `whole`.
+    /// What had been refused of them is forgotten.
+    pub(crate) async fn was_overtaken(
+        &self,
+        places: &[(&Table, &Key)],
+        whole: &[Option<Vec<u8>>],
+    ) -> Result<bool, Failed> {
+        let sql = format!(
+            "WITH healed AS (DELETE FROM {0}.unisono_intake i USING unnest($1, $2) AS s(entity, key) \
+              WHERE i.entity = s.entity AND i.key = s.key AND i.refused IS NOT NULL) \
+             SELECT 1 FROM unnest($1, $2) AS p(entity, key) JOIN {0}.unisono_intake i ON i.entity = p.entity AND i.key = p.key \
+              WHERE i.refused IS NULL AND i.xid <> pg_current_xact_id() \
+             UNION ALL SELECT 1 FROM {0}.unisono_intake WHERE entity = ANY ($1) AND key IS NULL AND id <> ALL ($3)",
+            self.schema
+        );
+        let [entities, keys] = columns_of(places);
+        let whole = Parameter::array(&Type::INT8, whole);
+        let rows = self.session.rows(Use::Often, &sql, &[entities, keys, whole]).await?;
+        Ok(!rows.is_empty())
+    }
+
+    /// The captured entities.
+    fn names(&self) -> Parameter {
+        let captured = self.tables.values().filter(|t| t.capture.is_some());
+        let names: Vec<_> = captured.map(|t| Some(t.entity.name().as_bytes().to_vec())).collect();
+        Parameter::array(&Type::TEXT, &names)
+    }
+
+    /// Writes the changes that entries tell of. One of a whole table stands for each of the `places` in it.
+    async fn take(&self, rows: &[Row], places: &[(&Table, &Key)]) -> Result<Column, Failed> {
+        let (mut ids, mut whole) = (Column::new(), Column::new());
+        let mut entries: Vec<Entry> = Vec::with_capacity(rows.len());
+        for row in rows {
+            let id = bytes(row, 0)?;
+            let Some(table) = self.tables.get(text(row, 1)?) else { continue };
+            let entry = |key: String| -> Result<Entry> {
+                let (time, actor, trace) = (bytes(row, 3)?, bytes(row, 4)?, bytes(row, 5)?);
+                Ok(Entry { table: Arc::clone(table), key, time, actor, trace })
             };
-            changes.add(known, &entry, image.as_deref());
+            match optional_text(row, 2)? {
+                Some(key) => {
+                    entries.push(entry(key.to_owned())?);
+                    ids.push(id);
+                }
+                None => {
+                    let of_table =
+                        places.iter().filter(|(t, _)| t.entity.name() == table.entity.name());
+                    for (_, key) in of_table {
+                        entries.push(entry(key_text(key))?);
+                    }
+                    whole.push(id);
+                }
+            }
         }
-        match changes.key.is_empty() {
-            true => Ok(()),
-            false => self.append(changes).await,
+        let changes = self.changes(last_of_each(entries)).await?;
+        changes.write(self.session, self.schema, &ids).await?;
+        Ok(whole)
+    }
+
+    async fn changes(&self, entries: Vec<Entry>) -> Result<Changes, Failed> {
+        let mut changes = Changes::default();
+        let mut by_table: HashMap<Arc<str>, (Arc<Table>, Vec<Key>)> = HashMap::new();
+        let mut decoded: Vec<(Entry, Key)> = Vec::with_capacity(entries.len());
+        for entry in entries {
+            match decode_key_text(Some(entry.table.key_type()), &entry.key) {
+                Ok(key) => {
+                    let table = || (Arc::clone(&entry.table), Vec::new());
+                    let name = Arc::clone(entry.table.entity.name());
+                    by_table.entry(name).or_insert_with(table).1.push(key.clone());
+                    decoded.push((entry, key));
+                }
+                Err(error) => changes.refuse(entry, &error),
+            }
         }
+        let mut known: HashMap<Arc<str>, Known> = HashMap::new();
+        for (name, (table, keys)) in by_table {
+            let of_table = self.known(&table, &keys).await;
+            let of_table = of_table.map_err(|failed| failed.of(&name))?;
+            known.insert(name, of_table);
+        }
+        for (entry, key) in decoded {
+            let Some(of_table) = known.get_mut(entry.table.entity.name()) else { continue };
+            match of_table.rows.remove(&key) {
+                Some(Err(error)) => changes.refuse(entry, &error),
+                Some(Ok(record)) => changes.add(of_table, entry, Some(&record)),
+                None => changes.add(of_table, entry, None),
+            }
+        }
+        Ok(changes)
     }
 
     /// Reads what is there now.
-    async fn known(&self, entries: &[&Entry]) -> Result<Known, Failed> {
-        let Some(Entry { table, .. }) = entries.first() else {
-            return Err(Error::internal("no entries of a table").into());
-        };
-        let keys: Vec<_> = entries.iter().map(|e| &e.key).collect();
+    async fn known(&self, table: &Table, keys: &[Key]) -> Result<Known, Failed> {
         let sql = format!(
             "SELECT {} FROM {} WHERE {} = ANY ($1)",
             table.selected,
             table.name,
             table.key()
         );
+        let array = key_array(table.key_type(), &keys.iter().collect::<Vec<_>>());
         let mut rows = HashMap::new();
-        for row in
-            &self.session.rows(Use::Often, &sql, &[key_array(table.key_type(), &keys)]).await?
-        {
+        for row in &self.session.rows(Use::Often, &sql, &[array]).await? {
             let field = table.entity.key_index();
             let key = Key::from_value(&table.value(field, row, field)?)?;
-            let record = match table.stored(row, 0) {
-                Ok(stored) => Ok(stored.record),
-                Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::InvalidInput) => {
-                    Err(e)
-                }
-                Err(e) => return Err(e.into()),
-            };
-            rows.insert(key, record);
+            rows.insert(key, table.stored(row, 0).map(|stored| stored.record));
         }
         let texts: Vec<_> = keys.iter().map(|key| Some(key_text(key).into_bytes())).collect();
         let parameters =
@@ -272,76 +259,28 @@ impl Sequencer<'_> {
             |row: &Row| Ok((text(row, 0)?.to_owned(), Position::from_i64(integer(row, 1)?)?));
         Ok(rows.iter().map(pair).collect::<Result<_>>()?)
     }
-
-    /// Writes the log, the versions, the tombstones and the head.
-    async fn append(&self, changes: Changes) -> Result<(), Failed> {
-        let schema = self.schema;
-        let count = Parameter::integer(changes.key.len() as i64);
-        let parameters = [
-            count,
-            Parameter::array(&Type::TEXT, &changes.entity),
-            Parameter::array(&Type::TEXT, &changes.key),
-            Parameter::array(&Type::INT8, &changes.replaced),
-            Parameter::array(&Type::INT8, &changes.previous),
-            Parameter::array(&Type::JSON, &changes.image),
-            Parameter::array(&Type::TIMESTAMPTZ, &changes.time),
-            Parameter::array(&Type::TEXT, &changes.actor),
-            Parameter::array(&Type::TEXT, &changes.trace),
-        ];
-        let sql = format!(
-            "WITH head AS (UPDATE {schema}.unisono_head SET position = position + $1 RETURNING position - $1 AS base), \
-             entry AS (SELECT head.base + e.at AS position, e.* FROM head, unnest($2, $3, $4, $5, $6, $7, $8, $9) WITH ORDINALITY \
-              AS e(entity, key, replaced, previous, image, time, actor, trace, at)), \
-             put AS (INSERT INTO {schema}.unisono_versions (unisono_entity, unisono_key, unisono_version) \
-              SELECT entity, key, position FROM entry WHERE image IS NOT NULL \
-              ON CONFLICT (unisono_entity, unisono_key) DO UPDATE SET unisono_version = excluded.unisono_version), \
-             cut AS (DELETE FROM {schema}.unisono_versions v USING entry e \
-              WHERE e.image IS NULL AND v.unisono_entity = e.entity AND v.unisono_key = e.key), \
-             grave AS (INSERT INTO {schema}.unisono_tombstones (entity, key, version) \
-              SELECT entity, key, position FROM entry WHERE image IS NULL \
-              ON CONFLICT (entity, key) DO UPDATE SET version = excluded.version) \
-             INSERT INTO {schema}.unisono_log (position, entity, key, operation, replaced, previous, image, time, actor, trace) \
-             SELECT position, entity, key, CASE WHEN image IS NULL THEN 'delete' ELSE 'put' END, replaced, previous, \
-              image, time, actor, trace FROM entry ORDER BY position"
-        );
-        self.session.execute(Use::Often, &sql, &parameters).await?;
-        // What had been refused of these records is now in the log.
-        let sql = format!(
-            "DELETE FROM {schema}.unisono_intake i USING unnest($1, $2) AS e(entity, key) \
-             WHERE i.refused IS NOT NULL AND i.entity = e.entity AND i.key = e.key"
-        );
-        let [_, entity, key, ..] = parameters;
-        self.session.execute(Use::Often, &sql, &[entity, key]).await.map(drop)
-    }
 }
 
-impl Changes {
-    fn add(&mut self, known: &Known, entry: &Entry, image: Option<&Record>) {
-        let number = |version: Option<&Version>| version.map(|v| v.as_i64().to_be_bytes().to_vec());
-        let key = key_text(&entry.key);
-        let replaced = known.versions.get(&key);
-        // A record that came and went again between two runs was never there.
-        if image.is_none() && replaced.is_none() {
-            return;
-        }
-        self.entity.push(Some(entry.table.entity.name().as_bytes().to_vec()));
-        self.replaced.push(number(replaced));
-        self.previous.push(number(replaced.or_else(|| known.deleted.get(&key))));
-        self.key.push(Some(key.into_bytes()));
-        self.image.push(image.map(|record| json::to_vec(&entry.table.entity, record)));
-        self.time.push(Some(entry.time.clone()));
-        self.actor.push(entry.actor.clone());
-        self.trace.push(entry.trace.clone());
+/// The last entry of each record, in their order.
+fn last_of_each(entries: Vec<Entry>) -> Vec<Entry> {
+    let mut last: HashMap<(Arc<str>, String), usize> = HashMap::new();
+    for (n, entry) in entries.iter().enumerate() {
+        last.insert((Arc::clone(entry.table.entity.name()), entry.key.clone()), n);
     }
+    let is_last = |(n, entry): &(usize, Entry)| {
+        let place = (Arc::clone(entry.table.entity.name()), entry.key.clone());
+        last.get(&place) == Some(n)
+    };
+    entries.into_iter().enumerate().filter(is_last).map(|(_, entry)| entry).collect()
 }
 
 /// Records as the columns `entity` and `key` of the intake.
-fn columns_of(places: &[(&Table, &Key)]) -> (Column, Column) {
-    let pair = |(table, key): &(&Table, &Key)| {
-        let entity = table.entity.name().as_bytes().to_vec();
-        (Some(entity), Some(key_text(key).into_bytes()))
-    };
-    places.iter().map(pair).unzip()
+fn columns_of(places: &[(&Table, &Key)]) -> [Parameter; 2] {
+    let entity = |(table, _): &(&Table, &Key)| Some(table.entity.name().as_bytes().to_vec());
+    let key = |(_, key): &(&Table, &Key)| Some(key_text(key).into_bytes());
+    let entities: Vec<_> = places.iter().map(entity).collect();
+    let keys: Vec<_> = places.iter().map(key).collect();
+    [Parameter::array(&Type::TEXT, &entities), Parameter::array(&Type::TEXT, &keys)]
 }
 
 fn bytes(row: &Row, column: usize) -> Result<Option<Vec<u8>>> {

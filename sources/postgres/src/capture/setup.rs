@@ -6,6 +6,17 @@ use crate::error::Failed;
 use crate::parameter::integer;
 use crate::schema::Step;
 
+/// How a table came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// It was made just now.
+    Made,
+    /// It was prepared before.
+    Known,
+    /// Others made it, and it is prepared for the first time.
+    Adopted,
+}
+
 impl Step<'_> {
     /// Whether the table of the entity is captured, and if so, whether Unisono made it.
     async fn captured(&self) -> Result<Option<bool>, Failed> {
@@ -23,18 +34,30 @@ impl Step<'_> {
         Ok(!is_captured || self.captured().await? == Some(true))
     }
 
-    /// Has the table captured, or no longer. It was made just now, or was there with or without a column of versions.
+    /// Fails for a captured table that others made and that is gone: an empty one would delete every record.
+    pub(crate) async fn check_not_gone(&self) -> Result<(), Failed> {
+        if Capture::of(&self.binding.options).is_some() && self.captured().await? == Some(false) {
+            return Err(self
+                .mismatch("the captured table, which another program made, is gone")
+                .hint("put it back, or declare the table that has its records now")
+                .into());
+        }
+        Ok(())
+    }
+
+    /// Has the table captured, or no longer. It has a column of versions or not.
     pub(crate) async fn set_capture(
         &mut self,
-        is_made: bool,
+        origin: Origin,
         has_version: bool,
     ) -> Result<(), Failed> {
+        let is_made = origin == Origin::Made;
         match Capture::of(&self.binding.options) {
             Some(_) if has_version => Err(self
                 .mismatch("the table to be captured has a column unisono_version, which others cannot fill")
                 .hint("drop it (ALTER TABLE … DROP COLUMN unisono_version) while Unisono is stopped: versions begin anew above all earlier ones")
                 .into()),
-            Some(capture) => self.begin_capture(capture, is_made).await,
+            Some(capture) => self.begin_capture(capture, origin).await,
             None => {
                 if self.captured().await?.is_some() {
                     self.end_capture().await?;
@@ -47,12 +70,14 @@ impl Step<'_> {
         }
     }
 
-    async fn begin_capture(&mut self, capture: Capture, is_made: bool) -> Result<(), Failed> {
+    async fn begin_capture(&mut self, capture: Capture, origin: Origin) -> Result<(), Failed> {
+        let is_made = origin == Origin::Made;
         let (schema, table, place) = (self.schema(), self.table(), self.binding.place.clone());
         let entity = self.binding.entity.name().clone();
         let key = crate::table::quote(&self.binding.entity.key_field().name);
-        let has_gap = self.make_triggers().await?;
+        let mut has_gap = self.make_triggers().await?;
         if self.captured().await?.is_none() {
+            has_gap = origin == Origin::Known;
             let version = if is_made { 0 } else { self.version_of_adopted().await? };
             self.run(&format!(
                 "DELETE FROM {schema}.unisono_versions WHERE unisono_entity = '{entity}'; \
@@ -64,12 +89,13 @@ impl Step<'_> {
                 "the writes of others to {place} are captured ({})",
                 capture.as_str()
             ));
-        } else if has_gap {
+        }
+        if has_gap {
             // Nobody knows what was written meanwhile.
             self.run(&format!("INSERT INTO {schema}.unisono_intake (entity) VALUES ('{entity}')"))
                 .await?;
             self.notes.push(format!(
-                "made the triggers on {place} anew; every record of it is read again"
+                "{place} was not captured for some time; every record of it is told again"
             ));
         }
         Ok(())

@@ -21,7 +21,7 @@ fn body(schema: &str, binding: &Binding, can_skip: bool) -> String {
             binding.entity.name()
         )
     };
-    // Where a trigger of the application changes rows before they are written, what we wrote is not what is there.
+    // A foreign key's own statements cannot be told from ours.
     let skip = match can_skip {
         true => {
             "IF current_setting('unisono.own', true) = 'on' AND pg_trigger_depth() = 1 THEN RETURN NULL; END IF;"
@@ -46,7 +46,8 @@ struct Found {
     body: Option<String>,
     /// How many of the two triggers are there and always fire.
     triggers: usize,
-    /// Whether an application's trigger can change rows before they are written.
+    /// Whether a statement of ours can write something else than it says: by a trigger of the application that changes
+    /// rows before they are written, or by a foreign key that deletes or changes rows with those that they refer to.
     has_others: bool,
 }
 
@@ -57,8 +58,10 @@ impl Step<'_> {
         let sql = format!(
             "SELECT 'body', p.prosrc FROM pg_proc p WHERE p.oid = to_regproc('{function}') \
              UNION ALL SELECT CASE WHEN t.tgname IN ('{ROW}', '{WHOLE}') THEN 'own' WHEN t.tgtype & 3 = 3 THEN 'other' ELSE '' END, \
-              t.tgenabled::text || (t.tgfoid = to_regproc('{function}'))::text \
-             FROM pg_trigger t WHERE t.tgrelid = '{table}'::regclass AND NOT t.tgisinternal"
+              t.tgenabled::text || coalesce(t.tgfoid = to_regproc('{function}'), FALSE)::text \
+             FROM pg_trigger t WHERE t.tgrelid = '{table}'::regclass AND NOT t.tgisinternal \
+             UNION ALL SELECT 'other', c.conname::text FROM pg_constraint c WHERE c.conrelid = '{table}'::regclass AND c.contype = 'f' \
+              AND (c.confdeltype NOT IN ('a', 'r') OR c.confupdtype NOT IN ('a', 'r'))"
         );
         let mut found = Found { body: None, triggers: 0, has_others: false };
         for row in &self.rows(&sql).await? {
@@ -79,7 +82,8 @@ impl Step<'_> {
 
     /// Makes what is missing of the triggers; answers whether writes can have been missed.
     ///
-    /// This waits for transactions that are writing the table, and from then on nobody writes until the end of this one.
+    /// This waits for transactions that are writing the table, though not for long, as nobody else begins to write
+    /// meanwhile. From then on nobody writes until the end of this one.
     pub(super) async fn make_triggers(&self) -> Result<bool, Failed> {
         if Capture::of(&self.binding.options) != Some(Capture::Trigger) {
             self.drop_triggers().await?;
@@ -96,11 +100,12 @@ impl Step<'_> {
             .await?;
         }
         if found.triggers == 2 {
-            return Ok(false);
+            // While we took our own writes for what was written, another trigger may have changed them.
+            return Ok(found.has_others && found.body.as_ref() != Some(&body));
         }
         // Also for rows that logical replication or a restore writes.
         self.run(&format!(
-            "SET LOCAL lock_timeout = '5s'; LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE; SET LOCAL lock_timeout = 0; \
+            "SET LOCAL lock_timeout = '2s'; LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE; SET LOCAL lock_timeout = 0; \
              DROP TRIGGER IF EXISTS {ROW} ON {table}; DROP TRIGGER IF EXISTS {WHOLE} ON {table}; \
              CREATE TRIGGER {ROW} AFTER INSERT OR UPDATE OR DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION {function}(); \
              CREATE TRIGGER {WHOLE} AFTER TRUNCATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION {function}(); \
@@ -108,6 +113,16 @@ impl Step<'_> {
         ))
         .await?;
         Ok(true)
+    }
+
+    /// Whether every write to the table is noted down as it must be.
+    pub(super) async fn is_captured(&self) -> Result<bool, Failed> {
+        if Capture::of(&self.binding.options) != Some(Capture::Trigger) {
+            return Ok(true);
+        }
+        let found = self.found_triggers().await?;
+        let body = body(&self.schema(), self.binding, !found.has_others);
+        Ok(found.triggers == 2 && found.body == Some(body))
     }
 
     /// Takes the triggers away, if there are any.

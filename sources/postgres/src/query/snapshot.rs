@@ -2,7 +2,7 @@
 
 use futures::future::try_join3;
 use tokio_postgres::Row;
-use unisono_core::{Error, Position, Record, Result, Stored, Value};
+use unisono_core::{Error, ErrorKind, Position, Record, Result, Stored, Value};
 use unisono_sql::{Each, Rows, Statement};
 
 use crate::error::Failed;
@@ -16,6 +16,7 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 pub(crate) struct Snapshot<'a> {
     session: &'a Session,
     table: &'a Table,
+    on_replica: bool,
     position: Option<Position>,
     failed: Option<Failed>,
 }
@@ -23,7 +24,12 @@ pub(crate) struct Snapshot<'a> {
 impl<'a> Snapshot<'a> {
     /// Not yet begun: the first statement goes together with the beginning, in one round trip.
     pub(crate) fn new(session: &'a Session, table: &'a Table) -> Self {
-        Snapshot { session, table, position: None, failed: None }
+        Snapshot { session, table, on_replica: false, position: None, failed: None }
+    }
+
+    /// The same on a replica, which answers only while it is one: once promoted, it has a history of its own.
+    pub(crate) fn on_replica(session: &'a Session, table: &'a Table) -> Self {
+        Snapshot { on_replica: true, ..Snapshot::new(session, table) }
     }
 
     /// The position of the snapshot, which begins it.
@@ -58,7 +64,8 @@ impl<'a> Snapshot<'a> {
 
     /// Begins, reads the position, and runs a statement.
     async fn first(&mut self, sql: &str, parameters: &[Parameter]) -> Result<Vec<Row>, Failed> {
-        let position = format!("SELECT {}", self.table.position);
+        let condition = if self.on_replica { " WHERE pg_is_in_recovery()" } else { "" };
+        let position = format!("SELECT {}{condition}", self.table.position);
         let session = self.session;
         let (_, place, rows) = if session.is_pipelining() {
             try_join3(
@@ -72,6 +79,9 @@ impl<'a> Snapshot<'a> {
             let place = session.rows(Use::Once, &position, &[]).await?;
             ((), place, session.rows(Use::Once, sql, parameters).await?)
         };
+        if self.on_replica && place.is_empty() {
+            return Err(Error::new(ErrorKind::Unavailable, "the replica was promoted").into());
+        }
         let said = place.first().map(|row| optional_text(row, 0)).transpose()?.flatten();
         self.position = Some(self.table.position_of(said)?);
         Ok(rows)

@@ -8,7 +8,7 @@ use crate::codec::Form;
 use crate::error::Failed;
 use crate::parameter::text;
 use crate::schema::Step;
-use crate::table::{Column, quote};
+use crate::table::{Column, Shape, quote};
 
 /// The longest name that PostgreSQL keeps whole.
 const NAME_MAX: usize = 63;
@@ -48,10 +48,12 @@ impl Step<'_> {
         let mut wanted = BTreeMap::new();
         let Some(key) = columns.get(entity.key_index()) else { return wanted };
         for (n, (field, column)) in entity.fields().iter().zip(columns).enumerate() {
-            if column.form == Form::Json {
+            let is_key = n == entity.key_index();
+            // The text of a word of an enumeration may change, and so no index can be in its order.
+            let is_word = column.shape == Shape::Word && (is_key || !field.unique);
+            if column.form == Form::Json || is_word {
                 continue;
             }
-            let is_key = n == entity.key_index();
             // The truth has made sure that values are unique. A follower may see two records swap theirs in any order,
             // and must not refuse what the truth has accepted.
             let unique = !is_key && field.unique && self.binding.role == Role::Truth;

@@ -11,17 +11,20 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
-use unisono_core::source::Binding;
+use unisono_core::source::{Binding, LogBounds};
 use unisono_core::{Capture, Error, ErrorKind, FieldType, Result, Role, Uuid};
 use unisono_sql::types::describe;
 
+use crate::capture::{self, Origin};
 use crate::client::Tables;
 use crate::codec::declared_type;
 use crate::error::Failed;
+use crate::life;
 use crate::parameter::{Parameter, integer, text};
 pub(crate) use crate::schema::catalog::{Catalog, Found};
 use crate::session::{Session, Use};
 use crate::table::{Column, Shape, Table, quote};
+use crate::truth::bounds_of;
 
 /// The source's own tables. `unisono_schema` says which declared types the data was written under.
 const OWN_TABLES: &[(&str, &str)] = &[
@@ -71,6 +74,7 @@ const OWN_TABLES: &[(&str, &str)] = &[
         "(unisono_entity text COLLATE \"C\", unisono_key text COLLATE \"C\", unisono_version bigint NOT NULL, \
          PRIMARY KEY (unisono_entity, unisono_key))",
     ),
+    ("unisono_life", life::COLUMNS),
     ("unisono_captures", "(entity text COLLATE \"C\" PRIMARY KEY, made boolean NOT NULL)"),
     (
         "unisono_sequencer",
@@ -87,22 +91,23 @@ const OWN_INDEXES: &[(&str, &str)] = &[
     ("unisono_intake", "entity, key"),
 ];
 
-/// Makes the schema match the bindings; answers the tables and what was done, for people.
+/// Makes the schema match the bindings; answers the tables, what was done, for people, and the log.
 pub(crate) async fn prepare(
     session: &Session,
     schema: &str,
     bindings: &[Binding],
-) -> Result<(Tables, Vec<String>), Failed> {
+) -> Result<(Tables, Vec<String>, LogBounds), Failed> {
     check_places(bindings)?;
     let lock = format!("unisono {schema}").replace('\'', "''");
     session
-        .run(&format!("BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('{lock}', 0))"))
+        .run(&format!("BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock(hashtextextended('{lock}', 0))"))
         .await?;
     let prepared = in_transaction(session, schema, bindings).await;
     // A session that fails is given up, and with it the transaction.
     let (tables, notes) = prepared?;
+    let log = bounds_of(session, &quote(schema)).await?;
     session.run("COMMIT").await?;
-    Ok((tables, notes))
+    Ok((tables, notes, log))
 }
 
 async fn in_transaction(
@@ -114,6 +119,9 @@ async fn in_transaction(
     check_rights(&catalog, bindings).await?;
     own_tables(&catalog).await?;
     let (mut tables, mut notes) = (Tables::new(), Vec::new());
+    if bindings.iter().any(|binding| binding.role == Role::Truth) {
+        notes.extend(life::begin_anew(&catalog).await?);
+    }
     for binding in bindings {
         let mut step = Step { catalog: &catalog, binding, notes: &mut notes };
         let entity = binding.entity.name();
@@ -122,6 +130,13 @@ async fn in_transaction(
             failed
         })?;
         tables.insert(Arc::clone(entity), Arc::new(table));
+    }
+    for entity in capture::undeclared(&catalog, &tables).await? {
+        notes.push(format!(
+            "the writes of others to the table of {entity} are still noted down, although it is no longer declared: drop \
+             the function unisono_capture_{entity} with its triggers (CASCADE), and its rows in unisono_captures and \
+             unisono_intake, if it will not be again"
+        ));
     }
     Ok((tables, notes))
 }
@@ -200,16 +215,18 @@ impl Step<'_> {
     async fn prepare(&mut self) -> Result<Table, Failed> {
         let found = self.catalog.columns(&self.binding.place).await?;
         let recorded = self.recorded().await?;
-        let is_made = found.is_none();
         let has_version = found.as_ref().is_some_and(|f| f.contains_key("unisono_version"));
-        let columns = match (found, recorded) {
-            (None, _) => self.create().await?,
-            (Some(found), Some(fields)) => self.migrate(&found, &fields).await?,
-            (Some(found), None) => self.adopt(&found).await?,
+        let (columns, origin) = match (found, recorded) {
+            (None, _) => {
+                self.check_not_gone().await?;
+                (self.create().await?, Origin::Made)
+            }
+            (Some(found), Some(fields)) => (self.migrate(&found, &fields).await?, Origin::Known),
+            (Some(found), None) => (self.adopt(&found).await?, Origin::Adopted),
         };
         self.indexes(&columns).await?;
         self.record().await?;
-        self.set_capture(is_made, has_version).await?;
+        self.set_capture(origin, has_version).await?;
         Ok(Table::new(self.binding, self.catalog.schema, columns))
     }
 
@@ -305,7 +322,8 @@ impl Step<'_> {
 
     /// Whether a statement has any row.
     async fn any(&self, sql: &str) -> Result<bool, Failed> {
-        let rows = self.catalog.rows(&format!("SELECT count(*) FROM ({sql}) some"), &[]).await?;
+        let rows =
+            self.catalog.rows(&format!("SELECT count(*) FROM ({sql}) AS found"), &[]).await?;
         Ok(rows.first().map(|row| integer(row, 0)).transpose()?.unwrap_or(0) > 0)
     }
 

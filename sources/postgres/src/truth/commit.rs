@@ -7,19 +7,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use futures::future::{BoxFuture, try_join_all};
-use tokio_postgres::Row;
 use unisono_core::write::{Committed, Unit};
-use unisono_core::{Change, Error, ErrorKind, Key, Position, Record, Result, Stored, Version};
+use unisono_core::{Change, Error, ErrorKind, Key, Position, Result, Version};
 
-use crate::capture::{self, Sequencer};
+use crate::capture::{self, Column, Sequencer};
 use crate::client::{Client, Tables};
-use crate::codec::key_array;
-use crate::error::{Class, Failed, timed_out};
-use crate::parameter::{Parameter, cell, integer, optional_integer, text};
+use crate::error::{Class, Failed, is_of_lock, timed_out};
+use crate::parameter::{integer, optional_integer};
 use crate::session::{Session, Use};
 use crate::table::{Table, quote};
-use crate::truth::plan::{Decision, Earlier, Known, Needs, Plan, change};
+use crate::truth::plan::{Decision, Known, Needs, Plan, change};
 use crate::truth::{log, statement};
 
 /// How often a batch is tried before the head row is held instead.
@@ -28,8 +25,10 @@ const ATTEMPTS: u32 = 3;
 const FAILURES_MAX: u32 = 3;
 /// How often a batch is begun anew because others wrote its records meanwhile.
 const OVERTAKEN_MAX: u32 = 10;
-/// How long a record of a captured table is waited for that another transaction is writing.
-const LOCK_WAIT: &str = "500ms";
+/// How long a record of a captured table is waited for that another transaction is writing: by a whole batch, and
+/// by one unit of it afterwards. Meanwhile nobody else commits.
+const LOCK_WAIT: &str = "SET LOCAL lock_timeout = '100ms'";
+const LOCK_WAIT_ALONE: &str = "SET LOCAL lock_timeout = '20ms'";
 
 type Results = Vec<Result<Committed>>;
 
@@ -41,7 +40,7 @@ pub(super) async fn commit(client: &Client, units: &[Unit]) -> Result<Results, F
     let tables = client.tables();
     let mut writer = client.writer.lock().await;
     let (mut misses, mut failures) = (0, 0);
-    let captured = !captured(&tables, units).is_empty();
+    let captured = !written(&tables, units).is_empty();
     let mut way = if captured { Way::Holding } else { Way::Together };
     loop {
         // Taken out, so that a call that is given up half-way takes its connection with it.
@@ -74,7 +73,7 @@ pub(super) async fn commit(client: &Client, units: &[Unit]) -> Result<Results, F
             }
         };
         match failed.class {
-            _ if way != Way::OneByOne && failed.is_of_statement() => {
+            _ if way != Way::OneByOne && (failed.is_of_statement() || failed.is_of_table()) => {
                 if way == Way::Holding {
                     session.run("ROLLBACK").await?;
                 }
@@ -97,8 +96,11 @@ pub(super) async fn commit(client: &Client, units: &[Unit]) -> Result<Results, F
 }
 
 /// The records of captured tables that units write.
-fn captured<'a>(tables: &'a Tables, units: &'a [Unit]) -> Vec<(&'a Table, &'a Key)> {
-    let writes = units.iter().flat_map(|unit| &unit.writes);
+fn written<'a>(
+    tables: &'a Tables,
+    units: impl IntoIterator<Item = &'a Unit>,
+) -> Vec<(&'a Table, &'a Key)> {
+    let writes = units.into_iter().flat_map(|unit| &unit.writes);
     let place = |write: &'a unisono_core::write::Write| {
         let table = tables.get(write.entity.name()).filter(|t| t.capture.is_some())?;
         Some((table.as_ref(), &write.key))
@@ -132,10 +134,11 @@ enum Way {
 }
 
 /// One call on one connection.
-struct Batch<'a> {
-    session: &'a Session,
-    schema: String,
-    tables: &'a Tables,
+pub(super) struct Batch<'a> {
+    pub(super) session: &'a Session,
+    /// Quoted for SQL.
+    pub(super) schema: String,
+    pub(super) tables: &'a Tables,
 }
 
 impl Batch<'_> {
@@ -144,30 +147,48 @@ impl Batch<'_> {
         if way == Way::Together {
             return self.attempt(units).await;
         }
-        let hold = format!("BEGIN; SELECT position FROM {}.unisono_head FOR UPDATE", self.schema);
-        self.session.run(&hold).await?;
-        let captured = captured(self.tables, units);
-        let sequencer =
-            Sequencer { session: self.session, schema: &self.schema, tables: self.tables };
-        if !captured.is_empty() {
-            // What others have committed comes first, so that no condition overlooks it. A record that another
-            // transaction is writing fails its own unit, and does not hold up the others for long.
-            self.session
-                .run(&format!("{}; SET LOCAL lock_timeout = '{LOCK_WAIT}'", capture::OWN))
-                .await?;
-            sequencer.run_for(&captured).await?;
-        }
+        let captured = written(self.tables, units);
+        let wait = if way == Way::OneByOne { LOCK_WAIT_ALONE } else { LOCK_WAIT };
+        let own = match captured.is_empty() {
+            true => String::new(),
+            // A record that another transaction is writing fails its own unit, and does not hold up the others for long.
+            false => format!("; {}; {wait}", capture::OWN),
+        };
+        let hold = format!(
+            "{}; SELECT position FROM {}.unisono_head FOR UPDATE",
+            capture::BEGIN,
+            self.schema
+        );
+        self.session.run(&(hold + &own)).await?;
+        let mut whole = Vec::new();
         let results = match way {
-            Way::OneByOne => Some(self.one_by_one(units).await?),
-            _ => self.attempt(units).await?,
+            Way::OneByOne => Some(self.one_by_one(units, &mut whole).await?),
+            _ => {
+                self.settle(&captured, &mut whole).await?;
+                self.attempt(units).await?
+            }
         };
         // Now that we have locked the rows, nobody else can write them: whoever came in between has committed.
-        if !captured.is_empty() && sequencer.was_overtaken(&captured).await? {
+        let done = results.iter().flatten().zip(units).filter(|(result, _)| result.is_ok());
+        let written = written(self.tables, done.map(|(_, unit)| unit));
+        if !written.is_empty() && self.sequencer().was_overtaken(&written, &whole).await? {
             self.session.run("ROLLBACK").await?;
             return Ok(None);
         }
         self.session.run("COMMIT").await.map_err(Failed::at_commit)?;
         Ok(results)
+    }
+
+    fn sequencer(&self) -> Sequencer<'_> {
+        Sequencer { session: self.session, schema: &self.schema, tables: self.tables }
+    }
+
+    /// What others have committed of some records comes first, so that no condition overlooks it.
+    async fn settle(&self, captured: &[(&Table, &Key)], whole: &mut Column) -> Result<(), Failed> {
+        if !captured.is_empty() {
+            whole.extend(self.sequencer().of(captured).await?);
+        }
+        Ok(())
     }
 
     /// Reads what must be known, decides, and writes.
@@ -205,94 +226,24 @@ impl Batch<'_> {
         Ok(Some(results(&plan, units, base, &replaced)))
     }
 
-    /// Reads the head first: what is read behind it is at its position, if the log has not moved when it is written.
-    async fn read(&self, needs: &Needs) -> Result<Known, Failed> {
-        let mut by_table: HashMap<(&Arc<str>, bool), Vec<&unisono_core::Key>> = HashMap::new();
-        for ((entity, key), whole) in &needs.records {
-            by_table.entry((entity, *whole)).or_default().push(key);
-        }
-        let head = format!("SELECT position FROM {}.unisono_head", self.schema);
-        self.session.prepare(&head, &[]).await?;
-        let mut asked: Vec<(Asked<'_>, String, Vec<Parameter>)> = Vec::new();
-        for ((entity, whole), keys) in &by_table {
-            // A table that was not prepared is told of when the unit is decided.
-            let Some(table) = self.tables.get(*entity) else { continue };
-            let (sql, parameters) = record_query(table, *whole, keys);
-            asked.push((Asked::Records(table, *whole), sql, parameters));
-        }
-        if !needs.outcomes.is_empty() {
-            let (sql, parameters) = self.outcome_query(needs);
-            asked.push((Asked::Outcomes, sql, parameters));
-        }
-        let mut statements: Vec<BoxFuture<'_, Result<Vec<Row>, Failed>>> =
-            vec![Box::pin(self.session.rows(Use::Often, &head, &[]))];
-        for (_, sql, parameters) in &asked {
-            self.session.prepare(sql, parameters).await?;
-            statements.push(Box::pin(self.session.rows(Use::Often, sql, parameters)));
-        }
-        let mut answers = match self.session.is_pipelining() {
-            true => try_join_all(statements).await?,
-            false => {
-                let mut answers = Vec::with_capacity(statements.len());
-                for statement in statements {
-                    answers.push(statement.await?);
-                }
-                answers
-            }
-        }
-        .into_iter();
-        let head = answers.next().unwrap_or_default();
-        let head = head.first().ok_or_else(missing_head)?;
-        let mut known =
-            Known { head: Some(Position::from_i64(integer(head, 0)?)?), ..Known::default() };
-        for ((what, ..), rows) in asked.iter().zip(answers) {
-            match what {
-                Asked::Records(table, whole) => {
-                    for row in &rows {
-                        let stored =
-                            if *whole { table.stored(row, 0)? } else { version_only(table, row)? };
-                        let place = (Arc::clone(table.entity.name()), stored.key.clone());
-                        known.records.insert(place, stored);
-                    }
-                }
-                Asked::Outcomes => known.outcomes = self.outcomes(&rows).await?,
-            }
-        }
-        Ok(known)
-    }
-
-    fn outcome_query(&self, needs: &Needs) -> (String, Vec<Parameter>) {
-        let keys: Vec<_> = (needs.outcomes.iter())
-            .map(|key| Some(unisono_sql::text::escape(key).into_owned().into_bytes()))
-            .collect();
-        let sql = format!(
-            "SELECT key, fingerprint, first, changes FROM {}.unisono_outcomes WHERE key = ANY ($1)",
-            self.schema
-        );
-        (sql, vec![Parameter::array(&tokio_postgres::types::Type::TEXT, &keys)])
-    }
-
-    async fn outcomes(&self, rows: &[Row]) -> Result<HashMap<Arc<str>, Earlier>, Failed> {
-        let mut outcomes = HashMap::with_capacity(rows.len());
-        for row in rows {
-            let key = unisono_sql::text::unescape(text(row, 0)?)?;
-            let fingerprint = cell(row, 1)?.and_then(|bytes| bytes.try_into().ok());
-            let fingerprint = fingerprint.map(u128::from_be_bytes).ok_or_else(|| {
-                Error::new(ErrorKind::Corrupt, "the fingerprint of an idempotency key is damaged")
-            })?;
-            let (first, count) = (integer(row, 2)?, integer(row, 3)?);
-            let changes = log::range(self.session, &self.schema, self.tables, first, count).await?;
-            outcomes.insert(Arc::from(key.as_ref()), Earlier { fingerprint, changes });
-        }
-        Ok(outcomes)
-    }
-
     /// Unit after unit, and write after write, so that each sees what is there before it. The head row is held.
-    async fn one_by_one(&self, units: &[Unit]) -> Result<Results, Failed> {
-        let mut results = Vec::with_capacity(units.len());
+    async fn one_by_one(&self, units: &[Unit], whole: &mut Column) -> Result<Results, Failed> {
+        let mut results: Results = Vec::with_capacity(units.len());
+        // Nobody waits twice for a record that somebody else keeps locked.
+        let mut locked: HashMap<(&Arc<str>, &Key), Error> = HashMap::new();
         for unit in units {
+            let places = || unit.writes.iter().map(|w| (w.entity.name(), &w.key));
+            if let Some(error) = places().find_map(|place| locked.get(&place)) {
+                results.push(Err(error.duplicate()));
+                continue;
+            }
             self.session.run("SAVEPOINT unisono_unit").await?;
-            let result = self.alone(unit).await?;
+            let result = self.alone(unit, whole).await?;
+            if let (Err(error), [_]) = (&result, unit.writes.as_slice())
+                && is_of_lock(error)
+            {
+                locked.extend(places().map(|place| (place, error.duplicate())));
+            }
             let end = match &result {
                 Ok(_) => "RELEASE unisono_unit",
                 Err(_) => "ROLLBACK TO unisono_unit; RELEASE unisono_unit",
@@ -304,7 +255,12 @@ impl Batch<'_> {
     }
 
     /// One unit; the inner error is its own.
-    async fn alone(&self, unit: &Unit) -> Result<Result<Committed>, Failed> {
+    async fn alone(&self, unit: &Unit, whole: &mut Column) -> Result<Result<Committed>, Failed> {
+        let captured = written(self.tables, [unit]);
+        match self.settle(&captured, whole).await {
+            Err(failed) if failed.is_of_table() => return Ok(Err(failed.error)),
+            settled => settled?,
+        }
         let bare = |writes: Vec<_>| Unit { writes, idempotency: None, ..unit.clone() };
         if unit.idempotency.is_some() {
             let needs = Needs {
@@ -330,7 +286,9 @@ impl Batch<'_> {
                     None => return Err(Error::internal("a write has no result").into()),
                 },
                 Ok(None) => return Err(Error::internal("the head moved while it was held").into()),
-                Err(failed) if failed.is_of_statement() => return Ok(Err(failed.error)),
+                Err(failed) if failed.is_of_statement() || failed.is_of_table() => {
+                    return Ok(Err(failed.error));
+                }
                 Err(failed) => return Err(failed),
             }
         }
@@ -342,32 +300,6 @@ impl Batch<'_> {
         }
         Ok(Ok(Committed { changes, replayed: false }))
     }
-}
-
-enum Asked<'a> {
-    Records(&'a Table, bool),
-    Outcomes,
-}
-
-/// Rows of keys: whole, or key and version.
-fn record_query(
-    table: &Table,
-    whole: bool,
-    keys: &[&unisono_core::Key],
-) -> (String, Vec<Parameter>) {
-    let selected = match whole {
-        true => table.selected.clone(),
-        false => format!("{}, {}", table.selected_key(), table.version),
-    };
-    let sql = format!("SELECT {selected} FROM {} WHERE {} = ANY ($1)", table.name, table.key());
-    (sql, vec![key_array(table.key_type(), keys)])
-}
-
-/// A record of which only the version is known: only a patch looks at more.
-fn version_only(table: &Table, row: &Row) -> Result<Stored> {
-    let key = unisono_core::Key::from_value(&table.value(table.entity.key_index(), row, 0)?)?;
-    let version = Position::from_i64(integer(row, 1)?)?;
-    Ok(Stored::new(key, version, Arc::new(Record::new(Vec::new()))))
 }
 
 fn results(
@@ -403,11 +335,6 @@ fn results(
         results.push(result);
     }
     results
-}
-
-fn missing_head() -> Error {
-    Error::new(ErrorKind::Corrupt, "the head row of the log is missing")
-        .hint("restore the database from a backup")
 }
 
 /// What goes wrong behind a commit does not undo it.

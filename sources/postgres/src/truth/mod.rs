@@ -1,6 +1,7 @@
 //! The truth: rows and log in one transaction.
 
 mod commit;
+mod known;
 mod log;
 mod plan;
 mod statement;
@@ -9,6 +10,7 @@ mod statement;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
@@ -17,7 +19,7 @@ use unisono_core::write::{Committed, Unit};
 use unisono_core::{Change, Entity, Error, ErrorKind, Key, Position, Result, Timestamp, Uuid};
 use unisono_sql::text as escaped;
 
-use crate::capture::Reason;
+use crate::capture::PACE;
 use crate::error::Failed;
 use crate::parameter::{Parameter, cell, integer, text};
 use crate::session::{Session, Use};
@@ -59,16 +61,31 @@ impl Truth for PostgresSource {
         let name = self.client().name();
         let results = commit::commit(self.client(), &units).await;
         let results = results.map_err(|e| e.error.on("commit").at(name))?;
+        for change in results.iter().flatten().filter_map(|committed| committed.changes.last()) {
+            self.client().life().raise(change.position);
+        }
         Ok(results.into_iter().map(|r| r.map_err(|e| e.on("commit").at(name))).collect())
     }
 
     async fn bounds(&self) -> Result<LogBounds> {
-        self.sequence(Reason::Tail).await?;
+        self.follow().await?;
         let schema = &quote(self.client().schema());
-        self.on_log("bounds", move |session| {
+        let read = self.on_log("bounds", move |session| {
             Box::pin(async move { bounds_of(&session, schema).await })
+        });
+        let life = self.client().life();
+        // What is known before is in the answer.
+        let known = life.head();
+        let bounds = read.await?;
+        life.check(&bounds, known).map(|()| bounds).map_err(|e| {
+            self.client().distrust();
+            e.on("bounds").at(self.client().name())
         })
-        .await
+    }
+
+    fn poll_every(&self) -> Duration {
+        let is_captured = self.client().tables().values().any(|table| table.capture.is_some());
+        if is_captured { PACE } else { Duration::from_secs(1) }
     }
 
     async fn read_log(
@@ -77,7 +94,7 @@ impl Truth for PostgresSource {
         changes_max: usize,
         bytes_max: usize,
     ) -> Result<Vec<Arc<Change>>> {
-        self.sequence(Reason::Tail).await?;
+        self.follow().await?;
         let (schema, tables) = (&quote(self.client().schema()), &*self.client().tables());
         self.on_log("read_log", move |session| {
             Box::pin(async move {
@@ -94,8 +111,9 @@ impl Truth for PostgresSource {
         before: Option<Position>,
         limit: usize,
     ) -> Result<Vec<Arc<Change>>> {
-        self.sequence(Reason::Read).await?;
         let (tables, table) = (&*self.client().tables(), &*self.client().table(entity.name())?);
+        let settled = self.settle_waiting(table, key).await;
+        settled.map_err(|e| e.error.on("history").at(self.client().name()))?;
         let read = self.on_log("history", move |session| {
             Box::pin(async move { log::history(&session, table, tables, key, before, limit).await })
         });

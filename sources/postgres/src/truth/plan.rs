@@ -59,8 +59,8 @@ pub(super) struct Earlier {
 pub(super) struct Known {
     /// The position; none if nothing had to be read.
     pub(super) head: Option<Position>,
-    /// The records asked for that are there.
-    pub(super) records: HashMap<Place, Stored>,
+    /// The records asked for that are there, or why their rows cannot be read.
+    pub(super) records: HashMap<Place, Result<Stored>>,
     /// The outcomes asked for that are there.
     pub(super) outcomes: HashMap<Arc<str>, Earlier>,
 }
@@ -192,7 +192,11 @@ impl Planning<'_> {
                 .image
                 .as_ref()
                 .map(|image| Stored::new(write.key.clone(), self.version(n), Arc::clone(image))),
-            None => self.known.records.get(&place).cloned(),
+            None => match self.known.records.get(&place) {
+                Some(Ok(stored)) => Some(stored.clone()),
+                Some(Err(error)) => return Err(error.duplicate()),
+                None => None,
+            },
         };
         let Resolved { image, .. } = resolve(write, current.as_ref())?;
         let row = image.as_ref().map(|record| table.encode(record)).transpose();

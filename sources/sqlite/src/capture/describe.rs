@@ -21,15 +21,17 @@ struct Column {
     is_computed: bool,
     key_part: i64,
     unique: bool,
+    indexed: bool,
 }
 
 /// Tries for every column which type all its values have; reads the whole table.
 pub(crate) fn describe(connection: &Connection, place: &str) -> Result<Described> {
+    check_table(connection, place)?;
+    let no_matter = Field::new("id", FieldType::String);
+    probe(connection, place, &no_matter, |step| step.check_collation())?;
     let columns = columns(connection, place)?;
-    if columns.is_empty() {
-        return Err(Error::new(ErrorKind::NotFound, "there is no such table").with("table", place));
-    }
-    let mut described = Described { place: place.to_owned(), ..Described::default() };
+    // A table has the same name in any case.
+    let mut described = Described { place: place.to_lowercase(), ..Described::default() };
     for column in &columns {
         let fitting = match refusal(column) {
             Some(reason) => Err(reason),
@@ -39,6 +41,7 @@ pub(crate) fn describe(connection: &Connection, place: &str) -> Result<Described
             Ok(ty) => described.fields.push(Field {
                 required: column.required || column.key_part > 0,
                 unique: column.unique && column.key_part == 0,
+                index: column.indexed && !column.unique && column.key_part == 0,
                 ..Field::new(&column.name.to_lowercase(), ty)
             }),
             Err(reason) => {
@@ -53,13 +56,56 @@ pub(crate) fn describe(connection: &Connection, place: &str) -> Result<Described
         }
     }
     described.key = key(&columns, &described.fields);
+    if has_expression_index(connection, place)? {
+        described.notes.push(
+            "an index makes an expression unique: rows that REPLACE removes on its account are not captured".to_owned(),
+        );
+    }
     Ok(described)
+}
+
+fn check_table(connection: &Connection, place: &str) -> Result<()> {
+    let sql = "SELECT name, type, lower(name) = lower(?1) FROM sqlite_schema WHERE type IN ('table', 'view') \
+               AND name NOT LIKE 'unisono\\_%' ESCAPE '\\' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name";
+    let mut statement = connection.prepare(sql).map_err(translate)?;
+    let mut rows = statement.query([place]).map_err(translate)?;
+    let mut tables: Vec<String> = Vec::new();
+    while let Some(row) = rows.next().map_err(translate)? {
+        let name: String = row.get(0).map_err(translate)?;
+        let is_table = row.get_ref(1).map_err(translate)?.as_str() == Ok("table");
+        match (row.get(2).map_err(translate)?, is_table) {
+            (true, true) => return Ok(()),
+            (true, false) => {
+                return Err(Error::unsupported("a view cannot be adopted")
+                    .with("view", place)
+                    .hint("name the table that it is made from"));
+            }
+            (false, true) => tables.push(name),
+            (false, false) => {}
+        }
+    }
+    let hint = if tables.is_empty() {
+        "the database has no tables: is its path right?".to_owned()
+    } else {
+        format!("the database has {}", tables.join(", "))
+    };
+    Err(Error::new(ErrorKind::NotFound, "there is no such table").with("table", place).hint(hint))
+}
+
+/// Whether something other than columns must be unique, which the triggers cannot look up.
+fn has_expression_index(connection: &Connection, place: &str) -> Result<bool> {
+    let sql = "SELECT 1 FROM pragma_index_list(?1) AS i, pragma_index_info(i.name) AS c \
+               WHERE i.\"unique\" AND c.name IS NULL AND c.cid = -2";
+    let mut statement = connection.prepare(sql).map_err(translate)?;
+    statement.exists([place]).map_err(translate)
 }
 
 fn columns(connection: &Connection, place: &str) -> Result<Vec<Column>> {
     let sql = "SELECT name, type, \"notnull\", dflt_value IS NOT NULL, hidden > 0, pk, \
                EXISTS (SELECT 1 FROM pragma_index_list(?1) AS i WHERE i.\"unique\" AND NOT i.partial \
-                AND (SELECT group_concat(name) FROM pragma_index_info(i.name)) = t.name) \
+                AND (SELECT group_concat(name) FROM pragma_index_info(i.name)) = t.name), \
+               EXISTS (SELECT 1 FROM pragma_index_list(?1) AS i, pragma_index_info(i.name) AS c \
+                WHERE NOT i.partial AND c.seqno = 0 AND c.name = t.name) \
                FROM pragma_table_xinfo(?1) AS t WHERE name NOT LIKE 'unisono\\_%' ESCAPE '\\' ORDER BY cid";
     let mut statement = connection.prepare(sql).map_err(translate)?;
     let rows = statement.query_map([place], |row| {
@@ -71,6 +117,7 @@ fn columns(connection: &Connection, place: &str) -> Result<Vec<Column>> {
             is_computed: row.get(4)?,
             key_part: row.get(5)?,
             unique: row.get(6)?,
+            indexed: row.get(7)?,
         })
     });
     rows.map_err(translate)?.collect::<rusqlite::Result<_>>().map_err(translate)
@@ -93,15 +140,8 @@ fn fitting(
 ) -> Result<std::result::Result<FieldType, String>> {
     let mut reason = format!("no type of a field is kept in {}", column.declared);
     for ty in candidates(&column.declared) {
-        let name = column.name.to_lowercase();
-        let field = Field::new(&name, ty.clone());
-        // The key matters to neither test.
-        let fields = vec![field.clone(), Field::new("unisono", FieldType::String)];
-        let entity = Arc::new(Entity::new("described", "unisono", fields)?);
-        let binding =
-            Binding { entity, role: Role::Truth, place: place.into(), options: Options::default() };
-        let step = Step { connection, binding: &binding, notes: &mut Vec::new() };
-        match step.try_field(&field) {
+        let field = Field::new(&column.name.to_lowercase(), ty.clone());
+        match probe(connection, place, &field, |step| step.try_field(&field)) {
             Ok(()) => return Ok(Ok(ty)),
             Err(error) if error.kind() == ErrorKind::SchemaMismatch => {
                 reason = format!("not {ty}: {error}");
@@ -110,6 +150,22 @@ fn fitting(
         }
     }
     Ok(Err(reason))
+}
+
+/// Tests what preparing the table would meet, for an entity with one field.
+fn probe<T>(
+    connection: &Connection,
+    place: &str,
+    field: &Field,
+    test: impl FnOnce(&Step<'_>) -> Result<T>,
+) -> Result<T> {
+    // The key matters to no test.
+    let key = if field.name.as_ref() == "id" { "key" } else { "id" };
+    let fields = vec![field.clone(), Field::new(key, FieldType::String)];
+    let entity = Arc::new(Entity::new("described", key, fields)?);
+    let binding =
+        Binding { entity, role: Role::Truth, place: place.into(), options: Options::default() };
+    test(&Step { connection, binding: &binding, notes: &mut Vec::new() })
 }
 
 /// What a column of a declared type can hold, the likeliest first.
@@ -146,7 +202,7 @@ fn candidates(declared: &str) -> Vec<FieldType> {
     if has("REAL") || has("FLOA") || has("DOUB") {
         return vec![Float];
     }
-    vec![String, Bytes]
+    if has("BLOB") { vec![Bytes, String] } else { vec![String, Bytes] }
 }
 
 /// The numbers of `DECIMAL(12,2)`.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 use unisono_core::source::Binding;
 use unisono_core::{Capture, Result};
 
@@ -15,13 +15,10 @@ pub(super) type Triggers = BTreeMap<String, String>;
 
 /// What the names of all begin with; then come the event and the table.
 const PREFIX: &str = "unisono_capture_";
-/// Those without which writes have been missed.
-const NEEDED: [&str; 3] = ["insert", "update", "delete"];
 
 /// Whether writes can have been missed with the triggers that were found.
-pub(super) fn has_gap(found: &Triggers, expected: &Triggers, place: &str) -> bool {
-    let mut needed = NEEDED.iter().map(|event| format!("{PREFIX}{event}_{place}"));
-    needed.any(|name| expected.contains_key(&name) && found.get(&name) != expected.get(&name))
+pub(super) fn has_gap(found: &Triggers, expected: &Triggers) -> bool {
+    expected.iter().any(|(name, sql)| found.get(name) != Some(sql))
 }
 
 /// The triggers that are there.
@@ -63,8 +60,10 @@ pub(super) fn expected(connection: &Connection, binding: &Binding) -> Result<Tri
     // REPLACE removes rows that share a unique value without a word to the triggers, unless these are recursive.
     let taken: Vec<String> = (uniques(connection, binding)?.iter())
         .map(|columns| {
-            let same: Vec<_> = columns.iter().map(|c| format!("{0} = NEW.{0}", quote(c))).collect();
-            same.join(" AND ")
+            let same = columns.iter().map(|Part { column, collation }| {
+                format!("{0} = NEW.{0} COLLATE {1}", quote(column), quote(collation))
+            });
+            same.collect::<Vec<_>>().join(" AND ")
         })
         .collect();
     let replaced = |self_row: &str| -> String {
@@ -83,34 +82,50 @@ pub(super) fn expected(connection: &Connection, binding: &Binding) -> Result<Tri
     Ok(all)
 }
 
+/// A column of what must be unique, and how its values are compared.
+#[derive(Clone)]
+struct Part {
+    column: String,
+    collation: String,
+}
+
 /// What must be unique beside the key, column by column.
-fn uniques(connection: &Connection, binding: &Binding) -> Result<Vec<Vec<String>>> {
+fn uniques(connection: &Connection, binding: &Binding) -> Result<Vec<Vec<Part>>> {
     let place = binding.place.as_ref();
     let key = binding.entity.key_field().name.as_ref();
-    let sql = "SELECT i.name, c.name FROM pragma_index_list(?1) AS i, pragma_index_info(i.name) AS c \
-               WHERE i.\"unique\" ORDER BY i.name, c.seqno";
+    let sql = "SELECT i.name, x.name, x.coll FROM pragma_index_list(?1) AS i, pragma_index_xinfo(i.name) AS x \
+               WHERE i.\"unique\" AND x.\"key\" ORDER BY i.name, x.seqno";
     let mut statement = connection.prepare(sql).map_err(translate)?;
-    let rows = statement
-        .query_map([place], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?)))
-        .map_err(translate)?;
-    let mut indexes: BTreeMap<String, Option<Vec<String>>> = BTreeMap::new();
-    for row in rows {
-        let (index, column) = row.map_err(translate)?;
-        let columns = indexes.entry(index).or_insert_with(|| Some(Vec::new()));
+    let rows = statement.query_map([place], |row| {
+        let column: Option<String> = row.get(1)?;
+        let collation = row.get(2)?;
+        Ok((row.get::<_, String>(0)?, column.map(|column| Part { column, collation })))
+    });
+    let mut indexes: BTreeMap<String, Option<Vec<Part>>> = BTreeMap::new();
+    for row in rows.map_err(translate)? {
+        let (index, part) = row.map_err(translate)?;
+        let parts = indexes.entry(index).or_insert_with(|| Some(Vec::new()));
         // An index over an expression is left out: see the limits in docs/capture.md.
-        *columns = columns.take().zip(column).map(|(mut all, one)| {
+        *parts = parts.take().zip(part).map(|(mut all, one)| {
             all.push(one);
             all
         });
     }
-    let sql = "SELECT name FROM pragma_table_info(?1) WHERE pk > 0 ORDER BY pk";
-    let mut statement = connection.prepare(sql).map_err(translate)?;
-    let primary = statement.query_map([place], |row| row.get(0)).map_err(translate)?;
-    let primary: Vec<String> = primary.collect::<rusqlite::Result<_>>().map_err(translate)?;
     let mut all: Vec<_> = indexes.into_values().flatten().collect();
-    if !primary.is_empty() && !all.contains(&primary) {
-        all.push(primary);
+    if let Some(column) = row_number(connection, place)? {
+        all.push(vec![Part { column, collation: "BINARY".to_owned() }]);
     }
-    all.retain(|columns| !matches!(columns.as_slice(), [one] if one.eq_ignore_ascii_case(key)));
+    all.retain(|parts| {
+        !matches!(parts.as_slice(), [Part { column, collation }]
+            if column.eq_ignore_ascii_case(key) && collation.eq_ignore_ascii_case("BINARY"))
+    });
     Ok(all)
+}
+
+/// The column that is another name of the row number; it is unique without an index.
+fn row_number(connection: &Connection, place: &str) -> Result<Option<String>> {
+    let sql = "SELECT max(name) FROM pragma_table_info(?1) WHERE pk > 0 HAVING count(*) = 1 AND NOT EXISTS \
+               (SELECT 1 FROM pragma_index_list(?1) WHERE origin = 'pk')";
+    let mut statement = connection.prepare(sql).map_err(translate)?;
+    statement.query_row([place], |row| row.get(0)).optional().map_err(translate)
 }

@@ -125,7 +125,7 @@ impl Step<'_> {
     }
 
     /// Text is compared by its bytes everywhere; a table that folds case would disagree with every other source.
-    fn check_collation(&self) -> Result<()> {
+    pub(crate) fn check_collation(&self) -> Result<()> {
         let sql =
             "SELECT sql FROM sqlite_schema WHERE lower(tbl_name) = lower(?1) AND sql IS NOT NULL";
         let mut statement = self.connection.prepare(sql).map_err(translate)?;

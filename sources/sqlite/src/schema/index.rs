@@ -12,7 +12,7 @@ use crate::table::quote;
 impl Step<'_> {
     /// Makes the indexes that are declared and drops those of ours that no longer are.
     pub(super) fn indexes(&mut self) -> Result<()> {
-        let wanted = self.wanted();
+        let wanted = self.wanted()?;
         for name in self.existing()?.iter().filter(|name| !wanted.contains_key(*name)) {
             self.execute(&format!("DROP INDEX {}", quote(name)))?;
             self.notes.push(format!("dropped the index {name}"));
@@ -39,7 +39,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn wanted(&self) -> BTreeMap<String, Index> {
+    fn wanted(&self) -> Result<BTreeMap<String, Index>> {
         let entity = &self.binding.entity;
         let key = entity.key_field();
         let place = &self.binding.place;
@@ -62,7 +62,25 @@ impl Step<'_> {
                 };
                 (name, Index { unique, columns, field: field.name.to_string() })
             });
-        wanted.collect()
+        let mut wanted: BTreeMap<_, _> = wanted.collect();
+        let others = self.of_others()?;
+        wanted.retain(|_, index| {
+            !others.iter().any(|(column, unique)| *column == index.field && unique >= &index.unique)
+        });
+        Ok(wanted)
+    }
+
+    /// The columns that indexes of the application begin with, each with whether it alone is unique by it.
+    fn of_others(&self) -> Result<Vec<(String, bool)>> {
+        let sql = "SELECT lower(c.name), i.\"unique\" AND \
+                    (SELECT count(*) FROM pragma_index_info(i.name)) = 1 \
+                   FROM pragma_index_list(?1) AS i, pragma_index_info(i.name) AS c \
+                   WHERE c.seqno = 0 AND c.name IS NOT NULL AND NOT i.partial AND i.name NOT LIKE 'unisono\\_%' ESCAPE '\\'";
+        let mut statement = self.connection.prepare(sql).map_err(translate)?;
+        let found = statement
+            .query_map([self.binding.place.as_ref()], |row| Ok((row.get(0)?, row.get(1)?)))
+            .map_err(translate)?;
+        found.collect::<rusqlite::Result<_>>().map_err(translate)
     }
 
     fn existing(&self) -> Result<Vec<String>> {

@@ -13,12 +13,13 @@ use serde_json::{Map, Value as Json};
 use unisono_core::source::Binding;
 use unisono_core::{Capture, Error, ErrorKind, FieldType, Result, Role, Uuid};
 
-use crate::capture;
+use crate::capture::{self, Origin};
 use crate::client::Tables;
 use crate::codec::{Form, declared_type};
 use crate::error::translate;
 use crate::table::{Table, claimed_twice, quote};
-use crate::truth::transaction;
+use crate::truth::mark::Mark;
+use crate::truth::{bounds, transaction};
 
 /// The source's own tables. `unisono_schema` says which declared types the data was written under.
 const OWN_TABLES: &str = "
@@ -49,9 +50,11 @@ CREATE INDEX IF NOT EXISTS unisono_tombstones_version ON unisono_tombstones (ent
 pub(crate) fn prepare(
     connection: &mut Connection,
     bindings: &[Binding],
+    mark: &Mark,
 ) -> Result<(Tables, Vec<String>)> {
     check_places(bindings)?;
-    transaction(connection, |connection| {
+    let is_truth = bindings.iter().any(|b| b.role == Role::Truth);
+    let (tables, notes, bounds) = transaction(connection, |connection| {
         connection.execute_batch(OWN_TABLES).map_err(translate)?;
         connection.execute_batch(capture::TABLES).map_err(translate)?;
         connection
@@ -61,14 +64,27 @@ pub(crate) fn prepare(
             )
             .map_err(translate)?;
         let mut notes = Vec::new();
+        if is_truth {
+            notes.extend(mark.begin_anew(connection)?);
+        }
         let mut tables = Tables::new();
         for binding in bindings {
             let mut step = Step { connection, binding, notes: &mut notes };
             let table = step.prepare().map_err(|e| e.of(binding.entity.name()))?;
             tables.insert(Arc::clone(binding.entity.name()), Arc::new(table));
         }
-        Ok((tables, notes))
-    })
+        for place in capture::undeclared(connection, &tables)? {
+            notes.push(format!(
+                "the writes of others to {place} are still noted down, although its entity is no longer declared: drop \
+                 the triggers unisono_capture_… if it will not be again"
+            ));
+        }
+        Ok((tables, notes, bounds(connection)?))
+    })?;
+    if is_truth {
+        mark.begin(&bounds)?;
+    }
+    Ok((tables, notes))
 }
 
 fn check_places(bindings: &[Binding]) -> Result<()> {
@@ -118,15 +134,18 @@ impl Step<'_> {
     fn prepare(&mut self) -> Result<Table> {
         let found = self.columns()?;
         let recorded = self.recorded()?;
-        let forms = match recorded {
-            _ if found.is_empty() => self.create()?,
-            Some(fields) => self.migrate(&found, &fields)?,
-            None => self.adopt(&found)?,
+        let (forms, origin) = match recorded {
+            _ if found.is_empty() => {
+                self.check_not_gone()?;
+                (self.create()?, Origin::Made)
+            }
+            Some(fields) => (self.migrate(&found, &fields)?, Origin::Known),
+            None => (self.adopt(&found)?, Origin::Adopted),
         };
         self.indexes()?;
         self.record()?;
         let version = self.versions(&found)?;
-        self.set_capture(found.is_empty(), version)?;
+        self.set_capture(origin, version)?;
         Ok(Table::new(self.binding, &forms))
     }
 

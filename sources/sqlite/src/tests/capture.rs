@@ -111,6 +111,110 @@ async fn every_kind_of_write_of_others_is_in_the_log_and_none_that_was_undone() 
     assert!(all(&source, &e).await.is_empty());
 }
 
+/// What other programs may have on, and what their schemas may have beside the table.
+#[tokio::test]
+async fn rows_that_go_without_a_statement_of_their_own_are_captured() {
+    for pragma in ["", "PRAGMA recursive_triggers = ON;"] {
+        let folder = tempfile::tempdir().unwrap();
+        raw(folder.path())
+            .execute_batch(
+                "CREATE TABLE owner (id INTEGER PRIMARY KEY);
+                 CREATE TABLE thing (n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, sku TEXT, v INTEGER, place TEXT,
+                    owner INTEGER REFERENCES owner ON DELETE CASCADE ON UPDATE CASCADE, UNIQUE (v, place));
+                 INSERT INTO owner VALUES (1), (2);",
+            )
+            .unwrap();
+        let (source, e) = (open(folder.path()).await, thing());
+        capture(&source, &e, "trigger").await.unwrap();
+        // Made after the triggers; what is unique by it is known from the next start on.
+        raw(folder.path())
+            .execute_batch(
+                "CREATE UNIQUE INDEX by_sku ON thing (sku COLLATE NOCASE) WHERE sku <> ''",
+            )
+            .unwrap();
+        assert_eq!(source.probe().await.unwrap_err().kind(), ErrorKind::SchemaMismatch);
+        capture(&source, &e, "trigger").await.unwrap();
+        source.probe().await.unwrap();
+        let other = raw(folder.path());
+        other.execute_batch(&format!("PRAGMA foreign_keys = ON; {pragma}")).unwrap();
+        for (sql, left) in [
+            (
+                "INSERT INTO thing VALUES (1, 'a', 'x', 1, 'p', 1), (2, 'b', 'y', 2, 'p', 1), (3, 'c', 'z', 3, 'p', 2),
+                    (4, 'd', '', 4, NULL, NULL), (5, 'e', '', 4, NULL, NULL)",
+                "abcde",
+            ),
+            ("REPLACE INTO thing VALUES (1, 'f', 'x', 1, 'p', 1)", "bcdef"),
+            ("REPLACE INTO thing VALUES (NULL, 'g', 'X', 7, 'p', 1)", "bcdeg"),
+            ("UPDATE OR REPLACE thing SET v = 2 WHERE id = 'c'", "cdeg"),
+            ("UPDATE OR REPLACE thing SET n = 3 WHERE id = 'd'", "deg"),
+            ("UPDATE thing SET owner = 1, v = 9 WHERE id = 'e'; UPDATE owner SET id = 8 WHERE id = 1", "deg"),
+            ("DELETE FROM owner WHERE id = 8", "d"),
+        ] {
+            other.execute_batch(sql).unwrap();
+            let ids: String =
+                all(&source, &e).await.iter().map(|r| r["id"].as_str().unwrap()).collect();
+            assert_eq!(ids, left, "{sql}");
+            assert_log_tells_all(&source, &e).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn other_programs_notice_nothing_of_the_triggers() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = raw(folder.path());
+    other
+        .execute_batch("CREATE TABLE thing (id INTEGER PRIMARY KEY, sku TEXT UNIQUE, v INTEGER)")
+        .unwrap();
+    let e = Arc::new(
+        Entity::new(
+            "thing",
+            "id",
+            vec![
+                Field::new("id", FieldType::Integer),
+                Field::new("sku", FieldType::String),
+                Field::new("v", FieldType::Integer),
+            ],
+        )
+        .unwrap(),
+    );
+    let source = open(folder.path()).await;
+    capture(&source, &e, "trigger").await.unwrap();
+    other.execute("INSERT INTO thing (id, sku) VALUES (41, 'a')", []).unwrap();
+    other.execute("INSERT INTO thing (sku) VALUES ('b')", []).unwrap();
+    assert_eq!(other.last_insert_rowid(), 42);
+    assert_eq!(other.execute("UPDATE thing SET v = 1", []).unwrap(), 2);
+    let returned: i64 = other
+        .query_row("INSERT INTO thing (sku) VALUES ('c') RETURNING id", [], |r| r.get(0))
+        .unwrap();
+    assert_eq!(returned, 43);
+    assert_eq!(other.execute("INSERT OR IGNORE INTO thing VALUES (41, 'd', 1)", []).unwrap(), 0);
+    assert!(
+        other.execute("INSERT OR FAIL INTO thing VALUES (50, 'e', 1), (41, 'f', 1)", []).is_err()
+    );
+    // The same file under another name of its schema.
+    let attached = Connection::open_in_memory().unwrap();
+    let path = folder.path().join("main.db");
+    attached.execute("ATTACH ?1 AS shop", [path.to_str()]).unwrap();
+    attached.execute("DELETE FROM shop.thing WHERE sku = 'a'", []).unwrap();
+    assert_log_tells_all(&source, &e).await;
+    assert_eq!(all(&source, &e).await.len(), 3);
+}
+
+#[tokio::test]
+async fn more_than_one_transaction_takes_is_sequenced_at_once() {
+    let (folder, source, e) = captured("").await;
+    raw(folder.path())
+        .execute_batch(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
+             INSERT INTO thing SELECT 'k' || i, NULL, i FROM n",
+        )
+        .unwrap();
+    assert_eq!(source.bounds().await.unwrap().head, Position::new(5001).unwrap());
+    let changes = log(&source, Position::new(1).unwrap()).await;
+    assert_eq!(replay(&e, &changes, Position::new(1).unwrap()).len(), 5000);
+}
+
 #[tokio::test]
 async fn records_from_before_have_a_version_and_no_column_is_added() {
     let (folder, source, e) = captured("INSERT INTO thing VALUES ('a', 'x', 1);").await;
@@ -252,6 +356,8 @@ async fn an_application_can_note_its_writes_down_itself() {
     other.execute_batch(TABLE).unwrap();
     let (source, e) = (open(folder.path()).await, thing());
     capture(&source, &e, "record").await.unwrap();
+    let unknown = crate::record_in(&other.transaction().unwrap(), "think", &key("a"), None);
+    assert_eq!(unknown.unwrap_err().kind(), ErrorKind::NotFound);
     for end in [false, true] {
         let transaction = other.transaction().unwrap();
         transaction.execute("INSERT INTO thing VALUES ('a', NULL, 1)", []).unwrap();
@@ -279,6 +385,53 @@ async fn capture_can_end_and_begin_again() {
     other.execute_batch("ALTER TABLE thing DROP COLUMN unisono_version").unwrap();
     capture(&source, &e, "trigger").await.unwrap();
     assert!(get(&source, &e, "a").await.unwrap().unwrap().version >= head);
+}
+
+#[tokio::test]
+async fn a_table_that_was_not_captured_for_some_time_is_told_again() {
+    let (folder, source, e) = captured("INSERT INTO thing VALUES ('a', NULL, 1);").await;
+    let other = raw(folder.path());
+    let head = source.bounds().await.unwrap().head;
+    prepare(&source, Role::Truth, &e).await.unwrap();
+    other.execute_batch("UPDATE thing SET v = 2").unwrap();
+    other.execute_batch("ALTER TABLE thing DROP COLUMN unisono_version").unwrap();
+    capture(&source, &e, "trigger").await.unwrap();
+    let changes = log(&source, head).await;
+    assert_eq!(changes.len(), 1, "followers learn of what nobody noted down");
+    assert_eq!(changes[0].image.as_ref().unwrap().values()[2], unisono_core::Value::Integer(2));
+
+    other.execute_batch("ALTER TABLE thing RENAME TO moved").unwrap();
+    let error = capture(&source, &e, "trigger").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::SchemaMismatch, "no empty table takes its place");
+    other.execute_batch("ALTER TABLE moved RENAME TO thing").unwrap();
+    capture(&source, &e, "trigger").await.unwrap();
+    let nobody = entity("nobody", &[]);
+    let notes = prepare(&source, Role::Truth, &nobody).await.unwrap();
+    assert!(notes.iter().any(|note| note.contains("still noted down")), "{notes:?}");
+}
+
+#[tokio::test]
+async fn an_index_of_the_application_is_not_made_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = raw(folder.path());
+    other.execute_batch(&format!("{TABLE} CREATE INDEX by_v ON thing (v, sku)")).unwrap();
+    let fields = vec![
+        Field { unique: true, ..Field::new("sku", FieldType::String) },
+        Field { index: true, ..Field::new("v", FieldType::Integer) },
+    ];
+    let (source, e) = (open(folder.path()).await, entity_of("thing", fields));
+    let ours = || -> i64 {
+        let sql = "SELECT count(*) FROM pragma_index_list('thing') WHERE name LIKE 'unisono%'";
+        other.query_row(sql, [], |r| r.get(0)).unwrap()
+    };
+    capture(&source, &e, "trigger").await.unwrap();
+    assert_eq!(ours(), 0);
+    other.execute_batch("DROP INDEX by_v").unwrap();
+    capture(&source, &e, "trigger").await.unwrap();
+    assert_eq!(ours(), 1, "what is declared is there");
+    commit(&source, vec![put(&e, json!({"id": "a", "sku": "x"}))]).await.unwrap();
+    let twice = commit(&source, vec![put(&e, json!({"id": "b", "sku": "x"}))]).await.unwrap_err();
+    assert_eq!((twice.kind(), twice.detail("field")), (ErrorKind::ConstraintViolated, Some("sku")));
 }
 
 #[tokio::test]
@@ -311,7 +464,23 @@ async fn an_existing_table_is_described_with_what_cannot_be_kept() {
     let left_out: Vec<_> = described.left_out.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(left_out, ["two words", "odd", "twice", "must"]);
     assert_eq!(described.notes.len(), 1, "a column that needs a value and cannot be kept");
-    assert_eq!(source.describe("none").await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(source.describe("THING").await.unwrap().place, "thing");
+    let missing = source.describe("none").await.unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+    assert_eq!(missing.hint_text(), Some("the database has thing"));
+    raw(folder.path())
+        .execute_batch(
+            "CREATE VIEW seen AS SELECT * FROM thing;
+             CREATE TABLE folded (id TEXT PRIMARY KEY COLLATE NOCASE);
+             CREATE TABLE free (id TEXT PRIMARY KEY, name TEXT, kind TEXT);
+             CREATE INDEX by_kind ON free (kind); CREATE UNIQUE INDEX by_name ON free (lower(name));",
+        )
+        .unwrap();
+    assert_eq!(source.describe("seen").await.unwrap_err().kind(), ErrorKind::Unsupported);
+    assert_eq!(source.describe("folded").await.unwrap_err().kind(), ErrorKind::SchemaMismatch);
+    let free = source.describe("free").await.unwrap();
+    assert!(free.fields[2].index && !free.fields[1].index);
+    assert!(free.notes[0].contains("expression"), "{:?}", free.notes);
 }
 
 /// Two other programs and two Unisono processes write the same few records, statement by statement.

@@ -37,6 +37,60 @@ async fn a_truth_whose_file_is_gone_refuses_to_begin_another_log() {
     assert!(!folder.path().join("main.db").exists());
 }
 
+/// What yesterday's copy of a database has in it cannot tell that it is one: the file beside it does.
+#[tokio::test]
+async fn an_older_copy_of_a_truth_begins_another_log_above_all_positions() {
+    let folder = tempfile::tempdir().unwrap();
+    let e = entity("thing", &[("v", FieldType::Integer)]);
+    let (file, copy) = (folder.path().join("main.db"), folder.path().join("copy.db"));
+    let source = open_truth(folder.path(), &e).await;
+    commit(&source, vec![put(&e, json!({"id": "a", "v": 1}))]).await.unwrap();
+    raw(folder.path()).execute("VACUUM INTO ?1", [copy.to_str()]).unwrap();
+    let lost = commit(&source, vec![put(&e, json!({"id": "a", "v": 2}))]).await.unwrap();
+    let before = source.bounds().await.unwrap();
+    source.close().await.unwrap();
+
+    let source = open_truth(folder.path(), &e).await;
+    assert_eq!(source.bounds().await.unwrap(), before, "nothing was restored");
+    source.close().await.unwrap();
+    std::fs::copy(&copy, &file).unwrap();
+    // Others write to it before Unisono starts: as many changes as were lost would hide the loss.
+    raw(folder.path()).execute_batch("UPDATE thing SET v = 3").unwrap();
+    let source = open(folder.path()).await;
+    let notes = prepare(&source, Role::Truth, &e).await.unwrap();
+    assert!(notes.iter().any(|note| note.contains("older copy")), "{notes:?}");
+    let after = source.bounds().await.unwrap();
+    assert_ne!(after.log, before.log, "no checkpoint of a follower is good any more");
+    assert_eq!((after.head, after.trimmed), (after.head, after.head));
+    let next = commit(&source, vec![put(&e, json!({"id": "b"}))]).await.unwrap();
+    assert!(after.head > lost.changes[0].position && next.changes[0].position > after.head);
+    let log = source.read_log(after.head, 10, usize::MAX).await.unwrap();
+    assert_eq!(log, next.changes);
+    source.close().await.unwrap();
+    let source = open_truth(folder.path(), &e).await;
+    assert_eq!(source.bounds().await.unwrap().log, after.log, "it is told once");
+}
+
+#[tokio::test]
+async fn a_truth_that_an_older_copy_is_restored_into_while_it_is_open_goes_no_further() {
+    let folder = tempfile::tempdir().unwrap();
+    let e = entity("thing", &[("v", FieldType::Integer)]);
+    let copy = folder.path().join("copy.db");
+    let source = open_truth(folder.path(), &e).await;
+    commit(&source, vec![put(&e, json!({"id": "a", "v": 1}))]).await.unwrap();
+    raw(folder.path()).execute("VACUUM INTO ?1", [copy.to_str()]).unwrap();
+    commit(&source, vec![put(&e, json!({"id": "a", "v": 2}))]).await.unwrap();
+    // As `.restore` of the command-line shell does it: into the same file.
+    raw(folder.path()).restore("main", &copy, None::<fn(rusqlite::backup::Progress)>).unwrap();
+    let error = commit(&source, vec![put(&e, json!({"id": "b"}))]).await.unwrap_err();
+    assert_eq!((error.kind(), error.effect_on_data()), (ErrorKind::Unavailable, Effect::None));
+    assert!(error.message().contains("older copy"), "{error}");
+    assert_eq!(source.bounds().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    source.close().await.unwrap();
+    let source = open_truth(folder.path(), &e).await;
+    commit(&source, vec![put(&e, json!({"id": "b"}))]).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_follower_whose_file_is_replaced_reads_the_new_one_without_its_old_log() {
     let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -142,7 +196,7 @@ async fn work_that_panics_ends_alone() {
 }
 
 #[tokio::test]
-async fn closing_finishes_what_is_queued_and_leaves_one_file() {
+async fn closing_finishes_what_is_queued_and_leaves_no_write_ahead_log() {
     let folder = tempfile::tempdir().unwrap();
     let e = entity("thing", &[]);
     let source = open_truth(folder.path(), &e).await;
@@ -166,9 +220,10 @@ async fn closing_finishes_what_is_queued_and_leaves_one_file() {
             Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable),
         }
     }
-    let names: Vec<_> =
+    let mut names: Vec<_> =
         std::fs::read_dir(folder.path()).unwrap().map(|f| f.unwrap().file_name()).collect();
-    assert_eq!(names, ["main.db"]);
+    names.sort();
+    assert_eq!(names, ["main.db", "main.db-head"], "the database, and how far its log has come");
     let stored: i64 =
         raw(folder.path()).query_row("SELECT count(*) FROM thing", [], |r| r.get(0)).unwrap();
     assert_eq!(stored, done);

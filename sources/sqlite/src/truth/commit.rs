@@ -11,19 +11,23 @@ use crate::client::Tables;
 use crate::error::{is_of_statement, translate};
 use crate::table::{Refused, Table};
 use crate::tombstones;
+use crate::truth::mark::{self, Mark};
 use crate::truth::{append, bounds, log, transaction};
 
 /// Commits units in order; one that fails leaves nothing behind.
 pub(super) fn commit(
     connection: &mut Connection,
     tables: &Tables,
+    mark: &Mark,
     units: &[Unit],
 ) -> Result<Vec<Result<Committed>>> {
     if units.is_empty() {
         return Ok(Vec::new());
     }
-    transaction(connection, |connection| {
-        let mut batch = Batch { connection, tables, head: bounds(connection)?.head, drained: true };
+    let (results, head) = transaction(connection, |connection| {
+        let head = bounds(connection)?.head;
+        mark::check(head, mark.head())?;
+        let mut batch = Batch { connection, tables, head, drained: true };
         batch.sequence()?;
         let mut results = Vec::with_capacity(units.len());
         for unit in units {
@@ -33,8 +37,10 @@ pub(super) fn commit(
                 Err(Failure::Batch(error)) => return Err(error),
             }
         }
-        Ok(results)
-    })
+        Ok((results, batch.head))
+    })?;
+    mark.raise(head);
+    Ok(results)
 }
 
 /// Whom a failure concerns.

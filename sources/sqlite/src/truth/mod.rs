@@ -2,10 +2,12 @@
 
 mod commit;
 mod log;
+pub(crate) mod mark;
 
 pub(crate) use log::append;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
@@ -15,6 +17,7 @@ use unisono_core::{
     Change, Entity, Error, ErrorKind, Key, Operation, Position, Result, Timestamp, Uuid,
 };
 
+use crate::capture;
 use crate::error::{at_commit, translate};
 use crate::source::SqliteSource;
 
@@ -45,11 +48,11 @@ pub(crate) fn bounds(connection: &Connection) -> Result<LogBounds> {
 #[async_trait]
 impl Truth for SqliteSource {
     async fn commit(&self, units: Vec<Unit>) -> Result<Vec<Result<Committed>>> {
-        let tables = self.client().tables();
+        let (tables, mark) = (self.client().tables(), self.client().mark());
         let name = Arc::clone(self.client().name());
         self.client()
             .write("commit", move |connection| {
-                let results = commit::commit(connection, &tables, &units)?;
+                let results = commit::commit(connection, &tables, &mark, &units)?;
                 Ok(results.into_iter().map(|r| r.map_err(|e| e.on("commit").at(&name))).collect())
             })
             .await
@@ -57,7 +60,22 @@ impl Truth for SqliteSource {
 
     async fn bounds(&self) -> Result<LogBounds> {
         self.sequence().await?;
-        self.client().read("bounds", |session| bounds(&session.connection)).await
+        let mark = self.client().mark();
+        self.client()
+            .read("bounds", move |session| {
+                // What is known before the snapshot is in it.
+                let committed = mark.head();
+                let bounds = bounds(&session.connection)?;
+                mark::check(bounds.head, committed)?;
+                mark.raise(bounds.head);
+                Ok(bounds)
+            })
+            .await
+    }
+
+    fn poll_every(&self) -> Duration {
+        let captures = self.client().tables().values().any(|t| t.capture.is_some());
+        if captures { capture::PACE } else { Duration::from_secs(1) }
     }
 
     async fn read_log(
@@ -67,10 +85,13 @@ impl Truth for SqliteSource {
         bytes_max: usize,
     ) -> Result<Vec<Arc<Change>>> {
         self.sequence().await?;
-        let tables = self.client().tables();
+        let (tables, mark) = (self.client().tables(), self.client().mark());
         self.client()
             .read("read_log", move |session| {
-                log::read(&session.connection, &tables, after, changes_max, bytes_max)
+                let changes =
+                    log::read(&session.connection, &tables, after, changes_max, bytes_max)?;
+                mark.raise(changes.last().map_or(Position::ZERO, |change| change.position));
+                Ok(changes)
             })
             .await
     }
