@@ -9,6 +9,7 @@ mod session;
 mod target;
 mod telemetry;
 mod terminal;
+mod toml;
 
 use std::process::ExitCode;
 

@@ -14,6 +14,11 @@ use crate::terminal::output::note;
 
 /// The configuration that a command names, with warnings told on standard error.
 pub(crate) fn configuration(common: &Common) -> Result<Configuration> {
+    loaded(common).map(|configuration| place(configuration, common))
+}
+
+/// The configuration that a command names.
+pub(crate) fn loaded(common: &Common) -> Result<Configuration> {
     let path = &common.config;
     if !path.exists() {
         return Err(Error::new(ErrorKind::InvalidConfig, "there is no configuration")
@@ -24,13 +29,12 @@ pub(crate) fn configuration(common: &Common) -> Result<Configuration> {
             ));
     }
     let registry = Registry::builtin();
-    let configuration = config::load(path, &registry, &Process).map_err(|problems| {
+    config::load(path, &registry, &Process).map_err(|problems| {
         note(&problems);
         Error::new(ErrorKind::InvalidConfig, "the configuration cannot be used")
             .with("file", path.display())
             .hint("correct what is named above")
-    })?;
-    Ok(place(configuration, common))
+    })
 }
 
 /// Puts embedded sources where the command line says.

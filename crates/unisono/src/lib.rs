@@ -18,3 +18,4 @@ pub use find::{Find, Page};
 pub use handle::Handle;
 pub use open::{Unisono, open_sources};
 pub use registry::Registry;
+pub use registry::native::*;

@@ -23,6 +23,24 @@ builtin! {
     "opensearch" unisono_source_opensearch::Opensearch;
     "mongodb" unisono_source_mongodb::Mongodb;
     "s3" unisono_source_files::S3;
+    "temporal" TEMPORAL;
+}
+
+#[cfg(feature = "temporal")]
+const TEMPORAL: unisono_source_temporal::Temporal =
+    unisono_source_temporal::Temporal { journal: &unisono_source_sqlite::Sqlite };
+
+/// Kinds whose own functions applications call: those with `record_in`.
+pub mod native {
+    /// For programs that write captured tables in MariaDB or MySQL through its driver: `mysql::record_in`.
+    #[cfg(feature = "mysql")]
+    pub use unisono_source_mysql as mysql;
+    /// For programs that write captured tables in PostgreSQL through its driver: `postgres::record_in`.
+    #[cfg(feature = "postgres")]
+    pub use unisono_source_postgres as postgres;
+    /// For programs that write captured tables in SQLite through its driver: `sqlite::record_in`.
+    #[cfg(feature = "sqlite")]
+    pub use unisono_source_sqlite as sqlite;
 }
 
 /// The source kinds that a configuration can name; [`config::load`](unisono_config::load) takes a reference to it.
@@ -102,6 +120,7 @@ mod tests {
             ("opensearch", cfg!(feature = "opensearch")),
             ("mongodb", cfg!(feature = "mongodb")),
             ("s3", cfg!(feature = "s3")),
+            ("temporal", cfg!(feature = "temporal")),
         ] {
             assert_eq!(names.contains(&kind), built, "{kind}");
             assert_eq!(LEFT_OUT.contains(&kind), !built, "{kind}");

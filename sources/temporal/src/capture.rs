@@ -34,10 +34,18 @@ struct Mark {
 #[derive(Default)]
 struct Memory {
     mark: Option<Mark>,
+    /// Whether the fields have come to stand for something else since the journal was written.
+    anew: bool,
     /// Runs that have been looked at since they closed.
     settled: HashSet<String>,
     /// Where to go on among the workflows that have ended.
     revisited: Option<Key>,
+}
+
+impl Memory {
+    fn ask(&self) -> Ask {
+        if self.anew { Ask::Anew } else { Ask::Grown }
+    }
 }
 
 /// Goes on until it is dropped.
@@ -77,21 +85,26 @@ impl Shared {
     async fn round(&self, place: &Place, memory: &mut Memory) -> Result<()> {
         let mut mark = match memory.mark.take() {
             Some(mark) => mark,
-            None => self.load(place).await?,
+            None => {
+                let kept = self.load(place).await?;
+                memory.anew = kept.is_none();
+                kept.unwrap_or_else(|| Mark { scope: self.scope(place), closed: None })
+            }
         };
         let before = mark.clone();
         let done = self.look_at_all(place, memory, &mut mark).await;
-        if done.is_ok() && mark != before {
+        if done.is_ok() && (memory.anew || mark != before) {
             let text = serde_json::to_string(&mark).unwrap_or_default();
             self.journal.truth.put_state(SPACE, place.entity.name(), Some(text)).await?;
         }
+        memory.anew &= done.is_err();
         memory.mark = Some(if done.is_ok() { mark } else { before });
         done
     }
 
     async fn look_at_all(&self, place: &Place, memory: &mut Memory, mark: &mut Mark) -> Result<()> {
         self.look_at_written(place).await?;
-        let open = self.look_at_open(place).await?;
+        let open = self.look_at_open(place, memory.ask()).await?;
         self.look_at_opened(place, &open).await?;
         self.look_at_closed(place, memory, mark).await?;
         self.look_at_some(place, memory).await
@@ -109,14 +122,14 @@ impl Shared {
     }
 
     /// The workflows that the visibility store says are open.
-    async fn look_at_open(&self, place: &Place) -> Result<BTreeSet<Key>> {
+    async fn look_at_open(&self, place: &Place, ask: Ask) -> Result<BTreeSet<Key>> {
         let mut open = BTreeSet::new();
         let query = self.query(place, "CloseTime IS NULL");
         let mut page = Vec::new();
         loop {
             let listed = self.client.list(&query, page).await?;
             let keys: BTreeSet<Key> = listed.found.iter().filter_map(|i| self.key(i)).collect();
-            self.settle_each(place, keys.iter().cloned().collect(), Ask::Grown).await?;
+            self.settle_each(place, keys.iter().cloned().collect(), ask).await?;
             open.extend(keys);
             if listed.next.is_empty() {
                 return Ok(open);
@@ -173,7 +186,7 @@ impl Shared {
                     settled.insert(run.to_owned());
                 }
             }
-            self.settle_each(place, keys.into_iter().collect(), Ask::Grown).await?;
+            self.settle_each(place, keys.into_iter().collect(), memory.ask()).await?;
             if listed.next.is_empty() {
                 memory.settled = settled;
                 return Ok(());
@@ -208,14 +221,13 @@ impl Shared {
         }
     }
 
-    async fn load(&self, place: &Place) -> Result<Mark> {
+    /// How far the capture has come; `None` if it captured something else, so that every record must be made anew.
+    async fn load(&self, place: &Place) -> Result<Option<Mark>> {
         let scope = self.scope(place);
         let kept = self.journal.truth.list_state(SPACE).await?;
         let found = kept.into_iter().find(|(name, _)| **name == **place.entity.name());
         let mark = found.and_then(|(_, text)| serde_json::from_str::<Mark>(&text).ok());
-        // Another scope, or other fields: every record must be made anew.
-        let same = mark.filter(|mark| mark.scope == scope);
-        Ok(same.unwrap_or(Mark { scope, closed: None }))
+        Ok(mark.filter(|mark| mark.scope == scope))
     }
 
     /// What is captured, as a text that differs whenever records would.

@@ -31,6 +31,8 @@ use crate::config::Settings;
 use crate::error::{not_connected, slow, translate};
 
 const IDENTITY: &str = "unisono";
+/// With which each part of a PEM file begins.
+const PEM: &[u8] = b"-----BEGIN ";
 /// The most workflows that the server lists in one answer.
 const PAGE: i32 = 1000;
 
@@ -307,10 +309,16 @@ async fn tls(settings: &Settings) -> Result<Option<TlsOptions>> {
 }
 
 async fn file(option: &'static str, path: &Path) -> Result<Vec<u8>> {
-    tokio::fs::read(path).await.map_err(|cause| {
-        Error::new(ErrorKind::InvalidConfig, "the file of an option cannot be read")
+    let wrong = |message| {
+        Error::new(ErrorKind::InvalidConfig, message)
             .with("option", option)
             .with("file", path.display())
-            .caused_by(cause)
-    })
+    };
+    let read = tokio::fs::read(path).await;
+    let read = read.map_err(|e| wrong("the file of an option cannot be read").caused_by(e))?;
+    // Without a certificate in it, the client would trust nobody and say no more than that.
+    if !read.windows(PEM.len()).any(|part| part == PEM) {
+        return Err(wrong("the file of an option is not in PEM form"));
+    }
+    Ok(read)
 }

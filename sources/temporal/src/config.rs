@@ -167,7 +167,8 @@ impl Settings {
         environment: &Environment,
     ) -> Result<Self> {
         let wrong = |option: &'static str, message: String| {
-            Error::new(ErrorKind::InvalidConfig, message).at(name).with("option", option)
+            let error = Error::new(ErrorKind::InvalidConfig, message).on("open").at(name);
+            error.with("option", option)
         };
         if let Some((option, message)) = check(options).into_iter().next() {
             return Err(wrong(option, message));

@@ -8,11 +8,13 @@ use unisono_core::{Effect, Error, ErrorKind};
 
 const UNREACHABLE: &str =
     "check that the frontend of the server runs at the host and port of `url`";
+/// A server that misses a certificate says so, but is often not heard any more.
+const CLOSED: &str = "write https:// in `url` if the server speaks TLS; if it wants certificates of its clients, name one that it accepts by `tls_certificate`";
 const SCHEMES: &str = "check that `url` names the gRPC port of the frontend, with https:// if it speaks TLS and http:// if it does not";
 
 /// Why no connection was made.
 pub(crate) fn not_connected(native: ClientConnectError) -> Error {
-    match native {
+    let error = match native {
         ClientConnectError::SystemInfoCallError(status) => translate(&status),
         ClientConnectError::TonicTransportError(cause) => unreachable_because(chain(&cause)),
         ClientConnectError::InvalidUri(cause) => {
@@ -22,7 +24,8 @@ pub(crate) fn not_connected(native: ClientConnectError) -> Error {
         }
         other => Error::new(ErrorKind::InvalidConfig, "the client refuses an option")
             .with("reason", other),
-    }
+    };
+    error.effect(Effect::None)
 }
 
 /// What a failed call means, and by its effect whether it can have taken place.
@@ -80,13 +83,23 @@ fn details_name(status: &Status, name: &str) -> bool {
 /// The transport tells why only in its texts.
 fn unreachable_because(texts: String) -> Error {
     let lower = texts.to_lowercase();
+    if lower.contains("fatal alert")
+        && ["certificate", "unknownca"].iter().any(|w| lower.contains(w))
+    {
+        let message = "the server does not accept the certificate of this client, or misses one";
+        return Error::new(ErrorKind::Unauthenticated, message)
+            .hint("name one that it accepts by `tls_certificate`, with its key in `tls_key`")
+            .with("reason", texts);
+    }
     let (message, hint) = if lower.contains("certificate") {
         (
-            "the server's certificate, or this client's, is not trusted",
+            "the server's certificate is not trusted",
             "name the file of the authority that signed it by `tls_ca`, and the host in `url` as in its certificate",
         )
     } else if ["tls", "corrupt", "http2", "frame", "handshake"].iter().any(|w| lower.contains(w)) {
         ("the server does not speak the expected protocol", SCHEMES)
+    } else if ["broken pipe", "connection reset", "closed"].iter().any(|w| lower.contains(w)) {
+        ("the server closed the connection", CLOSED)
     } else {
         ("the server cannot be reached", UNREACHABLE)
     };

@@ -176,6 +176,11 @@ impl Layout {
         self.index_of(meaning).and_then(|n| record.values().get(n)).unwrap_or(&Value::Null)
     }
 
+    /// Whether a worker is asked for any field.
+    pub(crate) fn has_queries(&self) -> bool {
+        self.meanings.iter().any(|meaning| matches!(meaning, Meaning::Query(_)))
+    }
+
     /// Whether two records are of the same run with the same history.
     pub(crate) fn is_same_state(&self, a: &Record, b: &Record) -> bool {
         [Meaning::RunId, Meaning::Status, Meaning::HistoryLength]

@@ -22,6 +22,8 @@ pub(crate) enum Ask {
     Grown,
     /// Those, too, that had no answer.
     Missing,
+    /// All; nothing that was known before is used.
+    Anew,
 }
 
 /// The end of a workflow.
@@ -86,7 +88,8 @@ impl Shared {
             return Ok(None);
         };
         let mut record = described(&place.entity, &place.layout, key, &info)?;
-        let known = known.filter(|known| place.layout.is_same_state(known, &record));
+        let is_current = |known: &&Record| place.layout.is_same_state(known, &record);
+        let known = known.filter(|known| ask != Ask::Anew && is_current(known));
         match self.fetch(place, &id, &info, known, ask, &mut record).await {
             // It went away between the description and its history.
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::join_all;
@@ -11,11 +12,14 @@ use unisono_core::{
     Change, Effect, Entity, Error, ErrorKind, Key, Position, Result, Timestamp, Uuid,
 };
 
-use crate::codec::status_word;
+use crate::codec::{OPEN, status_word};
 use crate::image::is_covered;
 use crate::intent::{Intent, not_replaced};
 use crate::look::Ask;
 use crate::source::{Place, Shared, TemporalSource};
+
+/// How often to look for what the capture recorded.
+const POLL: Duration = Duration::from_millis(100);
 
 impl Shared {
     /// Commits units of different workflows and different idempotency keys: the server's part of all at the same
@@ -110,7 +114,9 @@ impl Shared {
                 "the workflow took the request and is gone since",
             )))
         })?;
-        place.written.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
+        if place.layout.has_queries() {
+            place.written.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
+        }
         let action = Action::Put(image);
         let write = Write { action, condition: Condition::None, ..write.clone() };
         Ok(Unit { writes: vec![write], ..unit.clone() })
@@ -133,11 +139,15 @@ impl Shared {
         };
         let found = self.find(place, &id, write.condition).await?;
         let asked = match request {
+            // The server takes requests to cancel those, too, and does nothing.
+            Intent::Signal(..) | Intent::Cancel if !OPEN.contains(&found.status) => {
+                return Err(ended(&found));
+            }
             Intent::Signal(name, input) => self.client.signal(&id, &name, input, request_id).await,
             Intent::Cancel => self.client.cancel(&id, request_id).await,
             _ => return self.terminate(&id, &found, again).await,
         };
-        asked.map_err(|e| ended(e, &found))
+        asked.map_err(|e| gone(e, &found))
     }
 
     /// Ends a workflow. The server does not remember requests to do so, but the history has what came with the last.
@@ -146,9 +156,9 @@ impl Shared {
         match (asked, again) {
             (Err(e), Some(again)) if e.kind() == ErrorKind::NotFound => {
                 let ending = self.ending(id, &found.run).await?;
-                if ending.is_of_request(&again) { Ok(()) } else { Err(ended(e, found)) }
+                if ending.is_of_request(&again) { Ok(()) } else { Err(ended(found)) }
             }
-            (asked, _) => asked.map_err(|e| ended(e, found)),
+            (asked, _) => asked.map_err(|e| gone(e, found)),
         }
     }
 
@@ -176,10 +186,11 @@ struct Found {
 }
 
 /// The error of a request to a workflow that was found: the server says of one that has ended that there is none.
-fn ended(error: Error, found: &Found) -> Error {
-    if error.kind() != ErrorKind::NotFound {
-        return error;
-    }
+fn gone(error: Error, found: &Found) -> Error {
+    if error.kind() == ErrorKind::NotFound { ended(found) } else { error }
+}
+
+fn ended(found: &Found) -> Error {
     Error::new(ErrorKind::ConstraintViolated, "the workflow has ended")
         .with("status", found.status)
         .hint("a workflow takes requests only while it runs")
@@ -245,6 +256,11 @@ impl Truth for TemporalSource {
             place.check_progress().map_err(|e| e.on("bounds").at(self.shared.client.name()))?;
         }
         self.shared.journal.truth.bounds().await
+    }
+
+    /// The journal is a file at hand: the capture alone decides how late a change is known.
+    fn poll_every(&self) -> Duration {
+        POLL.min(self.shared.settings.look_interval)
     }
 
     async fn read_log(

@@ -1,5 +1,6 @@
 //! The commands: their arguments, and the way to the one that was asked for.
 
+mod adopt;
 mod backfill;
 mod check;
 mod completions;
@@ -104,6 +105,7 @@ pub(crate) enum Command {
     Backfill(backfill::Args),
     DeadLetters(dead_letters::Args),
     Explain(explain::Args),
+    Adopt(adopt::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -128,6 +130,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         Command::Backfill(args) => backfill::run(args, &session).await,
         Command::DeadLetters(args) => dead_letters::run(args, &session).await,
         Command::Explain(args) => explain::run(args, &session).await,
+        Command::Adopt(args) => adopt::run(args, &session).await,
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args, &session),
     }
