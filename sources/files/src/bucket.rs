@@ -3,23 +3,29 @@
 //! An object is replaced at once, so nothing is prepared beside it. There is no lock: a writer names the state of
 //! the object that it has seen, and the store refuses to write over another (`If-Match`, `If-None-Match`).
 
+use std::collections::HashMap;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path as Location;
 use object_store::{
-    Error as Native, ListResult, ObjectStore, ObjectStoreExt, PutMode, PutOptions, UpdateVersion,
+    Error as Native, ListResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
+    UpdateVersion,
 };
 use tokio::runtime::Handle;
 use unisono_core::{Error, ErrorKind, Result};
 
 use crate::error;
-use crate::store::{Found, Held, Listed, Right, Staged, Store, Tag};
+use crate::store::{Found, Held, Listed, Right, Staged, Store, Tag, Tree};
 
 /// How many requests are under way at the same time.
 const PARALLEL: usize = 16;
+/// The most bytes of objects that are kept in memory; beyond that it begins anew.
+const KEPT_BYTES: usize = 64 << 20;
+/// About the bytes of a copy beside its content.
+const COPY_BYTES: usize = 256;
 /// The object that shows, by refusing to be made twice, that the store keeps conditions.
 const WITNESS: &str = ".unisono";
 
@@ -28,12 +34,37 @@ pub(crate) struct Bucket {
     objects: Arc<dyn ObjectStore>,
     /// Where requests run: callers are threads that wait.
     runtime: Handle,
+    kept: Mutex<Kept>,
+}
+
+/// Copies of objects that questions have read, so that the next one reads only what has changed.
+#[derive(Default)]
+struct Kept {
+    objects: HashMap<PathBuf, Found>,
+    bytes: usize,
+}
+
+impl Kept {
+    fn get(&self, path: &Path) -> Option<&Found> {
+        self.objects.get(path)
+    }
+
+    fn keep(&mut self, path: &Path, found: &Found) {
+        let size = |found: &Found| found.content.len() + COPY_BYTES;
+        if self.bytes + size(found) > KEPT_BYTES {
+            *self = Kept::default();
+        }
+        self.bytes += size(found);
+        if let Some(before) = self.objects.insert(path.to_owned(), found.clone()) {
+            self.bytes -= size(&before);
+        }
+    }
 }
 
 impl Bucket {
     /// Over the objects of a store; requests run on the given runtime.
     pub(crate) fn new(objects: Arc<dyn ObjectStore>, runtime: Handle) -> Self {
-        Bucket { objects, runtime }
+        Bucket { objects, runtime, kept: Mutex::default() }
     }
 
     /// Makes sure that the store can be reached, may be written, and keeps the conditions of writes.
@@ -50,17 +81,29 @@ impl Bucket {
         }
     }
 
-    fn put(&self, path: &Path, content: &[u8], mode: PutMode) -> Result<bool> {
+    /// The state of the object, now that it is written; `None` if it was not in the state that the mode names.
+    fn put(&self, path: &Path, content: &[u8], mode: PutMode) -> Result<Option<Tag>> {
         let location = location(path)?;
         let options = PutOptions { mode, ..PutOptions::default() };
         let payload = content.to_vec().into();
         match self.runtime.block_on(self.objects.put_opts(&location, payload, options)) {
-            Ok(_) => Ok(true),
+            Ok(done) => done.e_tag.map(|tag| Some(Tag::Is(tag))).ok_or_else(nameless),
             // Gone since it was seen: a state like any other.
-            Err(Native::AlreadyExists { .. } | Native::Precondition { .. }) => Ok(false),
-            Err(Native::NotFound { .. }) if self.is_there()? => Ok(false),
+            Err(Native::AlreadyExists { .. } | Native::Precondition { .. }) => Ok(None),
+            Err(Native::NotFound { .. }) if self.is_there()? => Ok(None),
             Err(e) => Err(error::object(path, e)),
         }
+    }
+
+    fn put_if(&self, path: &Path, content: &[u8], seen: &Tag) -> Result<Option<Tag>> {
+        let mode = match seen {
+            Tag::Absent => PutMode::Create,
+            Tag::Is(tag) => {
+                PutMode::Update(UpdateVersion { e_tag: Some(tag.clone()), version: None })
+            }
+            Tag::Locked => PutMode::Overwrite,
+        };
+        self.put(path, content, mode)
     }
 
     /// Whether the bucket itself is there; fails if it is not.
@@ -80,9 +123,17 @@ impl Bucket {
 
     /// All objects below a folder.
     fn below(&self, folder: &Path) -> Result<Vec<Location>> {
+        Ok(self.listed(folder)?.into_iter().map(|object| object.location).collect())
+    }
+
+    fn listed(&self, folder: &Path) -> Result<Vec<ObjectMeta>> {
         let prefix = location(folder)?;
-        let listed = self.objects.list(Some(&prefix)).map_ok(|object| object.location);
+        let listed = self.objects.list(Some(&prefix));
         self.runtime.block_on(listed.try_collect()).map_err(|e| error::object(folder, e))
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -124,9 +175,7 @@ impl Store for Bucket {
         };
         match self.runtime.block_on(read) {
             Ok((tag, content)) => {
-                let tag = tag.ok_or_else(|| {
-                    Error::unsupported("the store names no states of objects (ETag)")
-                })?;
+                let tag = tag.ok_or_else(nameless)?;
                 Ok(Some(Found { content: content.into(), tag: Tag::Is(tag) }))
             }
             Err(Native::NotFound { .. }) => Ok(None),
@@ -149,6 +198,31 @@ impl Store for Bucket {
         Ok(files.chain(folders).map(str::to_owned).collect())
     }
 
+    fn tree(&self, folder: &Path) -> Result<Option<Tree>> {
+        let above = location(folder)?;
+        let mut tree = Tree::new();
+        for object in self.listed(folder)? {
+            let mut names = object.location.prefix_match(&above).into_iter().flatten();
+            if let (Some(folder), Some(file), None) = (names.next(), names.next(), names.next()) {
+                let state = Tag::Is(object.e_tag.ok_or_else(nameless)?);
+                let files = tree.entry(folder.as_ref().to_owned()).or_default();
+                files.push((file.as_ref().to_owned(), state));
+            }
+        }
+        Ok(Some(tree))
+    }
+
+    fn read_as(&self, path: &Path, state: &Tag) -> Result<Option<Found>> {
+        if let Some(found) = self.kept().get(path).filter(|found| found.tag == *state) {
+            return Ok(Some(found.clone()));
+        }
+        let found = self.read(path)?;
+        if let Some(found) = &found {
+            self.kept().keep(path, found);
+        }
+        Ok(found)
+    }
+
     fn files(&self, folder: &Path, end: &str) -> Result<Vec<Listed>> {
         let listed = self.list(folder)?.objects.into_iter().filter_map(|object| {
             let name = object.location.filename().filter(|name| name.ends_with(end))?;
@@ -165,9 +239,9 @@ impl Store for Bucket {
         Ok(Staged { path, held: Held::Here(content) })
     }
 
-    fn publish(&self, staged: &Staged, seen: &Tag) -> Result<bool> {
+    fn publish(&self, staged: &Staged, seen: &Tag) -> Result<Option<Tag>> {
         match &staged.held {
-            Held::Here(content) => self.replace_if(&staged.path, content, seen),
+            Held::Here(content) => self.put_if(&staged.path, content, seen),
             Held::Beside(_) => Err(Error::internal("a bucket holds nothing beside an object")),
         }
     }
@@ -177,14 +251,7 @@ impl Store for Bucket {
     }
 
     fn replace_if(&self, path: &Path, content: &[u8], seen: &Tag) -> Result<bool> {
-        let mode = match seen {
-            Tag::Absent => PutMode::Create,
-            Tag::Is(tag) => {
-                PutMode::Update(UpdateVersion { e_tag: Some(tag.clone()), version: None })
-            }
-            Tag::Locked => PutMode::Overwrite,
-        };
-        self.put(path, content, mode)
+        Ok(self.put_if(path, content, seen)?.is_some())
     }
 
     fn replace(&self, path: &Path, content: &[u8]) -> Result<()> {
@@ -244,6 +311,10 @@ impl Store for Bucket {
     fn probe_of_tests(&self) -> &crate::tests::Probe {
         unreachable!("the steps of a disk are watched")
     }
+}
+
+fn nameless() -> Error {
+    Error::unsupported("the store names no states of objects (ETag)")
 }
 
 /// The name of an object: the path with its names as they are.

@@ -9,7 +9,7 @@ use unisono_core::{Error, ErrorKind, Result};
 
 use crate::error;
 use crate::parallel::{WRITERS, readers};
-use crate::store::{Found, Held, Listed, Right, Staged, Store, Tag};
+use crate::store::{Found, Held, Listed, Right, Staged, Store, Tag, Tree};
 
 /// What names of unfinished files and folders begin with.
 const TEMPORARY: &str = ".tmp-";
@@ -129,6 +129,10 @@ impl Store for Disk {
         Ok(names)
     }
 
+    fn tree(&self, _: &Path) -> Result<Option<Tree>> {
+        Ok(None)
+    }
+
     fn files(&self, folder: &Path, end: &str) -> Result<Vec<Listed>> {
         let mut names = self.names(folder)?;
         names.retain(|name| name.ends_with(end));
@@ -162,12 +166,13 @@ impl Store for Disk {
         Ok(Staged { path, held: Held::Beside(temporary) })
     }
 
-    fn publish(&self, staged: &Staged, _: &Tag) -> Result<bool> {
+    fn publish(&self, staged: &Staged, _: &Tag) -> Result<Option<Tag>> {
         match &staged.held {
-            Held::Beside(temporary) => self.rename(temporary, &staged.path).map(|()| true),
+            Held::Beside(temporary) => self.rename(temporary, &staged.path)?,
             #[cfg(feature = "s3")]
-            Held::Here(content) => self.replace(&staged.path, content).map(|()| true),
+            Held::Here(content) => self.replace(&staged.path, content)?,
         }
+        Ok(Some(Tag::Locked))
     }
 
     fn sync_folder(&self, path: &Path) -> Result<()> {

@@ -110,10 +110,11 @@ fn decide(place: &Place, batch: &Batch, changes: &[Arc<Change>]) -> Result<(Vec<
     let keys: Vec<&Key> =
         changes.iter().map(|c| &c.key).collect::<BTreeSet<_>>().into_iter().collect();
     let (readers, _) = place.store.parallel();
-    let heads = each(&keys, readers, |key| place.head(&batch.entity, key))?;
+    let is_first_copy = batch.copied && batch.advance.is_some();
+    let found = each(&keys, readers, |key| place.version(&batch.entity, key, is_first_copy))?;
     let (mut versions, mut seen) = (BTreeMap::new(), BTreeMap::new());
-    for (key, (head, tag)) in keys.into_iter().zip(heads) {
-        versions.extend(head.map(|head| (key, head.version)));
+    for (key, (version, tag)) in keys.into_iter().zip(found) {
+        versions.extend(version.map(|version| (key, version)));
         seen.insert(key, tag);
     }
     let mut last = Last::new();
@@ -176,7 +177,9 @@ fn publish(place: &Place, staged: &[Staged], last: &Last) -> Result<BTreeSet<Key
     place.add_keys(last.keys());
     let mut lost = BTreeSet::new();
     let mut deletions = place.deletions();
-    for ((key, news), done) in last.iter().zip(done) {
+    for ((key, news), state) in last.iter().zip(done) {
+        let done = state.is_some();
+        place.remember(key, state.map(|tag| (news.change.position, tag)));
         match news.change.operation {
             _ if !done => _ = lost.insert(key.clone()),
             Operation::Delete => _ = deletions.insert(key.clone(), news.change.position),
@@ -236,6 +239,7 @@ fn forget_deletion(place: &Place, entity: &Entity, key: &Key, version: Version) 
     let (head, _) = place.head(entity, key)?;
     if head.is_some_and(|head| head.deleted && head.version == version) {
         place.store.remove(&codec::path(place.records(), key))?;
+        place.remember(key, None);
     }
     let mut deletions = place.deletions();
     if deletions.get(key) == Some(&version) {

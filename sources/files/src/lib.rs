@@ -10,6 +10,7 @@ mod config;
 mod disk;
 mod error;
 mod follower;
+mod known;
 mod parallel;
 mod place;
 mod reader;

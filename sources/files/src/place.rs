@@ -11,8 +11,9 @@ use unisono_core::{Entity, Error, ErrorKind, Key, Position, Result, Uuid, Versio
 
 use crate::archive::Archive;
 use crate::codec::{self, Head, Named, State};
+use crate::known::Known;
 use crate::parallel::each;
-use crate::store::{Right, Store, Tag};
+use crate::store::{Found, Right, Store, Tag};
 
 /// The folder of one entity.
 pub(crate) struct Place {
@@ -26,6 +27,8 @@ pub(crate) struct Place {
     visible: RwLock<()>,
     /// The keys that scans page through, once a scan has listed them.
     keys: Mutex<Option<BTreeSet<Key>>>,
+    /// What is known of files without looking, where looking costs a request.
+    known: Option<Known>,
     /// Remembered deletions that were seen, and that a later checkpoint lets go.
     deletions: Mutex<BTreeMap<Key, Version>>,
 }
@@ -38,12 +41,20 @@ struct Saved {
     incarnation: Uuid,
 }
 
+/// A folder of records.
+pub(crate) struct Shard {
+    name: String,
+    /// Its files by name and state, if they came with it.
+    files: Option<Vec<(String, Tag)>>,
+}
+
 impl Place {
     pub(crate) fn new(folder: PathBuf, store: Arc<dyn Store>, archive: bool) -> Self {
         Place {
             records: folder.join("records"),
             archive: archive.then(|| Archive::new(folder.join("log"))),
             folder,
+            known: store.is_shared().then(Known::default),
             store,
             lock: Mutex::default(),
             visible: RwLock::default(),
@@ -85,6 +96,7 @@ impl Place {
             **lock = Some(right);
         }
         if self.incarnation()?.is_none() {
+            self.forget_keys();
             self.store.create_folder(&self.records)?;
             self.store.replace(&self.marker(), Uuid::now_v7().to_string().as_bytes())?;
         }
@@ -94,7 +106,7 @@ impl Place {
     /// Removes what a writer left behind when it was stopped.
     fn clear_unfinished(&self) -> Result<()> {
         let mut folders = vec![self.folder.clone(), self.records.clone()];
-        folders.extend(self.shards()?.into_iter().map(|shard| self.records.join(shard)));
+        folders.extend(self.shards()?.into_iter().map(|shard| self.records.join(shard.name)));
         for folder in folders {
             self.store.clear_unfinished(&folder)?;
         }
@@ -184,9 +196,19 @@ impl Place {
 
     /// What the file of a key says now; `None` if it is not there.
     pub(crate) fn read(&self, entity: &Entity, key: &Key) -> Result<Option<State>> {
-        let path = codec::path(&self.records, key);
-        let Some(found) = self.store.read(&path)? else { return Ok(None) };
-        let state = codec::decode(entity, key, &path, &found.content)?;
+        let found = self.store.read(&codec::path(&self.records, key))?;
+        self.decode(entity, key, found)
+    }
+
+    /// The same for a file that was just listed in a state.
+    pub(crate) fn read_as(&self, entity: &Entity, key: &Key, state: &Tag) -> Result<Option<State>> {
+        let found = self.store.read_as(&codec::path(&self.records, key), state)?;
+        self.decode(entity, key, found)
+    }
+
+    fn decode(&self, entity: &Entity, key: &Key, found: Option<Found>) -> Result<Option<State>> {
+        let Some(found) = found else { return Ok(None) };
+        let state = codec::decode(entity, key, &codec::path(&self.records, key), &found.content)?;
         if let State::Deleted(version) = state {
             self.deletions().insert(key.clone(), version);
         }
@@ -204,18 +226,77 @@ impl Place {
         Ok((head, found.tag))
     }
 
+    /// The version of a key, also if it was deleted, and the state of its file, as far as they are known: the store
+    /// refuses what is written over another state. A first copy finds most files absent; those are not looked for.
+    pub(crate) fn version(
+        &self,
+        entity: &Entity,
+        key: &Key,
+        is_first_copy: bool,
+    ) -> Result<(Option<Version>, Tag)> {
+        if let Some(known) = &self.known {
+            if let Some((version, tag)) = known.get(key) {
+                return Ok((Some(version), tag));
+            }
+            if is_first_copy && !self.is_listed(entity, key)? {
+                return Ok((None, Tag::Absent));
+            }
+        }
+        let (head, tag) = self.head(entity, key)?;
+        let version = head.map(|head| head.version);
+        self.remember(key, version.map(|version| (version, tag.clone())));
+        Ok((version, tag))
+    }
+
+    /// Takes note of what the file of a key is now; `None` if that is not known.
+    pub(crate) fn remember(&self, key: &Key, state: Option<(Version, Tag)>) {
+        match (&self.known, state) {
+            (Some(known), Some((version, tag))) => known.set(key, version, tag),
+            (Some(known), None) => known.forget(key),
+            (None, _) => {}
+        }
+    }
+
+    fn is_listed(&self, entity: &Entity, key: &Key) -> Result<bool> {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let listed = match keys.as_mut() {
+            Some(listed) => listed,
+            None => keys.insert(self.list(entity)?),
+        };
+        Ok(listed.contains(key))
+    }
+
     /// The folders of shards that are there.
-    pub(crate) fn shards(&self) -> Result<Vec<String>> {
-        let mut names = self.store.names(&self.records)?;
-        names.retain(|name| codec::is_shard(name));
-        Ok(names)
+    pub(crate) fn shards(&self) -> Result<Vec<Shard>> {
+        let mut shards: Vec<Shard> = match self.store.tree(&self.records)? {
+            Some(tree) => {
+                tree.into_iter().map(|(name, files)| Shard { name, files: Some(files) }).collect()
+            }
+            None => {
+                let names = self.store.names(&self.records)?;
+                names.into_iter().map(|name| Shard { name, files: None }).collect()
+            }
+        };
+        shards.retain(|shard| codec::is_shard(&shard.name));
+        Ok(shards)
     }
 
     /// The keys that have a file in a shard, in no order; an error for each file whose key cannot be told.
-    pub(crate) fn keys_in(&self, entity: &Entity, shard: &str) -> Result<Vec<Result<Key>>> {
-        let folder = self.records.join(shard);
+    pub(crate) fn keys_in(
+        &self,
+        entity: &Entity,
+        shard: &Shard,
+    ) -> Result<Vec<Result<(Key, Tag)>>> {
+        let folder = self.records.join(&shard.name);
+        let names = match &shard.files {
+            Some(files) => files.clone(),
+            None => {
+                let names = self.store.names(&folder)?;
+                names.into_iter().map(|name| (name, Tag::Locked)).collect()
+            }
+        };
         let mut keys = Vec::new();
-        for name in self.store.names(&folder)? {
+        for (name, state) in names {
             let key = match codec::parse_name(entity, &name) {
                 Named::Key(key) => Ok(key),
                 Named::Hashed => match self.store.read(&folder.join(&name))? {
@@ -225,8 +306,8 @@ impl Place {
                 Named::Foreign => continue,
             };
             // A file in the folder of another shard is not found by its key, so it is not there for anybody.
-            if key.as_ref().map_or(true, |key| codec::shard(key) == shard) {
-                keys.push(key);
+            if key.as_ref().map_or(true, |key| codec::shard(key) == shard.name) {
+                keys.push(key.map(|key| (key, state)));
             }
         }
         Ok(keys)
@@ -255,7 +336,7 @@ impl Place {
     fn list(&self, entity: &Entity) -> Result<BTreeSet<Key>> {
         let (readers, _) = self.store.parallel();
         let shards = each(&self.shards()?, readers, |shard| self.keys_in(entity, shard))?;
-        Ok(shards.into_iter().flatten().flatten().collect())
+        Ok(shards.into_iter().flatten().flatten().map(|(key, _)| key).collect())
     }
 
     /// Adds keys whose files were just written to the listing.
@@ -266,6 +347,7 @@ impl Place {
     }
 
     fn forget_keys(&self) {
+        self.known.iter().for_each(Known::clear);
         *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 

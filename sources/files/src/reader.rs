@@ -83,14 +83,15 @@ fn refuse_search(search: Option<&str>) -> Result<()> {
 }
 
 /// All records that match, in no order; the others are dropped as soon as they were read.
-fn matching(place: &Place, entity: &Entity, filter: &Filter) -> Result<At<Vec<Stored>>> {
+pub(crate) fn matching(place: &Place, entity: &Entity, filter: &Filter) -> Result<At<Vec<Stored>>> {
     let _look = place.look();
     let position = place.position()?;
     let (readers, _) = place.store.parallel();
     let shards = each(&place.shards()?, readers, |shard| {
         let mut found = Vec::new();
         for key in place.keys_in(entity, shard)? {
-            let record = present(place.read(entity, &key?)?);
+            let (key, state) = key?;
+            let record = present(place.read_as(entity, &key, &state)?);
             found.extend(record.filter(|stored| eval::matches(entity, filter, &stored.record)));
         }
         Ok(found)

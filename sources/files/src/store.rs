@@ -2,6 +2,7 @@
 //!
 //! Paths are those of the layout. Calls block; they come from threads that may.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,7 @@ pub(crate) enum Tag {
 }
 
 /// The content of a file.
+#[derive(Clone)]
 pub(crate) struct Found {
     /// All of it.
     pub(crate) content: Vec<u8>,
@@ -51,6 +53,9 @@ pub(crate) enum Held {
     #[cfg(feature = "s3")]
     Here(Vec<u8>),
 }
+
+/// The files of folders, by name and state.
+pub(crate) type Tree = BTreeMap<String, Vec<(String, Tag)>>;
 
 /// The right to write; given back when it is dropped.
 pub(crate) type Right = Box<dyn Send>;
@@ -85,6 +90,14 @@ pub(crate) trait Store: Send + Sync {
     /// The names of the files and folders in a folder, in no order; none if it is not there.
     fn names(&self, folder: &Path) -> Result<Vec<String>>;
 
+    /// The files in each folder of a folder by name and state, where the store gives them all at once.
+    fn tree(&self, folder: &Path) -> Result<Option<Tree>>;
+
+    /// The content of a file that was just listed in a state; a copy of the same state will do.
+    fn read_as(&self, path: &Path, _: &Tag) -> Result<Option<Found>> {
+        self.read(path)
+    }
+
     /// The files in a folder whose names end like this, in no order.
     fn files(&self, folder: &Path, end: &str) -> Result<Vec<Listed>>;
 
@@ -94,9 +107,9 @@ pub(crate) trait Store: Send + Sync {
     /// Prepares a file.
     fn stage(&self, path: PathBuf, content: Vec<u8>) -> Result<Staged>;
 
-    /// Gives a staged file its name, in place of what had it; `false`, and nothing changes, if that is no longer in
-    /// the state `seen`. Durable after [`Store::sync_folder`].
-    fn publish(&self, staged: &Staged, seen: &Tag) -> Result<bool>;
+    /// Gives a staged file its name, in place of what had it; answers its state, or `None`, and nothing changes, if what
+    /// had the name is no longer in the state `seen`. Durable after [`Store::sync_folder`].
+    fn publish(&self, staged: &Staged, seen: &Tag) -> Result<Option<Tag>>;
 
     /// Makes the names in a folder durable.
     fn sync_folder(&self, path: &Path) -> Result<()>;

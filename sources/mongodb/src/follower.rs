@@ -19,7 +19,8 @@ impl Follower for MongodbSource {
     async fn apply(&self, batch: Batch) -> Result<Applied> {
         let named = self.named("apply", &batch.entity);
         let place = self.place(&batch.entity).map_err(&named)?;
-        let applied = if self.client().transactions() {
+        // Without a checkpoint to move there is nothing that must happen at once.
+        let applied = if self.client().transactions() && batch.advance.is_some() {
             transaction::apply(self.client(), &place, &batch).await
         } else {
             apply(self.client(), &place, &batch).await

@@ -159,7 +159,7 @@ fn statement(bytes: usize) -> writes::Statement {
 #[test]
 fn commands_stay_below_their_bounds() {
     let sizes = |statements: Vec<_>| -> Vec<usize> {
-        writes::commands(statements).iter().map(Vec::len).collect()
+        writes::commands(statements, writes::STATEMENTS_MAX).iter().map(Vec::len).collect()
     };
     assert_eq!(sizes((0..1100).map(|_| statement(1)).collect()), [500, 500, 100]);
     // Two of three million bytes fit in eight, three do not.

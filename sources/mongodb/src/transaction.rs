@@ -12,7 +12,7 @@ use unisono_core::{Error, ErrorKind, Result};
 use crate::client::Client;
 use crate::collection::{Place, moved};
 use crate::follower::{self, all_in, passed, settled};
-use crate::writes;
+use crate::writes::{self, Command, STATEMENTS_MAX};
 
 /// How often a transaction begins again after a conflict, and a commit is asked for again.
 const ATTEMPTS: usize = 5;
@@ -71,19 +71,24 @@ async fn work(
         false => writes::versions(client, place, &statements, Some(session)).await?,
     };
     // A statement that meets its newer version would end the transaction.
-    let mut fresh = Vec::with_capacity(statements.len());
+    let (mut inserts, mut updates) = (Vec::new(), Vec::new());
     for statement in statements {
-        let stale = statement.stale_beside(versions.get(&statement.key).copied());
+        let stored = versions.get(&statement.key).copied();
+        let stale = statement.stale_beside(stored);
         if let Some(outcome) = outcomes.get_mut(statement.index()) {
             *outcome = Some(if stale { Outcome::Stale } else { Outcome::Applied });
         }
-        if !stale {
-            fresh.push(statement);
+        match stored {
+            None => inserts.push(statement),
+            Some(_) if !stale => updates.push(statement),
+            Some(_) => {}
         }
     }
-    for some in writes::commands(fresh) {
-        if !writes::send(client, place, &some, Some(session)).await?.is_empty() {
-            return Ok(Work::Refused);
+    for (how, all) in [(Command::Insert, inserts), (Command::Update, updates)] {
+        for some in writes::commands(all, STATEMENTS_MAX) {
+            if !writes::send(client, place, how, &some, Some(session)).await?.is_empty() {
+                return Ok(Work::Refused);
+            }
         }
     }
     if let Some(passed) = passed(batch.advance.as_ref()) {

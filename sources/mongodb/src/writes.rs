@@ -1,11 +1,12 @@
-//! Changes as statements of the command `update`, which every server knows, each on the condition of its version.
+//! Changes as statements of the commands `insert` and `update`, which every server knows. An insert is refused where
+//! there is a document, and an update is on the condition of its version.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::future::try_join_all;
 use mongodb::ClientSession;
-use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, doc, rawdoc};
+use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, cstr, doc, rawdoc};
 use unisono_core::source::Outcome;
 use unisono_core::{Change, Effect, Entity, Error, ErrorKind, Key, Operation, Position, Result};
 
@@ -16,11 +17,15 @@ use crate::document::{self, VERSION};
 use crate::error::{Refusal, refusal, translate, unconfirmed};
 
 /// The most statements of one command.
-const STATEMENTS_MAX: usize = 500;
+pub(crate) const STATEMENTS_MAX: usize = 500;
+/// The least statements for which a command of their own is worth while.
+const STATEMENTS_MIN: usize = 100;
 /// About the most bytes of one command; servers take 48 MB.
 const COMMAND_BYTES: usize = 8 << 20;
 /// The most bytes of one document.
 const DOCUMENT_BYTES_MAX: usize = 16 << 20;
+/// About the bytes of a statement beside its document.
+const STATEMENT_BYTES: usize = 256;
 /// How many commands are under way at the same time.
 const IN_FLIGHT: usize = 4;
 /// How often a record is tried that other writers make and remove meanwhile.
@@ -34,7 +39,18 @@ pub(crate) struct Statement {
     pub(crate) key: Key,
     /// A stored version from which on the change is stale.
     stale_from: Position,
-    raw: RawDocumentBuf,
+    document: RawDocumentBuf,
+    /// Whether there is most likely no document yet.
+    creates: bool,
+}
+
+/// Which command carries statements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Makes documents: the quickest where there are none.
+    Insert,
+    /// Replaces documents of older versions, and makes those that are not there.
+    Update,
 }
 
 impl Statement {
@@ -49,20 +65,29 @@ impl Statement {
     ) -> Result<Statement> {
         let document = document_of(entity, change)?;
         let stale_from = if copied { change.position.next() } else { change.position };
-        let replacement = RawDocumentBuf::try_from(&document).map_err(|e| translate(e.into()))?;
-        if replacement.as_bytes().len() > DOCUMENT_BYTES_MAX {
+        let document = RawDocumentBuf::try_from(&document).map_err(|e| translate(e.into()))?;
+        if document.as_bytes().len() > DOCUMENT_BYTES_MAX {
             return Err(Error::new(ErrorKind::LimitExceeded, "the document is above 16 MB")
-                .with("bytes", replacement.as_bytes().len())
+                .with("bytes", document.as_bytes().len())
                 .hint("keep large contents elsewhere"));
         }
+        let creates = change.replaced.is_none() && change.image.is_some();
+        Ok(Statement { index, key: change.key.clone(), stale_from, document, creates })
+    }
+
+    /// As a part of the command `update`.
+    fn update(&self) -> Result<RawDocumentBuf> {
         // A document without a version was made by hand, and is replaced.
         let condition = doc! {
-            "_id": encode_key(&change.key),
-            VERSION: { "$not": { "$gte": stale_from.as_i64() } },
+            "_id": encode_key(&self.key),
+            VERSION: { "$not": { "$gte": self.stale_from.as_i64() } },
         };
         let condition = RawDocumentBuf::try_from(&condition).map_err(|e| translate(e.into()))?;
-        let raw = rawdoc! { "q": condition, "u": replacement, "upsert": true };
-        Ok(Statement { index, key: change.key.clone(), stale_from, raw })
+        let mut update = RawDocumentBuf::new();
+        update.append(cstr!("q"), condition);
+        update.append(cstr!("u"), &*self.document);
+        update.append(cstr!("upsert"), true);
+        Ok(update)
     }
 
     /// What becomes of the change beside a stored version; `None` if it is to be written.
@@ -121,19 +146,22 @@ pub(crate) async fn send_all(
             *place = Some(outcome);
         }
     };
-    let mut pending = statements;
+    let (mut inserts, mut updates): (Vec<_>, Vec<_>) =
+        statements.into_iter().partition(|statement| statement.creates);
     for _ in 0..ROUNDS {
-        let groups = commands(pending);
+        let most = (inserts.len() + updates.len()).div_ceil(IN_FLIGHT);
+        let most = most.clamp(STATEMENTS_MIN, STATEMENTS_MAX);
+        let groups = commands(inserts, most).into_iter().map(|group| (Command::Insert, group));
+        let groups =
+            groups.chain(commands(updates, most).into_iter().map(|g| (Command::Update, g)));
+        let groups: Vec<_> = groups.collect();
         let mut answers = Vec::with_capacity(groups.len());
         for some in groups.chunks(IN_FLIGHT) {
-            let mut sent = Vec::with_capacity(some.len());
-            for statements in some {
-                sent.push(send(client, place, statements, None));
-            }
+            let sent = some.iter().map(|(how, some)| send(client, place, *how, some, None));
             answers.extend(try_join_all(sent).await?);
         }
         let mut existing = Vec::new();
-        for (statements, mut refusals) in groups.into_iter().zip(answers) {
+        for ((_, statements), mut refusals) in groups.into_iter().zip(answers) {
             for (n, statement) in statements.into_iter().enumerate() {
                 match refusals.remove(&n) {
                     None => settle(statement.index, Outcome::Applied),
@@ -146,24 +174,24 @@ pub(crate) async fn send_all(
                 }
             }
         }
+        (inserts, updates) = (Vec::new(), Vec::new());
         if existing.is_empty() {
             return Ok(());
         }
-        // A key that is there need not mean a newer version: two writers may have made it at the same time.
+        // A key that is there need not mean a newer version.
         let versions = versions(client, place, &existing, None).await?;
-        pending = Vec::new();
         for statement in existing {
             if statement.stale_beside(versions.get(&statement.key).copied()) {
                 settle(statement.index, Outcome::Stale);
             } else {
-                pending.push(statement);
+                updates.push(statement);
             }
         }
-        if pending.is_empty() {
+        if updates.is_empty() {
             return Ok(());
         }
     }
-    for statement in pending {
+    for statement in updates {
         let error =
             Error::new(ErrorKind::Unavailable, "other writers change the record all the time");
         settle(statement.index, Outcome::Retry(error.with("key", &statement.key)));
@@ -171,14 +199,14 @@ pub(crate) async fn send_all(
     Ok(())
 }
 
-/// Statements as groups for one command each.
-pub(crate) fn commands(statements: Vec<Statement>) -> Vec<Vec<Statement>> {
+/// Statements as groups for one command each, of at most so many.
+pub(crate) fn commands(statements: Vec<Statement>, most: usize) -> Vec<Vec<Statement>> {
     let mut groups: Vec<Vec<Statement>> = Vec::new();
     let mut bytes = 0;
     for statement in statements {
-        let size = statement.raw.as_bytes().len();
+        let size = statement.document.as_bytes().len() + STATEMENT_BYTES;
         match groups.last_mut() {
-            Some(group) if group.len() < STATEMENTS_MAX && bytes + size <= COMMAND_BYTES => {
+            Some(group) if group.len() < most && bytes + size <= COMMAND_BYTES => {
                 bytes += size;
                 group.push(statement);
             }
@@ -195,18 +223,27 @@ pub(crate) fn commands(statements: Vec<Statement>) -> Vec<Vec<Statement>> {
 pub(crate) async fn send(
     client: &Client,
     place: &Place,
+    how: Command,
     statements: &[Statement],
     session: Option<&mut ClientSession>,
 ) -> Result<HashMap<usize, Refusal>> {
-    let mut updates = RawArrayBuf::new();
+    let mut parts = RawArrayBuf::new();
     for statement in statements {
-        updates.push(statement.raw.clone());
+        match how {
+            Command::Insert => parts.push(&*statement.document),
+            Command::Update => parts.push(&*statement.update()?),
+        }
     }
-    let mut command = rawdoc! { "update": place.name(), "ordered": false };
-    command.append(mongodb::bson::cstr!("updates"), updates);
+    let mut command = RawDocumentBuf::new();
+    let (name, list) = match how {
+        Command::Insert => (cstr!("insert"), cstr!("documents")),
+        Command::Update => (cstr!("update"), cstr!("updates")),
+    };
+    command.append(name, place.name());
+    command.append(cstr!("ordered"), false);
+    command.append(list, &*parts);
     if session.is_none() {
-        let concern = rawdoc! { "w": "majority" };
-        command.append(mongodb::bson::cstr!("writeConcern"), concern);
+        command.append(cstr!("writeConcern"), rawdoc! { "w": "majority" });
     }
     let answer = client.command(command, session).await?;
     if answer.contains_key("writeConcernError") {

@@ -19,7 +19,7 @@ impl Auditor for OpensearchSource {
     ) -> Result<At<ScanPage>> {
         let handle = self.handle(entity)?;
         let found = async {
-            let view = handle.search_view().await?;
+            let view = handle.search_view_after(after).await?;
             Ok(At { value: query::scan(&view, after, limit).await?, position: view.position })
         };
         found.await.map_err(|e| handle.locate(e, "scan"))

@@ -99,8 +99,9 @@ async fn take_in(handle: &Handle, batch: &Batch) -> Result<Vec<Outcome>> {
         return Ok(refused.into_iter().map(|(_, e)| Outcome::Rejected(e)).collect());
     }
     let index = handle.index()?;
+    let wrote = || handle.searchable.wrote(batch.changes.iter().map(|change| &change.key));
     let sent = bulk.send(&handle.cluster.client, &index).await;
-    handle.wrote();
+    wrote();
     let mut outcomes = sent?;
     // The ends of deletions came last.
     outcomes.truncate(batch.changes.len() - refused.len());
@@ -108,7 +109,7 @@ async fn take_in(handle: &Handle, batch: &Batch) -> Result<Vec<Outcome>> {
         outcomes.insert(n, Outcome::Rejected(e));
     }
     let looked = look_again(handle, &index, batch, &mut outcomes).await;
-    handle.wrote();
+    wrote();
     looked?;
     let deleted = batch.changes.iter().zip(&outcomes).filter(|(change, outcome)| {
         change.operation == Operation::Delete && matches!(outcome, Outcome::Applied)
@@ -122,8 +123,10 @@ async fn take_in(handle: &Handle, batch: &Batch) -> Result<Vec<Outcome>> {
 async fn move_checkpoint(handle: &Handle, kept: Kept, advance: &Advance) -> Result<()> {
     let place = Place { checkpoint: Some(advance.to.clone()), ..kept.place };
     let position = place.position();
-    let written = handle.places.write(&handle.place, place, Some(kept.written)).await?;
+    let before = kept.written;
+    let written = handle.places.write(&handle.place, place, Some(before)).await?;
     let Some(kept) = written else { return Err(moved().effect(Effect::Unknown)) };
+    handle.searchable.moved(&kept.place.index, before, kept.written).await;
     handle.settle(position);
     if position > Position::ZERO
         && !handle.published.load(Ordering::SeqCst)

@@ -1,17 +1,18 @@
 //! One entity in a cluster: its index, what of it can be searched, and the deletions that it remembers.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use reqwest::Method;
 use serde_json::Value as Json;
-use unisono_core::{Entity, Error, Position, Result};
+use unisono_core::{Entity, Error, Key, Position, Result};
 
 use crate::cluster::Cluster;
 use crate::error;
-use crate::place::{Kept, Places, Written};
+use crate::place::{Kept, Places};
 use crate::schema::{Index, Layout};
+use crate::searchable::Searchable;
 
 /// One entity in a cluster.
 pub(crate) struct Handle {
@@ -28,20 +29,9 @@ pub(crate) struct Handle {
     /// Whether the alias is known to name the current index.
     pub(crate) published: AtomicBool,
     index: RwLock<Option<Arc<str>>>,
-    /// How many batches this process has written.
-    written: AtomicU64,
-    searchable: tokio::sync::Mutex<Option<Searchable>>,
+    /// What searches see of it.
+    pub(crate) searchable: Searchable,
     deletions: Mutex<Deletions>,
-}
-
-/// A state of an index that searches are known to see.
-#[derive(PartialEq)]
-struct Searchable {
-    index: String,
-    /// Of this process.
-    batches: u64,
-    /// Of the checkpoint.
-    checkpoint: Written,
 }
 
 /// Deletions that the index remembers as documents, by version, until the checkpoint has come to them.
@@ -78,8 +68,7 @@ impl Handle {
             layout: Layout::new(entity),
             published: AtomicBool::new(false),
             index: RwLock::new(None),
-            written: AtomicU64::new(0),
-            searchable: tokio::sync::Mutex::new(None),
+            searchable: Searchable::default(),
             deletions: Mutex::default(),
         }
     }
@@ -119,11 +108,6 @@ impl Handle {
         Ok(kept)
     }
 
-    /// Notes that a batch was written, so that the next search looks for it.
-    pub(crate) fn wrote(&self) {
-        self.written.fetch_add(1, Ordering::SeqCst);
-    }
-
     /// The index for reading by key, which sees every write.
     pub(crate) async fn view(&self) -> Result<View<'_>> {
         Ok(self.view_of(self.read_place().await?.ok_or_else(error::missing)?))
@@ -134,20 +118,22 @@ impl Handle {
     /// The engine makes writes visible to searches only now and then, so that it is asked to when something was
     /// written since.
     pub(crate) async fn search_view(&self) -> Result<View<'_>> {
+        self.search_view_after(None).await
+    }
+
+    /// The same for a search of the records after a key only. What was written before that key need not be visible, so
+    /// that a copy in the order of keys does not ask for it with each step.
+    pub(crate) async fn search_view_after(&self, after: Option<&Key>) -> Result<View<'_>> {
         let kept = self.read_place().await?.ok_or_else(error::missing)?;
-        let wanted = |batches| Searchable {
-            index: kept.place.index.clone(),
-            batches,
-            checkpoint: kept.written,
-        };
-        let mut searchable = self.searchable.lock().await;
-        // Read after the lock was waited for: the one who had it may have done the work.
-        let now = wanted(self.written.load(Ordering::SeqCst));
-        if searchable.as_ref() != Some(&now) {
-            self.refresh(&kept.place.index).await?;
-            *searchable = Some(now);
+        let index = &kept.place.index;
+        let mut seen = self.searchable.seen.lock().await;
+        // Asked after the lock was waited for: the one who had it may have done the work.
+        if let Some(now) = self.searchable.missing(seen.as_ref(), index, kept.written, after) {
+            self.refresh(index).await?;
+            self.searchable.showed(&now);
+            *seen = Some(now);
         }
-        drop(searchable);
+        drop(seen);
         Ok(self.view_of(kept))
     }
 

@@ -15,6 +15,7 @@ mod product;
 mod query;
 mod reader;
 mod schema;
+mod searchable;
 mod source;
 mod tls;
 

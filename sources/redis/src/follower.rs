@@ -8,7 +8,7 @@ use redis::Cmd;
 use unisono_core::source::{Applied, Batch, Checkpoint, Follower, Outcome};
 use unisono_core::{Change, Entity, Error, ErrorKind, Operation, Result};
 
-use crate::codec::digits;
+use crate::codec::{Format, digits};
 use crate::error::unexpected;
 use crate::keys::{id, key_of};
 use crate::mark::{Guard, Marked, agreed, emptying, moved};
@@ -229,7 +229,7 @@ struct Run {
     /// What is said once; the place of the next mark is empty.
     head: [Vec<u8>; 6],
     ids: Vec<Vec<u8>>,
-    /// Version, operation and values of each record.
+    /// What the ledger will say of each record, and its values.
     states: Vec<Vec<u8>>,
 }
 
@@ -260,16 +260,25 @@ impl Run {
             if self.changes() == CHANGES_MAX || bytes >= BYTES_MAX {
                 break;
             }
-            let image = change.image.as_ref();
-            let values = image.map(|r| table.format.encode(&table.entity, r, change.position));
-            let operation = if values.is_some() { "P" } else { "D" };
-            let values = values.unwrap_or_default();
-            bytes += 128 + values.iter().map(Vec::len).sum::<usize>();
+            let before = self.states.len();
+            let mut entry = digits(change.position);
+            match &change.image {
+                None => {
+                    entry.push(b'D');
+                    self.states.push(entry);
+                }
+                Some(record) => {
+                    let values = table.format.encode(&table.entity, record, change.position);
+                    self.states.push(entry);
+                    if table.format == Format::Hash {
+                        self.states.push(values.len().to_string().into_bytes());
+                    }
+                    self.states.extend(values);
+                }
+            }
+            bytes += 128 + self.states.iter().skip(before).map(Vec::len).sum::<usize>();
             self.keys.push(table.layout.record(&change.key));
             self.ids.push(id(&change.key));
-            self.states.extend([digits(change.position), operation.into()]);
-            self.states.push(values.len().to_string().into_bytes());
-            self.states.extend(values);
         }
         self
     }

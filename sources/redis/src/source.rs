@@ -157,11 +157,9 @@ impl RedisSource {
                         Difference { added: Vec::new(), merged: declared }
                     }
                 };
-                let merged = difference.merged;
-                *table.schema.write().unwrap_or_else(PoisonError::into_inner) = merged.clone();
-                if merged != kept {
-                    self.keep_schema(&table).await?;
-                }
+                *table.schema.write().unwrap_or_else(PoisonError::into_inner) = difference.merged;
+                // Also if it is the same: a user without the right to write is told so now.
+                self.keep_schema(&table).await?;
                 for field in difference.added {
                     // Records that are there lack the default, and nobody would send them again.
                     refill |= entity.field(&field).is_some_and(|f| f.default.is_some());

@@ -8,14 +8,16 @@ use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::runtime::Runtime;
+use unisono_core::query::Filter;
 use unisono_core::source::{Advance, Checkpoint, Outcome};
 use unisono_core::{ErrorKind, Position, Uuid};
 
-use super::{archived, at, batch, checkpoint, copied, delete, put, versions};
+use super::{archived, at, batch, checkpoint, copied, delete, entity, put, versions};
 use crate::archive::{Archive, read_in};
 use crate::bucket::Bucket;
 use crate::follower::apply;
 use crate::place::Place;
+use crate::reader::matching;
 use crate::store::{Store, Tag};
 
 /// A bucket in memory.
@@ -100,6 +102,27 @@ fn a_bucket_has_the_layout_of_a_disk() {
         );
     }
     assert_eq!(in_bucket, on_disk);
+}
+
+#[test]
+fn a_question_sees_what_others_have_changed_since_the_last() {
+    let world = World::new();
+    let (asked, theirs) = (world.place(), world.place());
+    let found = || {
+        let all = matching(&asked, &entity(), &Filter::All).unwrap().value;
+        let mut all: Vec<_> = all.iter().map(|s| (s.key.to_string(), s.version.as_u64())).collect();
+        all.sort();
+        all.iter().map(|(key, version)| format!("{key}{version}")).collect::<Vec<_>>().join(" ")
+    };
+    apply(&theirs, &batch(0, 2, vec![put(1, "a"), put(2, "b")])).unwrap();
+    assert_eq!(found(), "a1 b2");
+    assert_eq!(found(), "a1 b2");
+    apply(&theirs, &batch(2, 5, vec![put(3, "b"), put(4, "c"), delete(5, "a")])).unwrap();
+    assert_eq!(found(), "b3 c4");
+    for (name, _) in world.contents().iter().filter(|(name, _)| name.contains("/b.json")) {
+        theirs.store.remove(Path::new(name)).unwrap();
+    }
+    assert_eq!(found(), "c4");
 }
 
 #[test]

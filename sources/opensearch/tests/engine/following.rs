@@ -6,7 +6,7 @@ use unisono_core::source::{Advance, Batch, Checkpoint, Outcome};
 use unisono_core::{ErrorKind, Position, Value};
 use unisono_testkit::Sample;
 
-use crate::server::{Server, words};
+use crate::server::{Followed, Server, binding, words};
 
 fn product(id: &str, stock: i64) -> unisono_core::Record {
     Sample::record(&Sample::product(), &json!({"id": id, "name": "lamp", "stock": stock}))
@@ -181,5 +181,46 @@ async fn what_was_changed_by_hand_is_repaired_and_followed_on() {
     assert_eq!(followed.apply(&[old, new]).await, ["stale", "stale"]);
     let found = followed.get(&Sample::key("c")).await.map(stock);
     assert_eq!(found, Some((5, Value::Integer(5))));
+    server.wipe().await;
+}
+
+#[tokio::test]
+async fn a_copy_in_order_costs_no_refresh_and_misses_nothing() {
+    let server = Server::new();
+    let mut followed = server.follow(&Sample::product()).await;
+    let entity = followed.entity.clone();
+    // From here on searches see what they are made to see.
+    server.ask(Method::PUT, "product/_settings", json!({"index.refresh_interval": "-1"})).await;
+    let refreshes = async || {
+        let stats = server.ask(Method::GET, "product/_stats/refresh", Json::Null).await;
+        stats["_all"]["primaries"]["refresh"]["external_total"].as_u64().unwrap()
+    };
+    let after = async |source: &Followed, after: Option<&str>| {
+        let after = after.map(Sample::key);
+        let page = source.auditor().scan(&entity, after.as_ref(), 100).await.unwrap().value;
+        page.records.iter().map(|stored| stored.key.to_string()).collect::<Vec<_>>()
+    };
+    assert!(after(&followed, None).await.is_empty());
+    let before = refreshes().await;
+    for step in ["d", "h", "m"] {
+        let put = followed.changes.put(&entity, product(step, 1));
+        let head = followed.changes.head();
+        followed.advance(&[put], head).await;
+        assert!(after(&followed, Some(step)).await.is_empty());
+    }
+    assert_eq!(refreshes().await, before, "nothing was written after the keys that were looked at");
+    assert_eq!(after(&followed, Some("d")).await, ["h", "m"]);
+    let put = followed.changes.put(&entity, product("f", 1));
+    followed.apply(&[put]).await;
+    assert_eq!(after(&followed, Some("d")).await, ["f", "h", "m"]);
+    // Another process writes and moves the checkpoint.
+    let source = server.open_with(&[]).await.unwrap();
+    source.prepare(&[binding(&entity)]).await.unwrap();
+    let put = followed.changes.put(&entity, product("z", 1));
+    let head = followed.changes.head();
+    let first = std::mem::replace(&mut followed.source, source);
+    followed.advance(&[put], head).await;
+    followed.source = first;
+    assert_eq!(after(&followed, Some("m")).await, ["z"]);
     server.wipe().await;
 }

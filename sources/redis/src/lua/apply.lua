@@ -1,10 +1,12 @@
 #!lua
 -- Takes in changes of one part of a follower and moves its mark, in one step.
+-- The ledger says of each record its version in 20 digits, with a 'D' behind it if it was deleted. Versions are compared
+-- as text: a Lua number cannot hold them.
 -- KEYS: 1 ledger, 2 index, 3 deletions, 4.. the key of each changed record, none twice
 -- ARGV: 1 'h' for hashes or 's' for strings, 2 '1' if an equal version is written again, 3 '1' if the mark must be as
 --       expected, 4 the expected mark, 5 the next mark or '', 6 deletions before this version are forgotten,
---       7.. the id of each record, then for each record: version, 'P' or 'D', how many values follow, the values
--- Versions are 20 digits and compared as text: a Lua number cannot hold them.
+--       7.. the id of each record, then for each record what the ledger will say of it, and unless that is a deletion
+--       the string, or how many fields and values follow and these
 -- Few commands with many arguments each: a call of a command costs more than what it does for one record.
 local mark = redis.call('HGET', KEYS[1], '') or ''
 if ARGV[3] == '1' and mark ~= ARGV[4] then return {0, mark} end
@@ -24,31 +26,34 @@ local function add(list, first, second)
   list[#list + 1] = second
 end
 local held = count > 0 and redis.call('HMGET', KEYS[1], unpack(ARGV, 7, 6 + count))
+local hashes, again = ARGV[1] == 'h', ARGV[2] == '1'
 local at = 7 + count
 for n = 1, count do
-  local key, id, version, values = KEYS[n + 3], ARGV[n + 6], ARGV[at], tonumber(ARGV[at + 2])
-  local known = string.sub(held[n] or '', 1, 20)
-  if known > version or (known == version and ARGV[2] ~= '1') then
+  local key, id, entry = KEYS[n + 3], ARGV[n + 6], ARGV[at]
+  local deleted = #entry > 20
+  local version = deleted and string.sub(entry, 1, 20) or entry
+  local known = held[n] and string.sub(held[n], 1, 20) or ''
+  local values = deleted and 0 or hashes and 1 + tonumber(ARGV[at + 1]) or 1
+  if known > version or (known == version and not again) then
     outcomes[n] = 0
   else
     outcomes[n] = 1
-    if ARGV[at + 1] == 'D' then
-      add(versions, id, version .. 'D')
+    add(versions, id, entry)
+    if deleted then
       add(deletions, 0, version .. id)
       add(unlisted, id)
       add(removed, key)
     else
-      add(versions, id, version)
       add(listed, 0, id)
-      if ARGV[1] == 'h' then
+      if hashes then
         redis.call('UNLINK', key)
-        redis.call('HSET', key, unpack(ARGV, at + 3, at + 2 + values))
+        redis.call('HSET', key, unpack(ARGV, at + 2, at + values))
       else
-        add(records, key, ARGV[at + 3])
+        add(records, key, ARGV[at + 1])
       end
     end
   end
-  at = at + 3 + values
+  at = at + 1 + values
 end
 if ARGV[5] ~= '' then add(versions, '', ARGV[5]) end
 

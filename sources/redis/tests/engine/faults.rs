@@ -213,3 +213,26 @@ async fn emptying_that_was_interrupted_is_finished() {
     let keys: Vec<String> = ask(&mut client, &[b"KEYS", b"*"]).await;
     assert_eq!(keys, ["unisono:{product.0}:schema"], "a reset leaves nothing but the declaration");
 }
+
+/// An emptying that was overtaken, by another one or by a follower that was filled again, removes nothing more.
+#[tokio::test]
+async fn a_late_step_of_an_emptying_does_nothing() {
+    let server = Server::start(&[]).await;
+    let entity = Sample::product();
+    let source = following(&at(&server.url()), &entity).await;
+    let follower = source.clone().follower().unwrap();
+    let mut changes = Changes::new();
+    let first = changes.put(&entity, Sample::product_record(1));
+    follower.apply(batch(&entity, &changes, &[first], 0, 1)).await.unwrap();
+    let mut client = server.client().await;
+    let script = include_str!("../../src/lua/sweep.lua");
+    let controls = ["ledger", "index", "deletions"].map(|n| format!("unisono:{{product.0}}:{n}"));
+    let mut words: Vec<&[u8]> = vec![b"EVAL", script.as_bytes(), b"4"];
+    words.extend(controls.iter().map(|key| key.as_bytes()));
+    words.extend([b"product:p1".as_slice(), b"emptying:earlier", b"p1"]);
+    assert_eq!(ask::<i64>(&mut client, &words).await, 0);
+    let reader = source.clone().reader().unwrap();
+    let found = reader.get(&entity, &[Sample::key("p1")]).await.unwrap();
+    assert!(found.value[0].is_some() && found.position.as_u64() == 1);
+    assert_eq!(follower.checkpoint(&entity).await.unwrap(), Some(checkpoint(&changes, 1)));
+}

@@ -421,3 +421,67 @@ async fn forgotten_changes_count_as_changed() {
     assert!(stored > 100, "only {stored} fills were taken");
     assert_eq!(refused, 0, "reads that are new enough must not be refused");
 }
+
+/// A list of changed keys that was evicted holds fills up only until the next changes.
+#[tokio::test]
+async fn a_lost_list_of_changes_is_begun_again() {
+    let server = Server::start(&[]).await;
+    let entity = Sample::product();
+    let source = open(&at(&server.url())).await.unwrap();
+    source.prepare(&[binding(&entity, Role::Cache, &[])]).await.unwrap();
+    let cache = source.cache().unwrap();
+    let epoch = cache.restart(&entity, Position::ZERO).await.unwrap();
+    let mut client = server.client().await;
+    let mut changes = Changes::new();
+    let expires = now().plus(Duration::from_secs(900));
+    for (n, list) in ["recent", "previous", "recent"].into_iter().enumerate() {
+        let key = Sample::key(&format!("k{n}"));
+        let absent = |read: usize| {
+            let position = at_position(read);
+            let entry = Entry { stored: None, version: position, filled: now(), expires };
+            cache.fill(&entity, &key, entry, position, epoch)
+        };
+        let keys: Vec<Vec<u8>> = ask(&mut client, &[b"KEYS", format!("*{list}").as_bytes()]).await;
+        assert_eq!(keys.len(), 1, "{list}");
+        let _: i64 = ask(&mut client, &[b"DEL", &keys[0]]).await;
+        assert_eq!(absent(n).await.unwrap(), Filled::Outdated, "{list} is gone");
+        let change = changes.put(&entity, Sample::product_record(7));
+        let (from, to) = (at_position(n), at_position(n + 1));
+        cache.follow(&entity, &[change], from, to, expires).await.unwrap();
+        assert_eq!(absent(n).await.unwrap(), Filled::Outdated, "read before {list} began again");
+        assert_eq!(absent(n + 1).await.unwrap(), Filled::Stored, "{list} has begun again");
+    }
+}
+
+/// What is left of an earlier life neither shows nor stands in the way.
+#[tokio::test]
+async fn a_new_life_knows_nothing_of_the_one_before() {
+    let server = Server::start(&[]).await;
+    let entity = Sample::product();
+    let source = open(&at(&server.url())).await.unwrap();
+    source.prepare(&[binding(&entity, Role::Cache, &[])]).await.unwrap();
+    let cache = source.cache().unwrap();
+    let first = cache.restart(&entity, Position::ZERO).await.unwrap();
+    let expires = now().plus(Duration::from_secs(900));
+    let (cached, changed) = (Sample::key("cached"), Sample::key("p1"));
+    let absent = |key, read: usize, epoch| {
+        let position = at_position(read);
+        let entry = Entry { stored: None, version: position, filled: now(), expires };
+        cache.fill(&entity, key, entry, position, epoch)
+    };
+    assert_eq!(absent(&cached, 9, first).await.unwrap(), Filled::Stored);
+    let change = Changes::new().put(&entity, Sample::product_record(1));
+    let mut late = change.as_ref().clone();
+    late.position = at_position(9);
+    cache
+        .follow(&entity, &[Arc::new(late)], Position::ZERO, at_position(9), expires)
+        .await
+        .unwrap();
+    // The truth was restored: its positions are lower again.
+    let second = cache.restart(&entity, at_position(5)).await.unwrap();
+    for key in [&cached, &changed] {
+        assert!(cache.lookup(&entity, key, now()).await.unwrap().entry.is_none(), "{key}");
+        assert_eq!(absent(key, 9, first).await.unwrap(), Filled::OtherEpoch, "{key}");
+        assert_eq!(absent(key, 5, second).await.unwrap(), Filled::Stored, "{key}");
+    }
+}

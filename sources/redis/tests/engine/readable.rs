@@ -137,3 +137,42 @@ async fn keys_that_could_collide_and_other_ways_of_keeping_are_refused() {
         assert!(error.hint_text().is_some());
     }
 }
+
+/// Deletions are remembered until the checkpoint has passed them, and then leave nothing behind.
+#[tokio::test]
+async fn deletions_are_forgotten_in_time() {
+    let entity = Sample::product();
+    let options = engine("source.toml");
+    let source = open(&options).await.unwrap();
+    source.prepare(&[binding(&entity, Role::Follower, &[])]).await.unwrap();
+    let follower = source.clone().follower().unwrap();
+    let mut client = plain(&options).await;
+    let mut changes = Changes::new();
+    let put = changes.put(&entity, Sample::product_record(1));
+    let delete = changes.delete(&entity, &put.key);
+    let again = changes.put(&entity, Sample::product_record(1));
+    let gone = changes.delete(&entity, &Sample::key("p2"));
+    let last = changes.put(&entity, Sample::product_record(3));
+    let place = format!("{}:unisono:{{product.0}}", options.text("prefix").unwrap());
+    let mut seen = Vec::new();
+    // The record comes back while its deletion is still remembered: by a batch that moves no checkpoint.
+    let steps = [(0, 1), (1, 2), (2, 2), (2, 4), (4, 5), (5, 6)];
+    for ((from, to), change) in
+        steps.into_iter().zip([put, delete, again, gone, last.clone(), last])
+    {
+        let mut next = batch(&entity, &changes, &[change], from, to);
+        next.advance = next.advance.filter(|_| from < to);
+        follower.apply(next).await.unwrap();
+        let mut counts = [0_i64; 3];
+        for (count, (command, name)) in
+            counts.iter_mut().zip([("HLEN", "ledger"), ("ZCARD", "index"), ("ZCARD", "deletions")])
+        {
+            let key = format!("{place}:{name}");
+            *count = ask(&mut client, &[command.as_bytes(), key.as_bytes()]).await;
+        }
+        seen.push(counts);
+    }
+    // Versions and checkpoint; records; remembered deletions. One is let go by the batch after the one that passed it.
+    let expected = [[2, 1, 0], [2, 0, 1], [2, 1, 1], [3, 1, 1], [3, 2, 0], [3, 2, 0]];
+    assert_eq!(seen, expected);
+}
