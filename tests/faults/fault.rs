@@ -17,6 +17,7 @@ pub(crate) enum Fault {
     Wiped,
     Restored,
     Revoked,
+    Stuck,
 }
 
 impl Fault {
@@ -48,6 +49,7 @@ impl Fault {
             Fault::Wiped => "wiped",
             Fault::Restored => "restored",
             Fault::Revoked => "revoked",
+            Fault::Stuck => "stuck",
         }
     }
 
@@ -63,12 +65,15 @@ impl Fault {
             Fault::HalfOpen => {
                 "connections stay and are made and nothing arrives, for 8 s; what lost something stays dead"
             }
-            Fault::DiskFull => "no room left on the disk of the data for 8 s",
+            Fault::DiskFull => "no room left on the disk of the data for 15 s",
             Fault::Wiped => "the data deleted from outside while the server runs",
             Fault::Restored => {
-                "the server killed and started with a copy of its data that is some seconds old"
+                "the server killed and started with a copy of its data that is some seconds old (embedded: with the process)"
             }
             Fault::Revoked => "the user locked out and its sessions ended for 6 s",
+            Fault::Stuck => {
+                "a disk without room for so long that `/health/ready` fails: the source is up and its delivery makes no progress"
+            }
         }
     }
 
@@ -80,10 +85,13 @@ impl Fault {
             Fault::Paused => 20_000,
             Fault::Cut => 5000,
             Fault::Delayed => 6000,
-            Fault::HalfOpen | Fault::DiskFull => 8000,
+            Fault::HalfOpen => 8000,
+            // Some stores have room in files that they have already.
+            Fault::DiskFull => 15_000,
             Fault::Wiped => 3000,
             Fault::Restored => 2500,
             Fault::Revoked => 6000,
+            Fault::Stuck => 85_000,
         })
     }
 
@@ -105,7 +113,7 @@ impl Fault {
             Fault::Cut => set(proxy, Network::Cut),
             Fault::Delayed => set(proxy, Network::Delayed(Duration::from_millis(60))),
             Fault::HalfOpen => set(proxy, Network::HalfOpen),
-            Fault::DiskFull => site.fill(),
+            Fault::DiskFull | Fault::Stuck => site.fill(),
             Fault::Wiped => site.wipe(namespace).await,
             Fault::Restored => site.copy(),
             Fault::Revoked => site.credentials(false),
@@ -117,7 +125,7 @@ impl Fault {
             Fault::Killed => site.restart(),
             Fault::Paused => site.signal("CONT"),
             Fault::Cut | Fault::Delayed | Fault::HalfOpen => set(proxy, Network::Whole),
-            Fault::DiskFull => site.free(),
+            Fault::DiskFull | Fault::Stuck => site.free(),
             Fault::Wiped => Ok(()),
             Fault::Restored => site.restore(),
             Fault::Revoked => site.credentials(true),

@@ -43,7 +43,7 @@ use scenario::Role;
 use site::Site;
 
 /// The longest that one scenario may take.
-const SCENARIO_MAX: Duration = Duration::from_secs(180);
+const SCENARIO_MAX: Duration = Duration::from_secs(300);
 
 struct Arguments {
     only: Vec<String>,
@@ -169,12 +169,52 @@ fn in_a_process(kind: &Kind, arguments: &Arguments) -> Result<Vec<Row>, String> 
     report::load(Path::new(&rows)).map_err(|e| format!("it ended with {status}: {e}"))
 }
 
+/// What is tried with a kind.
+enum Step {
+    Refusals,
+    Broken(Fault, Role),
+    AddedAgain,
+}
+
+impl Step {
+    fn all(kind: &Kind) -> impl Iterator<Item = Step> {
+        let of_truth = Fault::OF_TRUTH.into_iter().filter(|_| kind.truth);
+        let refusals = kind.server.iter().map(|_| Step::Refusals);
+        // What fails then is the same code for every kind, and takes a minute to be seen.
+        let stuck = (kind.column == "sqlite").then_some(Fault::Stuck);
+        let of_follower = Fault::ALL.into_iter().chain(stuck);
+        refusals
+            .chain(of_follower.map(|fault| Step::Broken(fault, Role::Follower)))
+            .chain([Step::AddedAgain])
+            .chain(of_truth.map(|fault| Step::Broken(fault, Role::Truth)))
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Step::Refusals => report::REFUSALS.to_owned(),
+            Step::Broken(fault, Role::Truth) => report::of_truth(*fault),
+            Step::Broken(fault, _) => fault.name().to_owned(),
+            Step::AddedAgain => report::ADDED_AGAIN.to_owned(),
+        }
+    }
+
+    fn run(&self, site: &Site, seed: u64) -> Row {
+        let (column, name) = (site.kind.column, self.name());
+        match *self {
+            Step::Refusals => Row::of_refusals(column, within(refusals::all(site))),
+            Step::Broken(Fault::Restored, _) if site.kind.server.is_none() => {
+                Row::of(column, &name, within(scenario::restored_at_rest(site, seed)))
+            }
+            Step::Broken(fault, role) => {
+                Row::of(column, &name, within(scenario::broken(site, fault, role, seed)))
+            }
+            Step::AddedAgain => Row::of(column, &name, within(scenario::added_again(site, seed))),
+        }
+    }
+}
+
 /// Every scenario of a kind, one after another.
 fn one(kind: &'static Kind, arguments: &Arguments) -> Vec<Row> {
-    let site = match Site::start(kind) {
-        Ok(site) => site,
-        Err(error) => return vec![Row::failed(kind.column, "start", error)],
-    };
     // The clients of some drivers insist on one; a second one would be refused, which is fine.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut rows = Vec::new();
@@ -185,32 +225,26 @@ fn one(kind: &'static Kind, arguments: &Arguments) -> Vec<Row> {
     if let Err(error) = within(proxy::check()) {
         show(Row::failed(kind.column, "proxy", error));
     }
-    if kind.server.is_some() && arguments.wants_fault(report::REFUSALS) {
-        let refused = within(refusals::all(&site));
-        show(Row::of_refusals(kind.column, refused));
-    }
-    for fault in Fault::ALL {
-        let name = fault.name();
-        if !arguments.wants_fault(name) {
+    let mut site = None;
+    for step in Step::all(kind) {
+        let name = step.name();
+        if !arguments.wants_fault(&name) {
             continue;
         }
         if let Some((_, why)) = kind.without.iter().find(|(without, _)| *without == name) {
-            show(Row::without(kind.column, name, why));
+            show(Row::without(kind.column, &name, why));
             continue;
         }
-        let shown = within(scenario::broken(&site, fault, Role::Follower, arguments.seed));
-        show(Row::of(kind.column, name, shown));
-    }
-    if arguments.wants_fault(report::ADDED_AGAIN) {
-        let shown = within(scenario::added_again(&site, arguments.seed));
-        show(Row::of(kind.column, report::ADDED_AGAIN, shown));
-    }
-    for fault in Fault::OF_TRUTH.into_iter().filter(|_| kind.truth) {
-        let name = report::of_truth(fault);
-        if arguments.wants_fault(&name) {
-            let shown = within(scenario::broken(&site, fault, Role::Truth, arguments.seed));
-            show(Row::of(kind.column, &name, shown));
-        }
+        let row = match site.take().map_or_else(|| Site::start(kind), Ok) {
+            Ok(at) => {
+                let row = step.run(&at, arguments.seed);
+                // What a failure has left may break what comes next.
+                site = Some(at).filter(|_| row.failure.is_none());
+                row
+            }
+            Err(error) => Row::failed(kind.column, &name, format!("it does not start: {error}")),
+        };
+        show(row);
     }
     rows
 }

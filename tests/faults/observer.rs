@@ -184,11 +184,12 @@ impl Window {
     }
 }
 
-/// Memory of this process, in MiB.
+/// Memory of this process, in MiB, without that of files mapped into it.
 fn resident() -> u64 {
-    let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 = pages.split(' ').nth(1).and_then(|n| n.parse().ok()).unwrap_or_default();
-    pages * 4096 / (1 << 20)
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: Vec<u64> = text.split(' ').filter_map(|n| n.parse().ok()).collect();
+    let (all, of_files) = (pages.get(1).unwrap_or(&0), pages.get(2).unwrap_or(&0));
+    all.saturating_sub(*of_files) * 4096 / (1 << 20)
 }
 
 fn recorder() -> &'static PrometheusHandle {

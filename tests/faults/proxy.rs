@@ -88,13 +88,15 @@ async fn connection(client: TcpStream, target: SocketAddr, mut network: watch::R
     }
 }
 
-/// Resets the connection unless it came to its end.
-struct Reset(OwnedWriteHalf, bool);
+/// Resets the connection when it is dropped, unless it came to its end and was taken.
+struct Reset(Option<OwnedWriteHalf>);
 
 impl Drop for Reset {
     fn drop(&mut self) {
-        if !self.1 {
-            let _ = self.0.as_ref().set_zero_linger();
+        if let Some(half) = self.0.take() {
+            let _ = half.as_ref().set_zero_linger();
+            // Its own drop would end the connection in an orderly way first.
+            half.forget();
         }
     }
 }
@@ -105,7 +107,7 @@ async fn carry(
     network: watch::Receiver<Network>,
     lost: &AtomicBool,
 ) {
-    let mut to = Reset(to, false);
+    let mut to = Reset(Some(to));
     let mut buffer = vec![0; 64 << 10];
     loop {
         let read = from.read(&mut buffer).await.unwrap_or(0);
@@ -115,9 +117,8 @@ async fn carry(
         }
         let is_lost = lost.load(Ordering::Relaxed);
         if read == 0 {
-            if !is_lost {
-                let _ = to.0.shutdown().await;
-                to.1 = true;
+            if let Some(mut half) = to.0.take_if(|_| !is_lost) {
+                let _ = half.shutdown().await;
             }
             return;
         }
@@ -127,7 +128,8 @@ async fn carry(
         if let Network::Delayed(by) = now {
             tokio::time::sleep(by).await;
         }
-        if to.0.write_all(&buffer[..read]).await.is_err() {
+        let Some(half) = &mut to.0 else { return };
+        if half.write_all(&buffer[..read]).await.is_err() {
             return;
         }
     }

@@ -13,9 +13,9 @@ use crate::site::Site;
 use crate::stubs;
 use crate::workload::{ENTITY, preload};
 
-/// How long opening may take with a server that does not answer; its `connect_timeout` is 1 s, its
-/// `request_timeout` 2 s.
-const OPEN_MAX: Duration = Duration::from_secs(8);
+/// How long opening may take with a server that does not answer; its `connect_timeout` is 2 s, its
+/// `request_timeout` 4 s.
+const OPEN_MAX: Duration = Duration::from_secs(12);
 /// The words of every password that occurs.
 const SECRETS: [&str; 4] = ["app-secret", "wrong-secret", "reader-secret", "nothing-secret"];
 
@@ -73,7 +73,7 @@ async fn cases(site: &Site) -> Result<Vec<Case>, String> {
         Case::new("unreachable host", &[("PORT", "1")], UNAVAILABLE, &["runs", "reach"]),
         Case {
             network: Network::HalfOpen,
-            ..Case::new("silent host", &[], SILENT, &["server", "runs", "reach"])
+            ..Case::new("silent host", &[], SILENT, &["server", "runs", "firewall"])
         },
     ];
     let password = |from| {
@@ -88,8 +88,9 @@ async fn cases(site: &Site) -> Result<Vec<Case>, String> {
         let (name_and_password, app) = (format!("{user}:{user}-secret@"), "app:app-secret@");
         Case::new(name, &[(app, &name_and_password)], RIGHTS, &["grant", "GRANT"])
     };
-    let version =
-        |change: &[(&str, &str)]| Case::new("wrong version", change, UNSUPPORTED, &["use "]);
+    let version = |change: &[(&str, &str)]| {
+        Case::new("wrong version", change, UNSUPPORTED, &["use ", "take "])
+    };
     match site.kind.column {
         "redis" => {
             site.run(
@@ -114,12 +115,16 @@ async fn cases(site: &Site) -> Result<Vec<Case>, String> {
                      -c "CREATE ROLE reader LOGIN PASSWORD 'reader-secret'" -c "GRANT pg_read_all_data TO reader" \
                      -c "CREATE ROLE nothing LOGIN PASSWORD 'nothing-secret'""#,
             )?;
+            let old = stubs::postgres().await?.to_string();
             cases.extend([password("app-secret"), user("read-only user", "reader")]);
             cases.push(user("no rights", "nothing"));
+            cases.push(version(&[("app:app-secret@", "app@"), ("PORT", &old), ("tls_ca", "#")]));
         }
         "mysql" => {
+            let old = stubs::mysql("10.2.44-MariaDB").await?.to_string();
             cases.extend([password("app-secret"), user("read-only user", "reader")]);
             cases.push(user("no rights", "nothing"));
+            cases.push(version(&[("app:app-secret@", "app@"), ("PORT", &old), ("tls_ca", "#")]));
         }
         "opensearch" => {
             // What the security plugin of a cluster answers a user that may only read.
@@ -149,7 +154,7 @@ async fn refused(site: &Site, case: &Case) -> Result<(), String> {
     let port = place.proxy.as_ref().map_or(0, Proxy::port).to_string();
     if case.name == "read-only user" {
         // What is there was made by a user with every right.
-        let made = place.open(Role::Follower, true).await.map_err(|e| format!("{e:?}"))?;
+        let made = place.settle_in(Role::Follower).await?;
         made.close().await.map_err(|e| e.to_string())?;
     }
     for (from, to) in &case.change {

@@ -21,7 +21,7 @@ const INTRODUCTION: &str = "\
 Eight writers write through the library while one source is broken for some seconds and then mended. `ok` says that no
 acknowledged write was lost (compared with the history of every record), no write that was said not to have taken place
 did, no write or read failed because of a follower, the other follower kept up, the broken one came to agree with the truth
-by itself (`verify`, record by record, without repairs), memory grew by less than 100 MiB, and while it lasted `status`
+by itself (`verify`, record by record, without repairs), memory grew by less than 200 MiB, and while it lasted `status`
 named the source and what it has, `/health/ready` was degraded (for a truth: failed) and `unisono_delivery_live` was 0.
 Behind it: seconds from the end of the fault until everything was settled, at least 1.5 s of which writes went on.
 
@@ -116,6 +116,7 @@ pub(crate) fn load(path: &Path) -> Result<Vec<Row>, String> {
 pub(crate) fn table(kinds: &[&'static Kind], rows: &[Row]) -> String {
     let mut scenarios: Vec<(String, &str)> =
         Fault::ALL.iter().map(|f| (f.name().to_owned(), f.meaning())).collect();
+    scenarios.push((Fault::Stuck.name().to_owned(), Fault::Stuck.meaning()));
     scenarios.push((ADDED_AGAIN.to_owned(), "a follower added, removed and added again by configuration, with a first copy, while writes go on"));
     scenarios.extend(Fault::OF_TRUTH.iter().map(|f| (of_truth(*f), "the same, of the truth")));
     scenarios.push((REFUSALS.to_owned(), "what cannot work at the start: one clear error that names the source and the remedy, and the rest starts"));

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use unisono::{Registry, Unisono, config};
-use unisono_core::Consistency;
+use unisono_core::{Consistency, ErrorKind};
 
 use crate::fault::Fault;
 use crate::observer::{Look, Observer};
@@ -17,12 +17,12 @@ use crate::workload::{Ledger, Readers, Writers, preload};
 
 /// How far a follower that is well may be behind, in time.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(4);
-/// How long one that was broken may take to be as the truth.
-const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+/// How long one that was broken may take to be as the truth: some servers take a minute to start on a busy machine.
+const SETTLED_WITHIN: Duration = Duration::from_secs(120);
 /// How much memory a scenario may take, in MiB: the log is the buffer.
-const MEMORY_MAX: u64 = 100;
+const MEMORY_MAX: u64 = 200;
 /// A read may wait for a source that does not answer, and then asks another one.
-const READ_MAX: Duration = Duration::from_secs(8);
+const READ_MAX: Duration = Duration::from_secs(12);
 /// How long the writers write before and after the fault.
 const AROUND: Duration = Duration::from_millis(1500);
 /// Closing with everything up.
@@ -61,7 +61,7 @@ impl Place {
         let port = proxy.as_ref().map_or(0, Proxy::port);
         let mut far = format!("kind = \"{}\"\n{}", site.kind.kind, site.options(&namespace, port)?);
         if proxy.is_some() {
-            far += "connect_timeout = \"1s\"\nrequest_timeout = \"2s\"\n";
+            far += "connect_timeout = \"2s\"\nrequest_timeout = \"4s\"\n";
         }
         let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
         Ok(Place { folder, namespace, proxy, far })
@@ -88,6 +88,19 @@ impl Place {
              [entities.item.fields]\nid = \"string\"\nnumber = \"integer\"\ntext = \"string\"\n",
             self.folder.path().display()
         )
+    }
+
+    /// Opens it, though a server that has just been started may be slow at first.
+    pub(crate) async fn settle_in(&self, far_as: Role) -> Result<Unisono, String> {
+        let deadline = Instant::now() + SETTLED_WITHIN;
+        loop {
+            match self.open(far_as, true).await {
+                Ok(unisono) => return Ok(unisono),
+                Err(error) if Instant::now() > deadline => return Err(format!("{error:?}")),
+                Err(error) if error.kind() == ErrorKind::Timeout => {}
+                Err(error) => return Err(format!("{error:?}")),
+            }
+        }
     }
 
     pub(crate) async fn open(&self, far_as: Role, required: bool) -> unisono_core::Result<Unisono> {
@@ -123,7 +136,7 @@ pub(crate) async fn broken(
     seed: u64,
 ) -> Result<Shown, String> {
     let place = Place::over(site).await?;
-    let unisono = place.open(far_as, true).await.map_err(|e| format!("{e:?}"))?;
+    let unisono = place.settle_in(far_as).await?;
     let engine = unisono.engine().clone();
     let ledger = Arc::new(Ledger::default());
     let observer = Observer::start(&engine, &ledger).await?;
@@ -171,6 +184,9 @@ pub(crate) async fn broken(
     if fault == Fault::Delayed {
         window.moved("far")?;
     }
+    if fault == Fault::Stuck {
+        window.was_not_ready()?;
+    }
     let memory = window.memory()?;
     let writes = agree(&unisono, &ledger).await?;
     close(unisono).await?;
@@ -182,17 +198,44 @@ pub(crate) async fn broken(
 /// A follower is added, removed and added again while writes go on.
 pub(crate) async fn added_again(site: &Site, seed: u64) -> Result<Shown, String> {
     let place = Place::over(site).await?;
-    let ledger = Arc::new(Ledger::default());
-    let (sender, current) = watch::channel(None);
-    let mut unisono = place.open(Role::Absent, false).await.map_err(|e| format!("{e:?}"))?;
+    let unisono = place.open(Role::Absent, false).await.map_err(|e| format!("{e:?}"))?;
     preload(unisono.engine(), PRELOADED, seed).await?;
-    sender.send_replace(Some(unisono.engine().clone()));
+    let nothing = || Ok::<(), String>(());
+    let turns: [Turn<'_>; 3] =
+        [(Role::Follower, &nothing), (Role::Absent, &nothing), (Role::Follower, &nothing)];
+    reopened(site, &place, unisono, &turns, seed).await
+}
+
+/// An embedded follower comes back, with the process, as an older copy of itself.
+pub(crate) async fn restored_at_rest(site: &Site, seed: u64) -> Result<Shown, String> {
+    let place = Place::over(site).await?;
+    let unisono = place.open(Role::Follower, true).await.map_err(|e| format!("{e:?}"))?;
+    let copy = || site.copy();
+    let restore = || site.restore();
+    let turns: [Turn<'_>; 2] = [(Role::Follower, &copy), (Role::Follower, &restore)];
+    reopened(site, &place, unisono, &turns, seed).await
+}
+
+/// What the source over the site is next, and what is done before, with everything closed.
+type Turn<'a> = (Role, &'a dyn Fn() -> Result<(), String>);
+
+/// Closes and opens again and again, while writers want to write.
+async fn reopened(
+    site: &Site,
+    place: &Place,
+    mut unisono: Unisono,
+    turns: &[Turn<'_>],
+    seed: u64,
+) -> Result<Shown, String> {
+    let ledger = Arc::new(Ledger::default());
+    let (sender, current) = watch::channel(Some(unisono.engine().clone()));
     let writers = Writers::start(&current, &ledger, seed);
-    for role in [Role::Follower, Role::Absent, Role::Follower] {
+    for (role, before) in turns {
         tokio::time::sleep(AROUND).await;
         sender.send_replace(None);
         close(unisono).await?;
-        unisono = place.open(role, false).await.map_err(|e| format!("{e:?}"))?;
+        before()?;
+        unisono = place.open(*role, false).await.map_err(|e| format!("{e:?}"))?;
         sender.send_replace(Some(unisono.engine().clone()));
     }
     let ended = Instant::now();
@@ -273,6 +316,17 @@ impl Window<'_> {
             return Err("unisono_delivery_live was never 0".to_owned());
         }
         Ok(())
+    }
+
+    /// Readiness failed, and said whose delivery it is that makes no progress.
+    fn was_not_ready(&self) -> Result<(), String> {
+        let said = "to far makes no progress";
+        match self.during().any(|l| l.ready.0 == 503 && l.ready.1.contains(said)) {
+            true => Ok(()),
+            false => {
+                Err(format!("readiness did not fail: {:?}", self.during().last().map(|l| &l.ready)))
+            }
+        }
     }
 
     /// What was acknowledged some seconds before a look is in the follower that is well.

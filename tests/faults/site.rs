@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use unisono_core::kind::{OptionValue, Options};
 
-use crate::kinds::{Kind, Server};
+use crate::kinds::{FILL, Kind, Server};
 
 /// Size of the disk of an embedded kind, in MiB.
 const EMBEDDED_DISK: u32 = 64;
@@ -123,18 +123,22 @@ impl Site {
         self.run("sleep 0.3; \"$REPOSITORY/engines/restart\" \"$DIR\"").map(drop)
     }
 
-    /// Keeps a copy of the data as it is at one instant.
+    /// Keeps a copy of the data as it is at one instant. What is embedded must be closed.
     pub(crate) fn copy(&self) -> Result<(), String> {
-        let data = self.server()?.data;
+        let Some(Server { data, .. }) = self.kind.server else {
+            return self.run("rm -rf \"$COPY\"; cp -a \"$DIR\" \"$COPY\"").map(drop);
+        };
         self.signal("STOP")?;
         let copied = self.run(&format!("rm -rf \"$COPY\"; cp -a \"$DIR/{data}\" \"$COPY\""));
         self.signal("CONT")?;
         copied.map(drop)
     }
 
-    /// Puts the copy in place of the data, with the server down.
+    /// Puts the copy in place of the data, with the server down. What is embedded must be closed.
     pub(crate) fn restore(&self) -> Result<(), String> {
-        let data = self.server()?.data;
+        let Some(Server { data, .. }) = self.kind.server else {
+            return self.run("rm -rf \"$DIR\"; cp -a \"$COPY\" \"$DIR\"").map(drop);
+        };
         self.signal("KILL")?;
         self.run(&format!("sleep 0.3; rm -rf \"$DIR/{data}\"; cp -a \"$COPY\" \"$DIR/{data}\""))?;
         self.restart()
@@ -142,12 +146,8 @@ impl Site {
 
     /// Leaves no room on the disk.
     pub(crate) fn fill(&self) -> Result<(), String> {
-        match self.kind.server.as_ref().and_then(|s| s.full) {
-            Some((fill, _)) => self.run(fill).map(drop),
-            None => self
-                .run("for block in 1M 4K; do dd if=/dev/zero of=\"$DISK/ballast-$block\" bs=$block 2>/dev/null || true; done")
-                .map(drop),
-        }
+        let full = self.kind.server.as_ref().and_then(|s| s.full);
+        self.run(full.map_or(FILL, |(fill, _)| fill)).map(drop)
     }
 
     /// Makes room again, and starts a server that did not live without.
@@ -182,7 +182,11 @@ impl Site {
     /// Deletes what a namespace holds, as an operator would by mistake.
     pub(crate) async fn wipe(&self, namespace: &str) -> Result<(), String> {
         let Some(server) = &self.kind.server else {
-            return self.run(&format!("rm -rf \"$DIR\"/{namespace}*")).map(drop);
+            // Each at one instant: what is written again meanwhile stays.
+            let script = format!(
+                "mkdir -p \"$DISK/gone\"; for file in \"$DIR\"/{namespace}*; do mv \"$file\" \"$DISK/gone\"; done; rm -rf \"$DISK/gone\""
+            );
+            return self.run(&script).map(drop);
         };
         let text = self.options(namespace, server.port)?;
         let table: toml::Table = toml::from_str(&text).map_err(|e| e.to_string())?;

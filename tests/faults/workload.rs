@@ -18,7 +18,10 @@ use unisono_engine::Engine;
 /// The entity of every scenario.
 pub(crate) const ENTITY: &str = "item";
 const WRITERS: usize = 8;
+/// How many keys a writer has at first; later it has more.
 const KEYS_PER_WRITER: usize = 8;
+/// How many writes it makes for each further key, so that the data grows: a full disk must be noticed.
+const WRITES_PER_KEY: usize = 4;
 /// Each writer rests this long between two writes: the machine has other work.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Long enough that tables and logs grow, and short enough for memory to tell a leak from the data.
@@ -171,10 +174,13 @@ async fn write(
     mut random: StdRng,
     stop: watch::Receiver<bool>,
 ) {
+    let mut writes = 0;
     while !*stop.borrow() {
         tokio::time::sleep(PAUSE).await;
         let Some(engine) = engine.borrow().clone() else { continue };
-        let key = format!("w{writer}-{}", random.random_range(0..KEYS_PER_WRITER));
+        writes += 1;
+        let keys = KEYS_PER_WRITER + writes / WRITES_PER_KEY;
+        let key = format!("w{writer}-{}", random.random_range(0..keys));
         let number =
             (!random.random_bool(0.1)).then(|| ledger.numbers.fetch_add(1, Ordering::Relaxed));
         let write = match of_item(&engine, &key, number, &mut random) {
@@ -263,7 +269,7 @@ async fn read(
     stop: watch::Receiver<bool>,
 ) -> (Option<String>, Duration) {
     let mut longest = Duration::ZERO;
-    let context = Context { consistency, timeout: Duration::from_secs(10), ..Context::default() };
+    let context = Context { consistency, timeout: Duration::from_secs(15), ..Context::default() };
     let mut turn = 0;
     while !*stop.borrow() {
         tokio::time::sleep(Duration::from_millis(100)).await;
