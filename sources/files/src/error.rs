@@ -54,7 +54,19 @@ pub(crate) fn object(path: &Path, cause: object_store::Error) -> Error {
             "check `endpoint`, and that the store runs",
         ),
     };
-    Error::new(kind, message).with("path", path.display()).hint(hint).caused_by(cause)
+    Error::new(kind, message).with("path", path.display()).hint(hint).caused_by(told(&text))
+}
+
+/// What a store tells, without what it repeats of the request: the access key and the text that was signed.
+#[cfg(feature = "s3")]
+fn told(text: &str) -> String {
+    let (before, answer) = text.split_once('<').unwrap_or((text, ""));
+    let part = |name: &str| {
+        let (_, rest) = answer.split_once(&format!("<{name}>"))?;
+        Some(rest.split_once("</")?.0)
+    };
+    let parts = [Some(before.trim_end()), part("Code"), part("Message")];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(feature = "s3")]
@@ -82,4 +94,18 @@ pub(crate) fn corrupt(path: &Path, reason: impl std::fmt::Display) -> Error {
         .with("path", path.display())
         .with("reason", reason)
         .hint("run `unisono repair`: it writes the file again from the truth")
+}
+
+#[cfg(all(test, feature = "s3"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_store_repeats_of_the_request_stays_out() {
+        let xml = "<?xml version=\"1.0\"?>\n<Error><Code>SignatureDoesNotMatch</Code><Message>It differs.</Message>\
+                   <AWSAccessKeyId>tester</AWSAccessKeyId><StringToSign>AWS4</StringToSign></Error>";
+        let text = told(&format!("403 Forbidden: {xml}"));
+        assert_eq!(text, "403 Forbidden: SignatureDoesNotMatch It differs.");
+        assert_eq!(told("connection refused"), "connection refused");
+    }
 }
