@@ -81,6 +81,8 @@ pub struct Breaker {
     trials: u32,
     trial_since: Option<Timestamp>,
     openings: u32,
+    /// When it opened last, and until when.
+    since: Timestamp,
     opened: Timestamp,
     window: [Bucket; BUCKETS],
 }
@@ -103,6 +105,7 @@ impl Breaker {
             trials: 0,
             trial_since: None,
             openings: 0,
+            since: Timestamp::EPOCH,
             opened: Timestamp::EPOCH,
             window: [Bucket::default(); BUCKETS],
         }
@@ -183,6 +186,16 @@ impl Breaker {
         self.trial_since = None;
     }
 
+    /// Takes note that the source was heard of by another way than a call, such as by reading its log. If it was at least
+    /// the shortest opening after the breaker opened, the next call is the trial, whatever time is left.
+    pub fn heard(&mut self, at: Timestamp) {
+        if let State::Open { until } = self.state
+            && at >= self.since.plus(self.options.open_min)
+        {
+            self.state = State::Open { until: until.min(at) };
+        }
+    }
+
     fn is_failing(&self, now: Timestamp) -> bool {
         if self.in_a_row >= self.options.failures_in_a_row {
             return true;
@@ -203,6 +216,7 @@ impl Breaker {
         let jitter = if jitter.is_finite() { jitter.clamp(0.0, 1.0) } else { 0.5 };
         let until = now.plus(pause.mul_f64(0.8 + 0.4 * jitter));
         self.openings += 1;
+        self.since = now;
         self.opened = until;
         self.trial_since = None;
         self.state = State::Open { until };
@@ -279,6 +293,21 @@ mod tests {
         let mut b = broken();
         assert!(!b.allows(at(0.9)));
         assert!(b.allows(at(1.0)));
+    }
+
+    #[test]
+    fn a_sign_of_life_ends_a_long_opening() {
+        let mut b = broken();
+        for second in [1.0, 4.0, 9.0] {
+            assert!(b.allows(at(second)));
+            b.failed(at(second), 0.5);
+        }
+        assert!(!b.would_allow(at(12.0)), "eight seconds");
+        b.heard(at(9.5));
+        assert!(!b.would_allow(at(12.0)), "too soon to say more than the failure");
+        b.heard(at(11.0));
+        assert!(b.would_allow(at(11.0)));
+        assert!(b.allows(at(11.0)) && !b.allows(at(11.1)), "one trial");
     }
 
     #[test]

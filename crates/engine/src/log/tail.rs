@@ -55,8 +55,12 @@ impl Tail {
 
     /// Whether the truth has not been heard of lately, so that its log may have come further than is known.
     pub(crate) fn is_silent(&self, now: Timestamp) -> bool {
-        let heard = Timestamp::from_micros_clamped(self.heard.load(Ordering::Relaxed));
-        now > heard.plus(SILENT_MAX)
+        now > self.heard().plus(SILENT_MAX)
+    }
+
+    /// When the truth was last heard of.
+    pub(crate) fn heard(&self) -> Timestamp {
+        Timestamp::from_micros_clamped(self.heard.load(Ordering::Relaxed))
     }
 
     /// Waits until the head is beyond a position.

@@ -29,6 +29,11 @@ impl SourceHandle {
         !self.breaker().would_allow(now)
     }
 
+    /// Takes note that the source was heard of by another way than a question.
+    pub(crate) fn heard(&self, at: Timestamp) {
+        self.breaker().heard(at);
+    }
+
     pub(crate) fn allows(&self, now: Timestamp) -> bool {
         self.breaker().allows(now)
     }
@@ -80,6 +85,8 @@ pub(crate) struct Serving {
 impl Serving {
     /// What routing may look at.
     pub(crate) fn facts(&self, now: Timestamp) -> Vec<Facts> {
+        let truths = self.answering.values().filter(|a| a.delivery.is_none());
+        truths.for_each(|a| a.handle.heard(self.log.tail.heard()));
         let of_source = |(name, a): (&Arc<str>, &Answering)| Facts {
             source: Arc::clone(name),
             role: a.role,

@@ -97,9 +97,18 @@ async fn prepare_all(
             layout.has_before = has_before;
             notes.extend(told);
         }
+        check_rights(session, binding).await.map_err(|f| of(f, binding))?;
         tables.insert(Arc::clone(binding.entity.name()), Arc::new(Table::new(binding, &layout)));
     }
     Ok((tables, notes))
+}
+
+/// Tries, on no row, what the account must be allowed: it shall be refused now rather than at the first change.
+async fn check_rights(session: &mut Session, binding: &Binding) -> Result<(), Failed> {
+    let (table, key) = (quote(&binding.place), quote(&binding.entity.key_field().name));
+    let sql =
+        format!("UPDATE {table} SET {key} = {key} WHERE FALSE; DELETE FROM {table} WHERE FALSE");
+    session.run(&sql).await.map(drop)
 }
 
 fn of(failed: Failed, binding: &Binding) -> Failed {

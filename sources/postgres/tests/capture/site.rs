@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use tokio_postgres::Client;
@@ -145,7 +146,24 @@ impl Site {
     }
 
     /// The whole log, when everything that others have committed is in it.
+    /// Waits for the lease of a process that is no more, if need be.
     pub(crate) async fn log(&self) -> Vec<Arc<Change>> {
+        let waits = format!(
+            "SELECT EXISTS (SELECT FROM {}.unisono_intake WHERE refused IS NULL)",
+            self.db.schema
+        );
+        let other = self.other().await;
+        let emptied = async {
+            loop {
+                self.bounds().await;
+                if !other.query_one(&waits, &[]).await.unwrap().get::<_, bool>(0) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let emptied = tokio::time::timeout(Duration::from_secs(20), emptied).await;
+        emptied.expect("the intake is emptied");
         log(&self.source).await
     }
 
