@@ -118,9 +118,13 @@ impl Site {
 
     /// Starts again what has died, as the service manager of a machine does.
     pub(crate) fn restart(&self) -> Result<(), String> {
-        self.server()?;
-        // The processes that were killed are collected a moment later.
-        self.run("sleep 0.3; \"$REPOSITORY/engines/restart\" \"$DIR\"").map(drop)
+        let pid = self.server()?.pid;
+        // What was killed is collected a moment later; until then a server takes itself for running.
+        self.run(&format!(
+            "for wait in $(seq 100); do kill -0 \"$(cat \"$DIR/{pid}\")\" 2>/dev/null || break; sleep 0.1; done; \
+             \"$REPOSITORY/engines/restart\" \"$DIR\""
+        ))
+        .map(drop)
     }
 
     /// Keeps a copy of the data as it is at one instant. What is embedded must be closed.
