@@ -18,6 +18,24 @@ use crate::delivery::session::Session;
 /// Records of one copy step: small enough that the stream is not held up for long.
 const CHUNK: usize = 1000;
 
+/// What a copy step leaves to the next one.
+#[derive(Default)]
+pub(super) struct Ahead {
+    /// The next chunk of the truth, after which key it is, and where the delivery was when it was read.
+    chunk: Option<(Key, Position, At<ScanPage>)>,
+    /// The follower held nothing beyond the keys that were copied. What it gets there since comes from the stream,
+    /// which also takes it away again.
+    is_rest_empty: bool,
+}
+
+impl Ahead {
+    /// The next chunk, if the stream has brought nothing since it was read.
+    fn take(&mut self, after: Option<&Key>, position: Position) -> Option<At<ScanPage>> {
+        let (key, read, chunk) = self.chunk.take()?;
+        (Some(&key) == after && read == position).then_some(chunk)
+    }
+}
+
 impl Delivery {
     /// Copies the next chunk of keys.
     pub(super) async fn copy_step(&self, session: &mut Session) -> Result<()> {
@@ -26,27 +44,48 @@ impl Delivery {
             None | Some("") => None,
             Some(text) => Some(Key::parse(entity, text)?),
         };
-        let At { value: chunk, position } =
-            self.log.auditor.scan(entity, after.as_ref(), CHUNK).await?;
+        if after.is_none() {
+            session.ahead = Ahead::default();
+        }
+        let read = session.ahead.take(after.as_ref(), session.position);
+        let At { value: chunk, position } = match read {
+            Some(read) => read,
+            None => self.log.auditor.scan(entity, after.as_ref(), CHUNK).await?,
+        };
         let last = if chunk.end { None } else { chunk.records.last().map(|s| s.key.clone()) };
-        let held = self.held(after.as_ref(), last.as_ref()).await?;
+        let held = if session.ahead.is_rest_empty {
+            Vec::new()
+        } else {
+            let (held, is_rest_empty) = self.held(after.as_ref(), last.as_ref()).await?;
+            session.ahead.is_rest_empty = is_rest_empty;
+            held
+        };
         let changes = self.difference(chunk, &held, position);
         count(&self.progress.counts.copied, changes.len());
+        let next = last.clone();
         let to = Checkpoint {
             log: session.saved.log,
             position: session.position,
             backfill: last.map(|key| key.to_string()),
         };
         let finished = to.backfill.is_none();
-        self.settle(session, changes, true, to).await?;
+        // Nobody writes to the follower but this step, so what is read meanwhile is read between two steps.
+        let read = async {
+            let key = next.as_ref()?;
+            self.log.auditor.scan(entity, Some(key), CHUNK).await.ok()
+        };
+        let (settled, read) = futures::join!(self.settle(session, changes, true, to), read);
+        settled?;
+        session.ahead.chunk = next.zip(read).map(|(key, chunk)| (key, session.position, chunk));
         if finished {
             tracing::info!(entity = %entity.name(), source = %self.target.source, "copy finished");
         }
         Ok(())
     }
 
-    /// What the follower holds after `after`, up to and including `last` (to the end if `None`).
-    async fn held(&self, after: Option<&Key>, last: Option<&Key>) -> Result<Vec<Stored>> {
+    /// What the follower holds after `after`, up to and including `last` (to the end if `None`); and whether it holds
+    /// nothing beyond.
+    async fn held(&self, after: Option<&Key>, last: Option<&Key>) -> Result<(Vec<Stored>, bool)> {
         let mut held: Vec<Stored> = Vec::new();
         let mut from = after.cloned();
         loop {
@@ -54,11 +93,14 @@ impl Delivery {
                 self.target.auditor.scan(&self.target.entity, from.as_ref(), CHUNK).await?.value;
             from = page.records.last().map(|s| s.key.clone());
             let passed = last.is_some_and(|last| from.as_ref().is_some_and(|key| key >= last));
+            let found = page.records.len();
+            let before = held.len();
             held.extend(
                 page.records.into_iter().filter(|s| last.is_none_or(|last| s.key <= *last)),
             );
             if page.end || passed || from.is_none() {
-                return Ok(held);
+                let is_rest_empty = page.end && held.len() - before == found;
+                return Ok((held, is_rest_empty));
             }
         }
     }

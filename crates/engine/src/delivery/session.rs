@@ -8,6 +8,7 @@ use unisono_core::source::{Advance, Applied, Batch, Checkpoint, LogBounds, Outco
 use unisono_core::{Change, Error, ErrorKind, Position, Result};
 use unisono_policy::batch::BatchSizer;
 
+use crate::delivery::copy::Ahead;
 use crate::delivery::letters::Letters;
 use crate::delivery::progress::count;
 use crate::delivery::{Command, Delivery};
@@ -29,6 +30,8 @@ pub(super) struct Session {
     pub(super) letters: Letters,
     /// How many changes go in one batch.
     pub(super) sizer: BatchSizer,
+    /// What the copy knows of its next step.
+    pub(super) ahead: Ahead,
 }
 
 impl Delivery {
@@ -45,6 +48,7 @@ impl Delivery {
             saved,
             letters,
             sizer: BatchSizer::new(BATCH_START.min(max), max),
+            ahead: Ahead::default(),
         };
         self.retry_letters(&mut session).await?;
         loop {
