@@ -26,7 +26,7 @@ use server::Server;
 pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// How long followers may take at the end.
-const CATCH_UP_MAX: Duration = Duration::from_secs(120);
+const CATCH_UP_MAX: Duration = Duration::from_secs(900);
 const FOLLOWERS: [(&str, &str); 5] = [
     ("redis", "format = \"json\""),
     ("opensearch", ""),
