@@ -286,5 +286,32 @@ fn config(message: &'static str, entity: &str) -> Error {
     Error::new(ErrorKind::InvalidConfig, message).of(entity)
 }
 
+/// Whether every value of the scalar type written `old` is, and compares as, the same value of the type written `new`,
+/// such as `decimal(12,2)` and `decimal(14,4)`, so that what was stored under the one can be read as the other.
+pub fn is_wider(old: &str, new: &str) -> bool {
+    match (arguments(old), arguments(new)) {
+        (("string", _), ("text", _)) | (("text", _), ("string", _)) => true,
+        (("decimal", old), ("decimal", new)) => match (&old[..], &new[..]) {
+            ([p, s], [wider_p, wider_s]) => {
+                s <= wider_s && p.saturating_sub(*s) <= wider_p.saturating_sub(*wider_s)
+            }
+            _ => false,
+        },
+        (("timestamp", old), ("timestamp", new)) => digits(&old) <= digits(&new),
+        _ => false,
+    }
+}
+
+/// `decimal(12,2)` as `("decimal", [12, 2])`.
+fn arguments(ty: &str) -> (&str, Vec<u8>) {
+    let Some((name, rest)) = ty.split_once('(') else { return (ty, Vec::new()) };
+    (name, rest.trim_end_matches(')').split(',').filter_map(|n| n.parse().ok()).collect())
+}
+
+/// The digits of a timestamp's fraction: all six unless declared.
+fn digits(arguments: &[u8]) -> u8 {
+    arguments.first().copied().unwrap_or(6)
+}
+
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@
 //! brought down to the tests, as the negation of a condition that finds too much would find too little.
 
 use unisono_core::Value;
-use unisono_core::query::{Comparison, Filter, Like, Path, Step};
+use unisono_core::query::{Comparison, Filter, Like, Path, Step, successor};
 
 use crate::dialect::{Condition, Dialect};
 
@@ -278,21 +278,4 @@ impl Pattern {
             Piece::Literal(literal) => literal.contains(|c: char| c.is_ascii_control()),
         })
     }
-}
-
-/// The least text above every text that begins with the given one; `None` if there is none.
-pub fn successor(start: &str) -> Option<String> {
-    let mut text = start.to_owned();
-    while let Some(last) = text.pop() {
-        let next = match last {
-            // Between these lie the surrogates, which are not characters.
-            '\u{D7FF}' => Some('\u{E000}'),
-            c => char::from_u32(u32::from(c) + 1),
-        };
-        if let Some(next) = next {
-            text.push(next);
-            return Some(text);
-        }
-    }
-    None
 }

@@ -17,5 +17,5 @@ mod tests;
 
 pub use aggregate::{aggregate, count};
 pub use dialect::{Condition, Dialect, Each, Rows, Statement};
-pub use filter::{compile, successor};
+pub use filter::compile;
 pub use page::page;

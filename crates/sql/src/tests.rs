@@ -10,7 +10,7 @@ use serde_json::json;
 use unisono_core::query::{Comparison, Cursor, Filter, Like, Order, Path, Query, Step};
 use unisono_core::{Entity, Field, FieldType, Key, Record, Result, Stored, Value};
 
-use crate::{Condition, Dialect, Each, Rows, Statement, compile, page, successor, text};
+use crate::{Condition, Dialect, Each, Rows, Statement, compile, page, text};
 
 /// Marks `$1`, parameters as the text of their values.
 struct Words(Arc<Entity>);
@@ -195,14 +195,6 @@ fn escaped_text_keeps_order_and_comes_back() {
     for bad in ["\u{1}", "a\u{1}b"] {
         assert!(text::unescape(bad).is_err(), "{bad:?}");
     }
-}
-
-#[test]
-fn the_successor_is_above_every_text_with_the_beginning() {
-    assert_eq!(successor("ab").as_deref(), Some("ac"));
-    assert_eq!(successor("a\u{10ffff}").as_deref(), Some("b"));
-    assert_eq!(successor("\u{d7ff}").as_deref(), Some("\u{e000}"));
-    assert_eq!(successor("\u{10ffff}"), None);
 }
 
 /// Answers what it was given, and keeps the statements.

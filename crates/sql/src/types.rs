@@ -1,7 +1,7 @@
 //! Declared types as they are recorded, and which of them can become which others without loss.
 
 use serde_json::{Map, Value as Json, json};
-use unisono_core::FieldType;
+use unisono_core::{Error, ErrorKind, FieldType};
 
 /// A type as `unisono_schema` records it.
 pub fn describe(ty: &FieldType) -> Json {
@@ -14,6 +14,25 @@ pub fn describe(ty: &FieldType) -> Json {
         }
         scalar => Json::String(scalar.to_string()),
     }
+}
+
+/// The mismatch of a field whose stored data would be lost: `schema_mismatch`.
+pub fn type_mismatch(
+    table: &str,
+    field: &str,
+    stored: impl std::fmt::Display,
+    declared: &FieldType,
+) -> Error {
+    let message = "the stored data is of another type than the field is declared with";
+    Error::new(ErrorKind::SchemaMismatch, message)
+        .with("table", table)
+        .with("field", field)
+        .with("stored", stored)
+        .with("declared", declared)
+        .hint(
+            "declare the stored type again; or export the entity, drop the table and import it under the new \
+             declaration; or declare a field with another name and copy the values",
+        )
 }
 
 /// What becomes of stored values under another declaration.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use unisono_core::{Entity, Error, ErrorKind, Field, FieldType, Result};
+use unisono_core::{Entity, Error, ErrorKind, Field, FieldType, Result, entity};
 
 use crate::error::corrupt;
 use crate::place::Place;
@@ -137,30 +137,7 @@ fn is_wider(old: &str, new: &str) -> bool {
     if let (Some(old), Some(new)) = (old.strip_prefix("list of "), new.strip_prefix("list of ")) {
         return is_wider(old, new);
     }
-    match (old, new) {
-        ("string", "text") | ("text", "string") => true,
-        _ => match (arguments(old), arguments(new)) {
-            (("decimal", old), ("decimal", new)) => match (old.as_slice(), new.as_slice()) {
-                ([p, s], [wider_p, wider_s]) => {
-                    s <= wider_s && p.saturating_sub(*s) <= wider_p.saturating_sub(*wider_s)
-                }
-                _ => false,
-            },
-            (("timestamp", old), ("timestamp", new)) => digits(&old) <= digits(&new),
-            _ => false,
-        },
-    }
-}
-
-/// `decimal(12,2)` as `("decimal", [12, 2])`.
-fn arguments(ty: &str) -> (&str, Vec<u8>) {
-    let Some((name, rest)) = ty.split_once('(') else { return (ty, Vec::new()) };
-    (name, rest.trim_end_matches(')').split(',').filter_map(|n| n.parse().ok()).collect())
-}
-
-/// The digits of a timestamp's fraction: all six unless declared.
-fn digits(arguments: &[u8]) -> u8 {
-    arguments.first().copied().unwrap_or(6)
+    entity::is_wider(old, new)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use mongodb::IndexModel;
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::options::IndexOptions;
+use unisono_core::entity::is_wider;
 use unisono_core::source::Binding;
 use unisono_core::{Entity, Error, ErrorKind, Field, FieldType, Result, Role};
 
@@ -175,32 +176,6 @@ fn recorded(note: &Document) -> BTreeMap<String, String> {
         Some((field.get_str("name").ok()?.to_owned(), field.get_str("type").ok()?.to_owned()))
     };
     fields.iter().filter_map(field).collect()
-}
-
-/// Whether every value written as `old` reads back, and compares, as the same value of `new`.
-fn is_wider(old: &str, new: &str) -> bool {
-    match (arguments(old), arguments(new)) {
-        (("string", _), ("text", _)) | (("text", _), ("string", _)) => true,
-        (("decimal", old), ("decimal", new)) => match (&old[..], &new[..]) {
-            ([p, s], [wider_p, wider_s]) => {
-                s <= wider_s && p.saturating_sub(*s) <= wider_p.saturating_sub(*wider_s)
-            }
-            _ => false,
-        },
-        (("timestamp", old), ("timestamp", new)) => digits(&old) <= digits(&new),
-        _ => false,
-    }
-}
-
-/// `decimal(12,2)` as `("decimal", [12, 2])`.
-fn arguments(ty: &str) -> (&str, Vec<u8>) {
-    let Some((name, rest)) = ty.split_once('(') else { return (ty, Vec::new()) };
-    (name, rest.trim_end_matches(')').split(',').filter_map(|n| n.parse().ok()).collect())
-}
-
-/// The digits of a timestamp's fraction: all six unless declared.
-fn digits(arguments: &[u8]) -> u8 {
-    arguments.first().copied().unwrap_or(6)
 }
 
 async fn make_indexes(client: &Client, place: &Place, notes: &mut Vec<String>) -> Result<()> {

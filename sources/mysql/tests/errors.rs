@@ -84,11 +84,10 @@ async fn a_right_that_is_missing_for_one_table_is_told() {
     db.prepared(Role::Truth, &[&entity]).await;
     let url = db.url().replace("app:app-secret", "reader:reader-secret");
     let source = open(&db.options_with(&url, Some(&db.ca))).await.unwrap();
-    // Everything is there, so that preparing has nothing to write.
-    prepare(&source, Role::Truth, &[&entity]).await.unwrap();
-    let truth = std::sync::Arc::clone(&source).truth().unwrap();
-    let unit = common::put(&entity, Sample::product_record(1));
-    check(&truth.commit(vec![unit]).await.unwrap_err(), ErrorKind::PermissionDenied, "GRANT");
+    // Everything is there, so that preparing has nothing to write: it is refused nevertheless, not at the first change.
+    let error = prepare(&source, Role::Truth, &[&entity]).await.unwrap_err();
+    check(&error, ErrorKind::PermissionDenied, "GRANT");
+    assert_eq!(error.entity(), Some(&**entity.name()));
     db.drop().await;
 }
 

@@ -2,8 +2,7 @@
 
 use rusqlite::types::{ToSqlOutput, Type, Value as Sql, ValueRef};
 use unisono_core::{Decimal, Error, ErrorKind, FieldType, Key, Result, Uuid, Value, json};
-
-use crate::objects;
+use unisono_sql::objects;
 
 /// The most digits that a double keeps of a decimal number.
 pub(crate) const APPROXIMATE_DIGITS_MAX: u8 = 15;

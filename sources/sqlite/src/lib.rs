@@ -8,7 +8,6 @@ mod config;
 mod connection;
 mod error;
 mod follower;
-mod objects;
 mod query;
 mod reader;
 mod schema;

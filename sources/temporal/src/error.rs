@@ -72,7 +72,8 @@ pub(crate) fn translate(status: &Status) -> Error {
 pub(crate) fn slow() -> Error {
     Error::new(ErrorKind::Timeout, "the server did not answer in time")
         .effect(Effect::Unknown)
-        .hint("raise `request_timeout` if the server is only slow")
+        .hint("raise `request_timeout` if the server is only slow; one that wants certificates of its clients may be silent \
+             to those without `tls_certificate`")
 }
 
 /// Whether the server's error is of this type. The types are in its details, as names of messages.

@@ -7,13 +7,13 @@
 
 use mongodb::bson::{Bson, Document, doc};
 use serde_json::Value as Json;
-use unisono_core::query::{Comparison, Filter, Path, Step};
+use unisono_core::query::{Comparison, Filter, Path, Step, successor};
 use unisono_core::{Entity, FieldType, Timestamp, Value};
 
 use crate::codec::{encode, orders_alike, split};
 use crate::document::{MICROS, TEXT, has_micros};
 use crate::json;
-use crate::query::pattern::{containing, literals, successor};
+use crate::query::pattern::{containing, literals};
 
 /// A native condition.
 #[derive(Clone, Debug, PartialEq)]

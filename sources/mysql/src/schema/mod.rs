@@ -18,6 +18,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json};
 use unisono_core::source::Binding;
 use unisono_core::{Capture, Error, ErrorKind, FieldType, Result, Role};
+use unisono_sql::types::type_mismatch;
 
 pub(crate) use describe::describe;
 pub(crate) use found::word;
@@ -303,8 +304,11 @@ impl<'a> Step<'a> {
 
     fn record(&self, recorded: Option<&Recorded>, adopted: bool) -> Option<String> {
         let entity = &self.binding.entity;
-        let fields: Map<String, Json> =
-            entity.fields().iter().map(|f| (f.name.to_string(), types::describe(&f.ty))).collect();
+        let fields: Map<String, Json> = entity
+            .fields()
+            .iter()
+            .map(|f| (f.name.to_string(), unisono_sql::types::describe(&f.ty)))
+            .collect();
         if recorded.is_some_and(|r| r.fields == fields && r.adopted == adopted) {
             return None;
         }
@@ -354,13 +358,6 @@ impl<'a> Step<'a> {
         stored: impl std::fmt::Display,
         declared: &FieldType,
     ) -> Error {
-        self.mismatch("the stored data is of another type than the field is declared with")
-            .with("field", field)
-            .with("stored", stored)
-            .with("declared", declared)
-            .hint(
-                "declare the stored type again; or export the entity, drop the table and import it under the new \
-                 declaration; or declare a field with another name and copy the values",
-            )
+        type_mismatch(&self.binding.place, field, stored, declared)
     }
 }

@@ -1,7 +1,8 @@
 //! Declared types: how they are recorded, which can become which others without loss, and the columns that keep them.
 
-use serde_json::{Map, Value as Json, json};
+use serde_json::Value as Json;
 use unisono_core::{Field, FieldType, Key};
+use unisono_sql::types::describe;
 
 /// The longest text, in characters, that an index holds whole: 3072 bytes of at most four each.
 pub(super) const INDEXED_CHARS_MAX: u32 = 768;
@@ -11,19 +12,6 @@ pub(super) const INDEXED_BYTES_MAX: u32 = 3072;
 const KEY_CHARS_MAX: u32 = 700;
 /// How many characters or bytes of longer values are indexed.
 pub(super) const INDEXED_START: u32 = 191;
-
-/// A type as `unisono_schema` records it.
-pub(super) fn describe(ty: &FieldType) -> Json {
-    match ty {
-        FieldType::List(of) => json!({ "list": describe(of) }),
-        FieldType::Objects(fields) => {
-            let of: Map<String, Json> =
-                fields.iter().map(|f| (f.name.to_string(), describe(&f.ty))).collect();
-            json!({ "objects": of })
-        }
-        scalar => Json::String(scalar.to_string()),
-    }
-}
 
 /// Whether every value recorded under one type is a value of another.
 pub(super) fn is_kept(recorded: &Json, declared: &FieldType) -> bool {

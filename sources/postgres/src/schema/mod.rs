@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json};
 use unisono_core::source::{Binding, LogBounds};
 use unisono_core::{Capture, Error, ErrorKind, FieldType, Result, Role, Uuid};
-use unisono_sql::types::describe;
+use unisono_sql::types::{describe, type_mismatch};
 
 use crate::capture::{self, Origin};
 use crate::client::Tables;
@@ -338,14 +338,7 @@ impl Step<'_> {
         stored: impl std::fmt::Display,
         declared: &FieldType,
     ) -> Error {
-        self.mismatch("the stored data is of another type than the field is declared with")
-            .with("field", field)
-            .with("stored", stored)
-            .with("declared", declared)
-            .hint(
-                "declare the stored type again; or export the entity, drop the table and import it under the new \
-                 declaration; or declare a field with another name and copy the values",
-            )
+        type_mismatch(&self.binding.place, field, stored, declared)
     }
 }
 

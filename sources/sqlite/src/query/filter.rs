@@ -5,7 +5,7 @@
 
 use rusqlite::types::Value as Sql;
 use unisono_core::Value;
-use unisono_core::query::{Comparison, Filter, Path, Step};
+use unisono_core::query::{Comparison, Filter, Path, Step, successor};
 
 use crate::codec::{Form, comparable};
 use crate::query::functions::Test;
@@ -146,21 +146,4 @@ fn literal_start(pattern: &str) -> String {
         }
     }
     start
-}
-
-/// The least text above every text that begins with the given one; `None` if there is none.
-pub(crate) fn successor(start: &str) -> Option<String> {
-    let mut text = start.to_owned();
-    while let Some(last) = text.pop() {
-        let next = match last {
-            // Between these lie the surrogates, which are not characters.
-            '\u{D7FF}' => Some('\u{E000}'),
-            c => char::from_u32(u32::from(c) + 1),
-        };
-        if let Some(next) = next {
-            text.push(next);
-            return Some(text);
-        }
-    }
-    None
 }

@@ -6,9 +6,9 @@ use unisono_core::{Field, Result};
 
 use crate::codec::{APPROXIMATE_DIGITS_MAX, Form, declared_type, encode};
 use crate::error::translate;
-use crate::schema::types::{Conversion, conversion};
 use crate::schema::{FoundColumns, Step};
 use crate::table::quote;
+use unisono_sql::types::{Conversion, conversion};
 
 impl Step<'_> {
     /// Brings the table up to the declaration; answers the forms of the columns.

@@ -3,7 +3,6 @@
 mod adopt;
 mod index;
 mod migrate;
-mod types;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::{Map, Value as Json};
 use unisono_core::source::Binding;
 use unisono_core::{Capture, Error, ErrorKind, FieldType, Result, Role, Uuid};
+use unisono_sql::types::{describe, type_mismatch};
 
 use crate::capture::{self, Origin};
 use crate::client::Tables;
@@ -229,7 +229,7 @@ impl Step<'_> {
     fn record(&self) -> Result<()> {
         let entity = &self.binding.entity;
         let fields: Map<String, Json> =
-            entity.fields().iter().map(|f| (f.name.to_string(), types::describe(&f.ty))).collect();
+            entity.fields().iter().map(|f| (f.name.to_string(), describe(&f.ty))).collect();
         let sql = "INSERT INTO unisono_schema (entity, place, fields) VALUES (?1, ?2, ?3) \
                    ON CONFLICT (entity) DO UPDATE SET place = excluded.place, fields = excluded.fields";
         let row = params![
@@ -265,13 +265,6 @@ impl Step<'_> {
         stored: impl std::fmt::Display,
         declared: &FieldType,
     ) -> Error {
-        self.mismatch("the stored data is of another type than the field is declared with")
-            .with("field", field)
-            .with("stored", stored)
-            .with("declared", declared)
-            .hint(
-                "declare the stored type again; or export the entity, drop the table and import it under the new \
-                 declaration; or declare a field with another name and copy the values",
-            )
+        type_mismatch(&self.binding.place, field, stored, declared)
     }
 }

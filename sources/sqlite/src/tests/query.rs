@@ -5,11 +5,11 @@ use super::*;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rusqlite::params_from_iter;
-use unisono_core::query::{Comparison, Filter, Like, Order, Path as FieldPath, Query};
+use unisono_core::query::{Comparison, Filter, Like, Order, Path as FieldPath, Query, successor};
 use unisono_core::{Date, Decimal, Uuid, Value};
 
 use crate::codec::Form;
-use crate::query::filter::{Conditions, successor};
+use crate::query::filter::Conditions;
 
 #[test]
 fn a_prefix_is_exactly_the_range_up_to_its_successor() {

@@ -7,11 +7,11 @@ use rusqlite::{Connection, Row, params};
 use unisono_core::{
     Change, Error, ErrorKind, Key, Operation, Position, Result, Role, Timestamp, Version, json,
 };
+use unisono_sql::objects;
 
 use crate::client::Tables;
 use crate::codec::{decode_key, encode_key};
 use crate::error::translate;
-use crate::objects;
 use crate::table::Table;
 use crate::tombstones;
 use crate::truth::{bounds, is_whole, transaction};
