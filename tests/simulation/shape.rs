@@ -20,6 +20,8 @@ pub(crate) struct Shape {
     pub(crate) preloaded: u32,
     /// How many batches the followers `lanes` and `picky` take at once.
     pub(crate) lanes: [usize; 2],
+    /// How many changes followers take in one batch at most, and records in one chunk of a copy.
+    pub(crate) batch: usize,
     /// Whether the truth answers reads by key; otherwise followers have to.
     pub(crate) truth_gets: bool,
     /// Whether only one source answers reads by key: a follower that is slow.
@@ -69,6 +71,7 @@ impl Shape {
             pause: if hectic { 2_000 } else { pause },
             preloaded,
             lanes: [[4, 3], [2, 1], [1, 1]][if hectic { 0 } else { random.random_range(0..3) }],
+            batch: [2, 5, 1000][random.random_range(0..3)],
             truth_gets: !one_follower_gets && random.random_bool(0.7),
             one_follower_gets,
             followers_index: random.random_bool(0.5),

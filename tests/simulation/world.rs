@@ -205,6 +205,7 @@ impl World {
             if name == "truth" {
                 capability.query.get = self.shape.truth_gets;
             } else {
+                capability.apply.batch_changes_max = self.shape.batch;
                 capability.query.scans = !self.shape.followers_index;
                 capability.query.get = name == "single" || !self.shape.one_follower_gets;
             }

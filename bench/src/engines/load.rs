@@ -32,6 +32,9 @@ pub(crate) async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
             caught_up(&ours, DEADLINE).await?;
             let took = began.elapsed();
             ours.close().await?;
+            if kind == "redis" {
+                redis::clean(&engine, &records).await?;
+            }
             rounds.push((
                 records.len() as f64 / took.as_secs_f64(),
                 records.len() as f64 / by_hand.as_secs_f64(),

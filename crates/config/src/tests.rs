@@ -170,6 +170,7 @@ impl SourceKind for Kind {
             query: QueryCapability { search: self.0 == "words", ..QueryCapability::default() },
             apply: ApplyCapability {
                 lanes: 1,
+                copy_lanes: 1,
                 batch_changes_max: 1,
                 batch_bytes_max: 1,
                 history: false,

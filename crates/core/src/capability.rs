@@ -59,6 +59,8 @@ pub struct QueryCapability {
 pub struct ApplyCapability {
     /// How many batches it takes at the same time; above 1, checkpoints are saved apart from the data.
     pub lanes: usize,
+    /// How many batches of a copy it takes at the same time; their checkpoint is saved when all of them are taken in.
+    pub copy_lanes: usize,
     /// The most changes in one batch.
     pub batch_changes_max: usize,
     /// About the most bytes in one batch.

@@ -1,11 +1,12 @@
-//! [`BatchSizer`]: how many changes to send at once. Grows by steps while a follower keeps up, halves when it fails.
+//! [`BatchSizer`]: how many changes to send at once. Doubles until a follower was slow or failed for the first time; from
+//! then on grows by steps while it keeps up, and halves when it fails.
 
 use std::time::Duration;
 
 /// A batch that takes longer than this is not made larger.
 pub const TARGET: Duration = Duration::from_millis(500);
 
-/// Additive increase, multiplicative decrease between two bounds.
+/// Additive increase, multiplicative decrease between two bounds, after a slow start (as TCP's, RFC 5681 section 3.1).
 ///
 /// There is no waiting for a batch to fill: what has accumulated is sent, so an idle system answers in one round trip
 /// and a busy one sends full batches.
@@ -14,13 +15,15 @@ pub struct BatchSizer {
     min: usize,
     max: usize,
     size: usize,
+    /// The follower's limit was not met yet.
+    starting: bool,
 }
 
 impl BatchSizer {
     /// Starts at `min` (at least 1); never above `max`.
     pub fn new(min: usize, max: usize) -> Self {
         let min = min.max(1);
-        BatchSizer { min, max: max.max(min), size: min }
+        BatchSizer { min, max: max.max(min), size: min, starting: true }
     }
 
     /// The most changes that the next batch should hold.
@@ -30,17 +33,21 @@ impl BatchSizer {
 
     /// A batch was taken in; `backlog` changes are still waiting.
     ///
-    /// Grows by an eighth (at least 16) if it was quick and more is waiting than fits, shrinks by an eighth if slow.
+    /// Grows by an eighth (at least 16; at first by all of it) if it was quick and more is waiting than fits, shrinks
+    /// by an eighth if slow.
     pub fn succeeded(&mut self, took: Duration, backlog: usize) {
         if took > TARGET {
+            self.starting = false;
             self.size = (self.size - self.size / 8).max(self.min);
         } else if backlog > self.size {
-            self.size = (self.size + (self.size / 8).max(16)).min(self.max);
+            let step = if self.starting { self.size } else { (self.size / 8).max(16) };
+            self.size = (self.size + step).min(self.max);
         }
     }
 
     /// A batch failed as a whole, by a timeout, a limit or a refusal: halves.
     pub fn failed(&mut self) {
+        self.starting = false;
         self.size = (self.size / 2).max(self.min);
     }
 }
@@ -52,8 +59,24 @@ mod tests {
     const QUICK: Duration = Duration::from_millis(5);
 
     #[test]
-    fn grows_under_a_backlog_up_to_its_bound() {
+    fn doubles_under_a_backlog_until_the_follower_is_slow() {
         let mut s = BatchSizer::new(16, 1000);
+        let sizes: Vec<usize> = (0..3)
+            .map(|_| {
+                s.succeeded(QUICK, 100_000);
+                s.next()
+            })
+            .collect();
+        assert_eq!(sizes, [32, 64, 128]);
+        s.succeeded(TARGET * 2, 100_000);
+        s.succeeded(QUICK, 100_000);
+        assert_eq!(s.next(), 112 + 16);
+    }
+
+    #[test]
+    fn grows_by_steps_after_a_failure_up_to_its_bound() {
+        let mut s = BatchSizer::new(16, 1000);
+        s.failed();
         let sizes: Vec<usize> = (0..4)
             .map(|_| {
                 s.succeeded(QUICK, 100_000);

@@ -30,6 +30,7 @@ static CAPABILITY: Capability = Capability {
     query: QueryCapability { get: true, filter: true, aggregate: true, search: true, scans: true },
     apply: ApplyCapability {
         lanes: 1,
+        copy_lanes: 1,
         batch_changes_max: 500,
         batch_bytes_max: 1 << 20,
         history: false,

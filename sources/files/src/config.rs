@@ -101,6 +101,7 @@ pub(crate) fn capability(archive: bool) -> Capability {
         },
         apply: ApplyCapability {
             lanes: 1,
+            copy_lanes: 1,
             batch_changes_max: 4096,
             batch_bytes_max: 8 << 20,
             // The archive wants every change, not only the last of a key.

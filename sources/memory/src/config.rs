@@ -61,6 +61,7 @@ impl Settings {
             },
             apply: ApplyCapability {
                 lanes: self.lanes,
+                copy_lanes: self.lanes,
                 batch_changes_max: 1000,
                 batch_bytes_max: 16_000_000,
                 history: false,

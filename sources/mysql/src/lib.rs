@@ -68,6 +68,7 @@ impl SourceKind for Mysql {
             },
             apply: ApplyCapability {
                 lanes: 1,
+                copy_lanes: 2,
                 batch_changes_max: 1000,
                 batch_bytes_max: 4 << 20,
                 history: false,

@@ -65,6 +65,7 @@ impl SourceKind for Opensearch {
             },
             apply: ApplyCapability {
                 lanes: 4,
+                copy_lanes: 4,
                 batch_changes_max: 4_096,
                 batch_bytes_max: 4 << 20,
                 history: false,

@@ -1,21 +1,23 @@
 //! The follower: changes, tombstones and checkpoint in one transaction, sent in one round trip.
 //!
 //! A lock of the transaction on the entity makes batches of all processes serial, so that what a statement has seen
-//! stays true while it writes. It is not of the session, and so goes well with PgBouncer.
+//! stays true while it writes; only the lanes of a copy share it. It is not of the session, and so goes well with
+//! PgBouncer.
 
 mod statement;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::future::{BoxFuture, try_join3};
 use tokio_postgres::Row;
 use unisono_core::source::{Advance, Applied, Batch, Checkpoint, Follower, Outcome};
-use unisono_core::{Entity, Error, ErrorKind, Result};
+use unisono_core::{Entity, Error, ErrorKind, Operation, Result};
 
 use crate::error::{Class, Failed};
 use crate::follower::statement::{Item, statement};
-use crate::parameter::{Parameter, cell, integer, optional_text};
+use crate::parameter::{Parameter, cell, optional_integers, optional_text};
 use crate::session::{Session, Use};
 use crate::source::PostgresSource;
 use crate::table::Table;
@@ -107,9 +109,20 @@ async fn reset(session: &Session, table: &Table) -> Result<(), Failed> {
 
 /// Waits until no other batch of the entity is under way, and keeps further ones waiting until the transaction ends.
 fn lock(table: &Table) -> String {
+    locking(table, "")
+}
+
+/// The same for a batch. Those that only put records and leave the checkpoint alone go beside each other: of two puts
+/// of one record the row lets the newer one win, and no deletion is under way that one of them could overlook.
+fn lock_for(table: &Table, batch: &Batch) -> String {
+    let only_puts = batch.changes.iter().all(|change| change.operation == Operation::Put);
+    locking(table, if batch.advance.is_none() && only_puts { "_shared" } else { "" })
+}
+
+fn locking(table: &Table, manner: &str) -> String {
     // The name of the table is in it, so that installations in other schemas have locks of their own.
     let name = format!("unisono {}", table.name).replace('\'', "''");
-    format!("SELECT pg_advisory_xact_lock(hashtextextended('{name}', 0))")
+    format!("SELECT pg_advisory_xact_lock{manner}(hashtextextended('{name}', 0))")
 }
 
 async fn apply(session: &Session, table: &Table, batch: &Batch) -> Result<Applied, Failed> {
@@ -150,8 +163,8 @@ async fn together(
     batch: &Batch,
     items: &[Item<'_>],
     settled: bool,
-) -> Result<Vec<usize>, Failed> {
-    let begin = format!("BEGIN; {}", lock(table));
+) -> Result<HashSet<usize>, Failed> {
+    let begin = format!("BEGIN; {}", lock_for(table, batch));
     let (sql, parameters) = statement(table, batch, items, settled)?;
     let rows = if session.is_pipelining() {
         session.prepare(&sql, &parameters).await?;
@@ -164,14 +177,18 @@ async fn together(
         session.run("COMMIT").await?;
         rows
     };
-    let held = rows.first().map(|row| cell(row, 0).map(|c| c == Some(&[1]))).transpose()?;
-    if held != Some(true) {
-        let stored = rows.first().map(|row| optional_text(row, 1)).transpose()?.flatten();
-        return Err(moved(stored, batch.advance.as_ref()).into());
+    let fresh = fresh(&rows, batch)?;
+    Ok(fresh.unwrap_or_else(|| items.iter().map(|item| item.at).collect()))
+}
+
+/// The indexes of the items that were not stale, none if all are; fails if the checkpoint is somewhere else.
+fn fresh(rows: &[Row], batch: &Batch) -> Result<Option<HashSet<usize>>, Failed> {
+    let row = rows.first().ok_or_else(|| Error::internal("the statement has no answer"))?;
+    if cell(row, 0)? != Some(&[1]) {
+        return Err(moved(optional_text(row, 1)?, batch.advance.as_ref()).into());
     }
-    let fresh = |row: &Row| cell(row, 2)?.is_some().then(|| integer(row, 2)).transpose();
-    let fresh: Vec<Option<i64>> = rows.iter().map(fresh).collect::<Result<_>>()?;
-    Ok(fresh.into_iter().flatten().filter_map(|n| usize::try_from(n).ok()).collect())
+    let fresh = optional_integers(row, 2)?;
+    Ok(fresh.map(|all| all.into_iter().filter_map(|n| usize::try_from(n).ok()).collect()))
 }
 
 /// The same in one transaction, each change by itself, so that one that the table refuses goes alone.
@@ -192,10 +209,10 @@ async fn one_by_one(
         session.run("SAVEPOINT unisono_change").await?;
         let (sql, parameters) = statement(table, &without, &[item], false)?;
         let outcome = match session.rows(Use::Often, &sql, &parameters).await {
-            Ok(rows) => {
-                let fresh = rows.first().map(|row| cell(row, 2)).transpose()?.flatten();
-                if fresh.is_some() { Outcome::Applied } else { Outcome::Stale }
-            }
+            Ok(rows) => match fresh(&rows, &without)? {
+                None => Outcome::Applied,
+                Some(_) => Outcome::Stale,
+            },
             Err(failed) if failed.class == Class::Refused => {
                 session.run("ROLLBACK TO unisono_change").await?;
                 let key = batch.changes.get(at).map_or(String::new(), |c| c.key.to_string());
@@ -222,12 +239,7 @@ async fn one_by_one(
 async fn check_held(session: &Session, table: &Table, batch: &Batch) -> Result<(), Failed> {
     let (sql, parameters) = statement(table, batch, &[], false)?;
     let rows = session.rows(Use::Often, &sql, &parameters).await?;
-    let held = rows.first().map(|row| cell(row, 0).map(|c| c == Some(&[1]))).transpose()?;
-    if held == Some(true) {
-        return Ok(());
-    }
-    let stored = rows.first().map(|row| optional_text(row, 1)).transpose()?.flatten();
-    Err(moved(stored, batch.advance.as_ref()).into())
+    fresh(&rows, batch).map(drop)
 }
 
 fn moved(stored: Option<&str>, advance: Option<&Advance>) -> Error {

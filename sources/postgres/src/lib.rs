@@ -72,6 +72,7 @@ impl SourceKind for Postgres {
             },
             apply: ApplyCapability {
                 lanes: 1,
+                copy_lanes: 2,
                 batch_changes_max: 1000,
                 batch_bytes_max: 8 << 20,
                 history: false,

@@ -127,6 +127,11 @@ pub(crate) fn optional_integer(row: &Row, column: usize) -> Result<Option<i64>> 
     row.try_get(column).map_err(unexpected)
 }
 
+/// Numbers, or null.
+pub(crate) fn optional_integers(row: &Row, column: usize) -> Result<Option<Vec<i64>>> {
+    row.try_get(column).map_err(unexpected)
+}
+
 /// A number.
 pub(crate) fn integer(row: &Row, column: usize) -> Result<i64> {
     row.try_get(column).map_err(unexpected)

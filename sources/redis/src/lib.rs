@@ -74,6 +74,7 @@ impl SourceKind for Redis {
             },
             apply: ApplyCapability {
                 lanes: 1,
+                copy_lanes: 2,
                 batch_changes_max: follower::CHANGES_MAX,
                 batch_bytes_max: follower::BYTES_MAX,
                 history: false,

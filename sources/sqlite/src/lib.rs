@@ -70,6 +70,7 @@ impl SourceKind for Sqlite {
             },
             apply: ApplyCapability {
                 lanes: 1,
+                copy_lanes: 1,
                 batch_changes_max: 1000,
                 batch_bytes_max: 8 << 20,
                 history: false,

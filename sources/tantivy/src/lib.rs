@@ -87,6 +87,7 @@ fn capability() -> Capability {
         },
         apply: ApplyCapability {
             lanes: 1,
+            copy_lanes: 1,
             batch_changes_max: 8_192,
             batch_bytes_max: 16_000_000,
             history: false,

@@ -70,6 +70,7 @@ impl SourceKind for Temporal {
             // It follows nothing; the numbers are never used.
             apply: ApplyCapability {
                 lanes: 1,
+                copy_lanes: 1,
                 batch_changes_max: 1,
                 batch_bytes_max: 1,
                 history: false,

@@ -22,6 +22,7 @@ cases! {
     "apply-3" moved_checkpoint_is_refused "a batch from another checkpoint changes nothing";
     "apply-5" readers_see_the_batch "readers see a batch as soon as it is applied";
     "apply-copied" copies_are_taken_in "copies of the truth never replace newer states, and repair equal ones";
+    "apply-copied-beside" copies_go_beside_each_other "copies at the same time leave the newest state, and undo no deletion";
     "apply-lanes" lanes_run_in_parallel "batches of different keys are taken in at the same time";
     "checkpoint" checkpoint_is_kept "the checkpoint comes back whole, for each entity, also after reopening";
     "checkpoint-lost" lost_data_is_noticed "data deleted from outside takes the checkpoint with it, and can be filled again";
@@ -308,6 +309,43 @@ async fn copies_are_taken_in(fixture: &Fixture) -> Verdict {
         ["stale"],
         "news of the same version"
     );
+    Ok(())
+}
+
+async fn copies_go_beside_each_other(fixture: &Fixture) -> Verdict {
+    fixture.needs_that(fixture.capability().apply.copy_lanes > 1, "lanes for copies")?;
+    let (opened, mut feed) = following(fixture).await?;
+    let entity = Arc::clone(&feed.entity);
+    let follower = opened.follower()?;
+    let keys: Vec<String> = (0..40).map(|n| format!("k{n:02}")).collect();
+    for round in 0..10 {
+        let mut put = |stock| {
+            let put = |key: &String| feed.changes.put(&entity, product(key, stock));
+            keys.iter().map(put).collect::<Vec<_>>()
+        };
+        let (older, newer) = (put(2 * round), put(2 * round + 1));
+        let odd = keys.iter().skip(1).step_by(2);
+        let deleted: Vec<_> =
+            odd.map(|key| feed.changes.delete(&entity, &Sample::key(key))).collect();
+        let mut batches = [older, newer, deleted];
+        batches.rotate_left(round as usize % 3);
+        let applied = batches.iter().map(|changes| async {
+            let batch = Batch { copied: true, ..feed.batch(changes) };
+            follower.apply(batch).await
+        });
+        for applied in futures::future::join_all(applied).await {
+            let applied = applied?;
+            let settled = |o: &Outcome| matches!(o, Outcome::Applied | Outcome::Stale);
+            check!(applied.outcomes.iter().all(settled), "{:?}", applied.outcomes);
+        }
+        let found = opened.everything(&entity).await?;
+        let found: Vec<_> =
+            found.iter().map(|s| (s.key.to_string(), s.record.values()[4].clone())).collect();
+        let newest = unisono_core::Value::Integer(2 * round + 1);
+        let expected: Vec<_> =
+            keys.iter().step_by(2).map(|key| (key.clone(), newest.clone())).collect();
+        check_eq!(found, expected, "after round {round}");
+    }
     Ok(())
 }
 

@@ -7,22 +7,29 @@
 //! watermarks, which versions make unnecessary (<https://arxiv.org/abs/2010.12597>).
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use unisono_core::source::{At, Checkpoint, ScanPage};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use unisono_core::source::{Applied, At, Batch, Checkpoint, ScanPage};
 use unisono_core::{Change, Key, Operation, Position, Result, Stored};
 
 use crate::delivery::Delivery;
 use crate::delivery::progress::count;
 use crate::delivery::session::Session;
 
-/// Records of one copy step: small enough that the stream is not held up for long.
-const CHUNK: usize = 1000;
+/// The most records of one chunk; a follower that takes smaller batches gets smaller chunks.
+const CHUNK: usize = 2000;
+/// How long chunks are copied in lanes before the stream has its turn again.
+const TURN: Duration = Duration::from_millis(250);
 
-/// What a copy step leaves to the next one.
+/// What a chunk leaves to the next one.
 #[derive(Default)]
 pub(super) struct Ahead {
     /// The next chunk of the truth, after which key it is, and where the delivery was when it was read.
     chunk: Option<(Key, Position, At<ScanPage>)>,
+    /// How many records a chunk may have, as far as is known from the size of those before.
+    size: Option<usize>,
     /// The follower held nothing beyond the keys that were copied. What it gets there since comes from the stream,
     /// which also takes it away again.
     is_rest_empty: bool,
@@ -36,51 +43,147 @@ impl Ahead {
     }
 }
 
+/// What makes the follower equal to a chunk, and the chunk's last key; none if it is the last chunk.
+struct Piece {
+    changes: Vec<Arc<Change>>,
+    last: Option<Key>,
+}
+
 impl Delivery {
-    /// Copies the next chunk of keys.
+    /// Copies the next keys, and moves the checkpoint behind them.
     pub(super) async fn copy_step(&self, session: &mut Session) -> Result<()> {
-        let entity = &self.target.entity;
         let after = match session.saved.backfill.as_deref() {
             None | Some("") => None,
-            Some(text) => Some(Key::parse(entity, text)?),
+            Some(text) => Some(Key::parse(&self.target.entity, text)?),
         };
         if after.is_none() {
             session.ahead = Ahead::default();
         }
-        let read = session.ahead.take(after.as_ref(), session.position);
-        let At { value: chunk, position } = match read {
-            Some(read) => read,
-            None => self.log.auditor.scan(entity, after.as_ref(), CHUNK).await?,
+        match self.target.capability.apply.copy_lanes {
+            0 | 1 => self.copy_chunk(session, after).await?,
+            lanes => self.copy_in_lanes(session, after, lanes).await?,
+        }
+        if session.saved.backfill.is_none() {
+            let (entity, source) = (self.target.entity.name(), &self.target.source);
+            tracing::info!(%entity, %source, "copy finished");
+        }
+        Ok(())
+    }
+
+    /// One chunk, with the checkpoint in the same batch; the next one is read meanwhile.
+    async fn copy_chunk(&self, session: &mut Session, after: Option<Key>) -> Result<()> {
+        let position = session.position;
+        let Piece { changes, last } = self.piece(&mut session.ahead, after, position).await?;
+        let to = behind(session, last.as_ref());
+        // Nobody writes to the follower but this step, so what is read meanwhile is read between two steps.
+        let size = self.chunk_size(&session.ahead);
+        let read = async {
+            let key = last?;
+            let chunk = self.log.auditor.scan(&self.target.entity, Some(&key), size).await.ok()?;
+            Some((key, position, chunk))
         };
+        let (settled, read) = futures::join!(self.settle(session, changes, true, to), read);
+        settled?;
+        session.ahead.chunk = read;
+        Ok(())
+    }
+
+    /// Chunks for a while, several at the same time; then the checkpoint moves behind all of them.
+    async fn copy_in_lanes(
+        &self,
+        session: &mut Session,
+        after: Option<Key>,
+        lanes: usize,
+    ) -> Result<()> {
+        let (position, watch) = (session.position, self.runtime.stopwatch());
+        let mut ahead = std::mem::take(&mut session.ahead);
+        let (mut last, mut goes_on) = (after, true);
+        let mut under_way = FuturesUnordered::new();
+        while goes_on || !under_way.is_empty() {
+            let has_room = goes_on && under_way.len() < lanes;
+            let after = last.clone();
+            let next = async {
+                match has_room {
+                    true => self.piece(&mut ahead, after, position).await,
+                    false => std::future::pending().await,
+                }
+            };
+            let mut next = std::pin::pin!(next);
+            // A chunk that is being read is not given up for one that was taken in.
+            let piece = loop {
+                tokio::select! {
+                    biased;
+                    Some(done) = under_way.next() => {
+                        let (changes, applied): (Vec<_>, _) = done?;
+                        self.sort_out(session, &changes, &applied).await?;
+                        if !has_room {
+                            break None;
+                        }
+                    }
+                    piece = &mut next => break Some(piece?),
+                }
+            };
+            if let Some(piece) = piece {
+                last = piece.last;
+                goes_on = last.is_some() && watch.elapsed() < TURN;
+                under_way.push(self.copied(piece.changes));
+            }
+        }
+        session.ahead = ahead;
+        let to = behind(session, last.as_ref());
+        self.advance(Some(session.saved.clone()), to.clone()).await?;
+        session.saved = to;
+        self.progress.saved_at(&session.saved);
+        Ok(())
+    }
+
+    /// Has the follower take in a chunk; the checkpoint comes later.
+    async fn copied(&self, changes: Vec<Arc<Change>>) -> Result<(Vec<Arc<Change>>, Applied)> {
+        let entity = Arc::clone(&self.target.entity);
+        let batch = Batch { entity, changes: changes.clone(), copied: true, advance: None };
+        let applied = match changes.is_empty() {
+            true => Applied { outcomes: Vec::new(), advanced: false },
+            false => self.target.follower.apply(batch).await?,
+        };
+        // Nothing of it will be sent again: the checkpoint passes it as it is now.
+        Ok((changes, Applied { advanced: true, ..applied }))
+    }
+
+    /// Reads the next chunk, and compares.
+    async fn piece(
+        &self,
+        ahead: &mut Ahead,
+        after: Option<Key>,
+        position: Position,
+    ) -> Result<Piece> {
+        let entity = &self.target.entity;
+        let size = self.chunk_size(ahead);
+        let At { value: chunk, position } = match ahead.take(after.as_ref(), position) {
+            Some(read) => read,
+            None => self.log.auditor.scan(entity, after.as_ref(), size).await?,
+        };
+        let bytes: usize = chunk.records.iter().map(|s| s.record.weight()).sum();
+        if let Some(each) = bytes.checked_div(chunk.records.len()) {
+            ahead.size = Some(self.target.capability.apply.batch_bytes_max / each.max(1));
+        }
         let last = if chunk.end { None } else { chunk.records.last().map(|s| s.key.clone()) };
-        let held = if session.ahead.is_rest_empty {
+        let held = if ahead.is_rest_empty {
             Vec::new()
         } else {
             let (held, is_rest_empty) = self.held(after.as_ref(), last.as_ref()).await?;
-            session.ahead.is_rest_empty = is_rest_empty;
+            ahead.is_rest_empty = is_rest_empty;
             held
         };
         let changes = self.difference(chunk, &held, position);
         count(&self.progress.counts.copied, changes.len());
-        let next = last.clone();
-        let to = Checkpoint {
-            log: session.saved.log,
-            position: session.position,
-            backfill: last.map(|key| key.to_string()),
-        };
-        let finished = to.backfill.is_none();
-        // Nobody writes to the follower but this step, so what is read meanwhile is read between two steps.
-        let read = async {
-            let key = next.as_ref()?;
-            self.log.auditor.scan(entity, Some(key), CHUNK).await.ok()
-        };
-        let (settled, read) = futures::join!(self.settle(session, changes, true, to), read);
-        settled?;
-        session.ahead.chunk = next.zip(read).map(|(key, chunk)| (key, session.position, chunk));
-        if finished {
-            tracing::info!(entity = %entity.name(), source = %self.target.source, "copy finished");
-        }
-        Ok(())
+        Ok(Piece { changes, last })
+    }
+
+    /// How many records to read: a batch, as the follower likes it.
+    fn chunk_size(&self, ahead: &Ahead) -> usize {
+        let max = CHUNK.min(self.target.capability.apply.batch_changes_max).max(1);
+        // Nothing is known of the first records but that a few will do no harm.
+        ahead.size.unwrap_or(max / 4).clamp(1, max)
     }
 
     /// What the follower holds after `after`, up to and including `last` (to the end if `None`); and whether it holds
@@ -162,4 +265,10 @@ impl Delivery {
             trace: None,
         })
     }
+}
+
+/// The checkpoint when everything up to a key is copied, or everything.
+fn behind(session: &Session, last: Option<&Key>) -> Checkpoint {
+    let backfill = last.map(ToString::to_string);
+    Checkpoint { log: session.saved.log, position: session.position, backfill }
 }

@@ -30,6 +30,8 @@ pub(super) struct Session {
     pub(super) letters: Letters,
     /// How many changes go in one batch.
     pub(super) sizer: BatchSizer,
+    /// The next window of the log, and after which position it is.
+    pub(super) window: Option<(Position, Vec<Arc<Change>>)>,
     /// What the copy knows of its next step.
     pub(super) ahead: Ahead,
 }
@@ -48,6 +50,7 @@ impl Delivery {
             saved,
             letters,
             sizer: BatchSizer::new(BATCH_START.min(max), max),
+            window: None,
             ahead: Ahead::default(),
         };
         self.retry_letters(&mut session).await?;
@@ -155,7 +158,7 @@ impl Delivery {
         Ok(())
     }
 
-    async fn advance(&self, from: Option<Checkpoint>, to: Checkpoint) -> Result<()> {
+    pub(super) async fn advance(&self, from: Option<Checkpoint>, to: Checkpoint) -> Result<()> {
         let advance = Some(Advance { from, to });
         let batch = Batch {
             entity: Arc::clone(&self.target.entity),
@@ -266,7 +269,7 @@ impl Delivery {
     }
 
     /// Counts outcomes, sets refused changes aside, forgets superseded dead letters; answers which were refused.
-    async fn sort_out(
+    pub(super) async fn sort_out(
         &self,
         session: &mut Session,
         changes: &[Arc<Change>],

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use unisono_core::source::Checkpoint;
-use unisono_core::{Change, Key, Operation, Result};
+use unisono_core::{Change, Key, Operation, Position, Result};
 
 use crate::delivery::Delivery;
 use crate::delivery::progress::count;
@@ -14,11 +14,10 @@ impl Delivery {
     /// Delivers the next window of the log; answers whether there was one.
     pub(super) async fn stream_step(&self, session: &mut Session) -> Result<bool> {
         let apply = &self.target.capability.apply;
-        let window = self
-            .log
-            .tail
-            .read(session.position, session.sizer.next(), apply.batch_bytes_max)
-            .await?;
+        let window = match session.window.take() {
+            Some((after, window)) if after == session.position => window,
+            _ => self.window(session.position, session.sizer.next()).await?,
+        };
         let Some(end) = window.last().map(|c| c.position) else { return Ok(false) };
         let entity = self.target.entity.name();
         let mine: Vec<_> =
@@ -34,8 +33,16 @@ impl Delivery {
         let changes = if apply.history { mine } else { self.fold(mine) };
         let to = Checkpoint { position: end, ..session.saved.clone() };
         let watch = self.runtime.stopwatch();
-        match self.settle(session, changes, false, to).await {
+        let size = session.sizer.next();
+        // The next window is read meanwhile; if it cannot be read, the next step tells.
+        let ahead = async {
+            let has_more = self.log.tail.head() > end;
+            if has_more { self.window(end, size).await.ok() } else { None }
+        };
+        let (settled, ahead) = futures::join!(self.settle(session, changes, false, to), ahead);
+        match settled {
             Ok(()) => {
+                session.window = ahead.map(|window| (end, window));
                 let backlog = self.log.tail.head().since(end);
                 session
                     .sizer
@@ -47,6 +54,11 @@ impl Delivery {
                 Err(error)
             }
         }
+    }
+
+    async fn window(&self, after: Position, changes_max: usize) -> Result<Vec<Arc<Change>>> {
+        let bytes_max = self.target.capability.apply.batch_bytes_max;
+        self.log.tail.read(after, changes_max, bytes_max).await
     }
 
     /// What a change means for this follower. A record that `where` excludes is removed, unless it was never there.

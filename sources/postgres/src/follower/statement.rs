@@ -34,8 +34,8 @@ impl<'a> Item<'a> {
     }
 }
 
-/// The one statement of a batch. It answers whether the checkpoint is where it must be, the checkpoint, and for each
-/// item that is not stale its index.
+/// The one statement of a batch. It answers whether the checkpoint is where it must be, the checkpoint, and the indexes
+/// of the items that are not stale; null if none is stale, which is quicker to find.
 pub(super) fn statement(
     table: &Table,
     batch: &Batch,
@@ -53,12 +53,13 @@ pub(super) fn statement(
     let place =
         format!("(SELECT checkpoint FROM {schema}.unisono_checkpoints WHERE entity = '{entity}')");
     let mut parts = vec![format!(
-        "here AS (SELECT (NOT $2 OR {place} IS NOT DISTINCT FROM $1) AS held, {place} AS checkpoint)"
+        "here AS (SELECT (NOT $2 OR {place} IS NOT DISTINCT FROM $1) AS held, {place} AS checkpoint, \
+         EXISTS (SELECT FROM {schema}.unisono_tombstones WHERE entity = '{entity}') AS deletes)"
     )];
     let (puts, cuts): (Vec<_>, Vec<_>) = items.iter().partition(|item| item.row.is_some());
     // A copy of the truth is written over an equal version, too, which repairs it.
     let newer = if batch.copied { ">=" } else { ">" };
-    let mut fresh = Vec::new();
+    let (mut counts, mut fresh) = (Vec::new(), Vec::new());
     if !puts.is_empty() {
         let from = bind_items(&mut parameters, &puts, key_type.clone());
         let mut names = String::new();
@@ -70,17 +71,19 @@ pub(super) fn statement(
         let values: String = (0..table.columns.len()).map(|n| format!(", c{n}")).collect();
         parts.push(format!(
             "puts AS (SELECT i.* FROM here, unnest({from}{names}) AS i(at, key, name, version{values}) \
-             WHERE here.held AND {})",
-            is_fresh(table, newer)
+             WHERE here.held AND (NOT here.deletes OR {}))",
+            is_after_deletion(table, newer)
         ));
-        parts.push(format!("put AS ({})", upsert(table)));
-        fresh.push("SELECT at FROM puts");
+        parts.push(format!("put AS ({})", upsert(table, newer)));
+        counts.push("(SELECT count(*) FROM put)");
+        fresh.push("SELECT at FROM put JOIN puts USING (key)");
     }
     if !cuts.is_empty() {
         let from = bind_items(&mut parameters, &cuts, key_type);
         parts.push(format!(
-            "cuts AS (SELECT i.* FROM here, unnest({from}) AS i(at, key, name, version) WHERE here.held AND {})",
-            is_fresh(table, newer)
+            "cuts AS (SELECT i.* FROM here, unnest({from}) AS i(at, key, name, version) WHERE here.held AND {} AND {})",
+            is_after_row(table, newer),
+            is_after_deletion(table, newer)
         ));
         parts.push(format!(
             "cut AS (DELETE FROM {name} WHERE {} IN (SELECT key FROM cuts))",
@@ -90,6 +93,7 @@ pub(super) fn statement(
             "grave AS (INSERT INTO {schema}.unisono_tombstones (entity, key, version) SELECT '{entity}', name, version FROM cuts \
              ON CONFLICT (entity, key) DO UPDATE SET version = excluded.version)"
         ));
+        counts.push("(SELECT count(*) FROM cuts)");
         fresh.push("SELECT at FROM cuts");
     }
     if let Some(advance) = batch.advance.as_ref().filter(|_| settled) {
@@ -97,13 +101,20 @@ pub(super) fn statement(
         parts.extend(forget_part(table, advance, !cuts.is_empty(), &mut parameters));
     }
     let fresh = match fresh.is_empty() {
-        true => "SELECT NULL::bigint AS at WHERE FALSE".to_owned(),
-        false => fresh.join(" UNION ALL "),
+        true => "NULL::bigint[]".to_owned(),
+        false => {
+            // No batch has so many items that their number could be wrong.
+            parameters.push(Parameter::integer(i64::try_from(items.len()).unwrap_or(i64::MAX)));
+            format!(
+                "CASE WHEN {} = ${} THEN NULL ELSE ARRAY({}) END",
+                counts.join(" + "),
+                parameters.len(),
+                fresh.join(" UNION ALL ")
+            )
+        }
     };
-    let sql = format!(
-        "WITH {} SELECT here.held, here.checkpoint, f.at FROM here LEFT JOIN ({fresh}) f ON TRUE",
-        parts.join(", ")
-    );
+    let sql =
+        format!("WITH {} SELECT here.held, here.checkpoint, {fresh} FROM here", parts.join(", "));
     Ok((sql, parameters))
 }
 
@@ -124,20 +135,26 @@ fn row_value(item: &Item<'_>, field: usize) -> Option<Vec<u8>> {
     item.row.as_ref().and_then(|row| row.get(field)).cloned().flatten()
 }
 
-/// Whether neither the row nor a tombstone is as new as the item `i`.
-fn is_fresh(table: &Table, newer: &str) -> String {
-    let Table { schema, name, entity, .. } = table;
+/// Whether the row is not as new as the item `i`.
+fn is_after_row(table: &Table, newer: &str) -> String {
+    let (name, key) = (&table.name, table.key());
     format!(
-        "i.version {newer} coalesce((SELECT t.unisono_version FROM {name} t WHERE t.{} = i.key), -1) AND \
-         i.version {newer} coalesce((SELECT g.version FROM {schema}.unisono_tombstones g \
+        "i.version {newer} coalesce((SELECT t.unisono_version FROM {name} t WHERE t.{key} = i.key), -1)"
+    )
+}
+
+/// Whether no tombstone is as new as the item `i`.
+fn is_after_deletion(table: &Table, newer: &str) -> String {
+    let Table { schema, entity, .. } = table;
+    format!(
+        "i.version {newer} coalesce((SELECT g.version FROM {schema}.unisono_tombstones g \
          WHERE g.entity = '{}' AND g.key = i.name), -1)",
-        table.key(),
         entity.name()
     )
 }
 
-/// Writes the rows of `puts`.
-fn upsert(table: &Table) -> String {
+/// Writes the rows of `puts` that are not as new, and answers their keys.
+fn upsert(table: &Table, newer: &str) -> String {
     let columns: String = table.columns.iter().map(|c| format!("{}, ", c.name)).collect();
     let values: String = table
         .columns
@@ -146,9 +163,11 @@ fn upsert(table: &Table) -> String {
         .map(|(n, c)| c.stored(&format!("puts.c{n}")) + ", ")
         .collect();
     format!(
-        "INSERT INTO {} ({columns}unisono_version) OVERRIDING SYSTEM VALUE SELECT {values}puts.version FROM puts {}",
+        "INSERT INTO {} AS held ({columns}unisono_version) OVERRIDING SYSTEM VALUE SELECT {values}puts.version FROM puts {} \
+         WHERE excluded.unisono_version {newer} held.unisono_version RETURNING held.{} AS key",
         table.name,
-        table.on_conflict()
+        table.on_conflict(),
+        table.key()
     )
 }
 
