@@ -169,8 +169,26 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     guard(
         "copy-cursor",
         "crates/engine/src/delivery/copy.rs",
-        "            backfill: last.map(|key| key.to_string()),",
-        "            backfill: last.filter(|_| false).map(|key: Key| key.to_string()),",
+        "let backfill = last.map(ToString::to_string);",
+        "let backfill = last.filter(|_| false).map(ToString::to_string);",
+    ),
+    guard(
+        "copy-lanes-before-checkpoint",
+        "crates/engine/src/delivery/copy.rs",
+        "while goes_on || !under_way.is_empty() {",
+        "while goes_on {",
+    ),
+    guard(
+        "chunk-read-ahead-is-of-here",
+        "crates/engine/src/delivery/copy.rs",
+        "(Some(&key) == after && read == position).then_some(chunk)",
+        "(Some(&key) == after || read == position).then_some(chunk)",
+    ),
+    guard(
+        "copy-looks-at-what-is-left",
+        "crates/engine/src/delivery/copy.rs",
+        "let is_rest_empty = page.end && held.len() - before == found;",
+        "let is_rest_empty = page.end || held.len() - before == found;",
     ),
     guard(
         "copy-removes-what-is-left",
@@ -213,6 +231,12 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             return None;
         }
 "#,
+    ),
+    guard(
+        "window-read-ahead-is-of-here",
+        "crates/engine/src/delivery/stream.rs",
+        "Some((after, window)) if after == session.position => window,",
+        "Some((_, window)) => window,",
     ),
     guard(
         "fold-keeps-the-last",
