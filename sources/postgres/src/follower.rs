@@ -164,7 +164,11 @@ async fn together(
     items: &[Item<'_>],
     settled: bool,
 ) -> Result<HashSet<usize>, Failed> {
-    let begin = format!("BEGIN; {}", lock_for(table, batch));
+    // The statement's plan does not depend on what it carries.
+    let begin = format!(
+        "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan; {}",
+        lock_for(table, batch)
+    );
     let (sql, parameters) = statement(table, batch, items, settled)?;
     let rows = if session.is_pipelining() {
         session.prepare(&sql, &parameters).await?;

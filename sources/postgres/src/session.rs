@@ -104,6 +104,11 @@ impl Session {
         self.client.is_closed()
     }
 
+    /// Whether statements that are run often are prepared, for which the connection must be ours alone.
+    pub(crate) fn is_prepared(&self) -> bool {
+        self.manner.prepared.load(Ordering::Relaxed)
+    }
+
     /// Whether statements may be sent before earlier ones are answered.
     pub(crate) fn is_pipelining(&self) -> bool {
         self.manner.pipelining
@@ -121,7 +126,7 @@ impl Session {
         sql: &str,
         parameters: &[Parameter],
     ) -> Result<Vec<Row>, Failed> {
-        if usage == Use::Often && self.manner.prepared.load(Ordering::Relaxed) {
+        if usage == Use::Often && self.is_prepared() {
             let statement = self.prepared(sql, parameters).await?;
             let values: Vec<_> = parameters.iter().map(|p| p as &(dyn ToSql + Sync)).collect();
             return Ok(self.client.query(&statement, &values).await?);
@@ -136,7 +141,7 @@ impl Session {
         sql: &str,
         parameters: &[Parameter],
     ) -> Result<u64, Failed> {
-        if usage == Use::Often && self.manner.prepared.load(Ordering::Relaxed) {
+        if usage == Use::Often && self.is_prepared() {
             let statement = self.prepared(sql, parameters).await?;
             let values: Vec<_> = parameters.iter().map(|p| p as &(dyn ToSql + Sync)).collect();
             return Ok(self.client.execute(&statement, &values).await?);

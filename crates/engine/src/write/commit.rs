@@ -1,8 +1,8 @@
 //! Group commit: concurrent writes to one truth gather while the previous batch commits, and go as one transaction.
 //!
-//! Gathering: after a batch of several, the callers just answered come back within moments, one by one; waiting
-//! until about as many are there again avoids a batch of one followed by a batch of the rest. The wait is bounded by
-//! a quarter of the last commit's duration, at most 0.6 ms, and never happens after a lone write.
+//! Gathering: the callers just answered come back within moments, one by one. Waiting until they are there again,
+//! beside those who came while they were served, avoids that the two halves of the callers take turns. The wait is
+//! bounded by a quarter of the last commit's duration, at most 0.6 ms, and a lone caller never waits.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -59,7 +59,7 @@ struct Waiting {
 impl Committer {
     /// Nothing waits yet.
     pub(crate) fn new(truth: Arc<dyn Truth>, tail: Arc<Tail>, runtime: &Runtime) -> Self {
-        let last = Batch { units: 0, took: Duration::ZERO };
+        let last = Batch { callers: 0, took: Duration::ZERO };
         Committer(Arc::new(Shared {
             truth,
             tail,
@@ -224,21 +224,21 @@ impl Leader {
         metrics::histogram!("unisono_commit_seconds").record(took.as_secs_f64());
         answer(outcome, replies, &self.shared.tail);
         let mut state = self.shared.state();
-        state.last = Batch { units: count, took };
+        state.last = Batch { callers: count + state.waiting.len(), took };
         state.led = !state.waiting.is_empty();
         self.leads = state.led;
     }
 
     async fn gather(&self) {
         let last = self.shared.state().last;
-        if last.units < 2 {
+        if last.callers < 2 {
             return;
         }
         let limit = (last.took / 4).min(GATHER_MAX);
         let watch = self.shared.runtime.stopwatch();
         for _ in 0..GATHER_TURNS_MAX {
             let waiting = self.shared.state().waiting.len();
-            if waiting >= last.units.min(UNITS_MAX) || watch.elapsed() > limit {
+            if waiting >= last.callers.min(UNITS_MAX) || watch.elapsed() > limit {
                 return;
             }
             tokio::task::yield_now().await;
@@ -246,10 +246,12 @@ impl Leader {
     }
 }
 
+/// The last batch.
 #[derive(Clone, Copy)]
-/// How large the last batch was, and how long it took.
 struct Batch {
-    units: usize,
+    /// How many units it had, or came while it was committed.
+    callers: usize,
+    /// How long it took.
     took: Duration,
 }
 

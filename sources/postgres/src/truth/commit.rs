@@ -30,6 +30,10 @@ const OVERTAKEN_MAX: u32 = 10;
 const LOCK_WAIT: &str = "SET LOCAL lock_timeout = '100ms'";
 const LOCK_WAIT_ALONE: &str = "SET LOCAL lock_timeout = '20ms'";
 
+/// Commits are the same few statements, whose plans do not depend on what they carry: planning them again and again
+/// would take longer than running them.
+const GENERIC: &str = "SET plan_cache_mode = force_generic_plan";
+
 type Results = Vec<Result<Committed>>;
 
 /// Commits units in order; one that fails leaves nothing behind.
@@ -116,10 +120,16 @@ fn overtaken() -> Failed {
 
 async fn connect(client: &Client) -> Result<Session, Failed> {
     let limit = client.request_timeout();
-    let connected = tokio::time::timeout(limit, client.connect()).await;
-    connected
-        .unwrap_or_else(|_| Err(timed_out(limit, "request_timeout")))
-        .map(|(session, _)| session)
+    let connected = async {
+        let (session, _) = client.connect().await?;
+        // Behind a pooler the connection is not ours alone.
+        if session.is_prepared() {
+            session.run(GENERIC).await?;
+        }
+        Ok(session)
+    };
+    let connected = tokio::time::timeout(limit, connected).await;
+    connected.unwrap_or_else(|_| Err(timed_out(limit, "request_timeout")))
 }
 
 /// How units are committed.
