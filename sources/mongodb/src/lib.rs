@@ -61,7 +61,7 @@ impl SourceKind for Mongodb {
             },
             apply: ApplyCapability {
                 lanes: 1,
-                copy_lanes: 2,
+                copy_lanes: 1,
                 batch_changes_max: 2000,
                 batch_bytes_max: 16 << 20,
                 history: false,

@@ -85,6 +85,8 @@ pub(crate) struct Serving {
 impl Serving {
     /// What routing may look at.
     pub(crate) fn facts(&self, now: Timestamp) -> Vec<Facts> {
+        // The log hears of its truth more often than readers ask it: what it hears ends the opening of a breaker that
+        // would otherwise refuse strong reads for up to a minute after the truth is back.
         let truths = self.answering.values().filter(|a| a.delivery.is_none());
         truths.for_each(|a| a.handle.heard(self.log.tail.heard()));
         let of_source = |(name, a): (&Arc<str>, &Answering)| Facts {
