@@ -12,8 +12,21 @@ const UNIQUE: i32 = 11000;
 /// What a failure of the driver or of a command means.
 pub(crate) fn translate(native: Native) -> Error {
     let (kind, message, hint) = classify(&native);
-    let error = Error::new(kind, message).caused_by(native);
+    let error = Error::new(kind, message).with("reason", reason(&native));
     if hint.is_empty() { error } else { error.hint(hint) }
+}
+
+/// What the server or the driver says, without the server's whole answer, which the driver's own text repeats.
+fn reason(native: &Native) -> String {
+    match native.kind.as_ref() {
+        NativeKind::Write(WriteFailure::WriteError(e)) => {
+            format!("{} (code {})", e.message, e.code)
+        }
+        NativeKind::Write(WriteFailure::WriteConcernError(e)) => {
+            format!("{} (code {})", e.message, e.code)
+        }
+        kind => kind.to_string(),
+    }
 }
 
 type Meaning = (ErrorKind, &'static str, &'static str);
