@@ -178,11 +178,14 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "while goes_on || !under_way.is_empty() {",
         "while goes_on {",
     ),
-    guard(
-        "chunk-read-ahead-is-of-here",
-        "crates/engine/src/delivery/copy.rs",
-        "(Some(&key) == after && read == position).then_some(chunk)",
-        "(Some(&key) == after || read == position).then_some(chunk)",
+    doubled(
+        "what the stream has brought since has greater versions, and deletions are remembered while a copy is made",
+        guard(
+            "chunk-read-ahead-is-of-here",
+            "crates/engine/src/delivery/copy.rs",
+            "(Some(&key) == after && read == position).then_some(chunk)",
+            "(Some(&key) == after || read == position).then_some(chunk)",
+        ),
     ),
     guard(
         "copy-looks-at-what-is-left",
@@ -231,12 +234,6 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             return None;
         }
 "#,
-    ),
-    guard(
-        "window-read-ahead-is-of-here",
-        "crates/engine/src/delivery/stream.rs",
-        "Some((after, window)) if after == session.position => window,",
-        "Some((_, window)) => window,",
     ),
     guard(
         "fold-keeps-the-last",

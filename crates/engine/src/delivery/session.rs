@@ -30,8 +30,8 @@ pub(super) struct Session {
     pub(super) letters: Letters,
     /// How many changes go in one batch.
     pub(super) sizer: BatchSizer,
-    /// The next window of the log, and after which position it is.
-    pub(super) window: Option<(Position, Vec<Arc<Change>>)>,
+    /// The window of the log after `position`, if it was read ahead.
+    pub(super) window: Option<Vec<Arc<Change>>>,
     /// What the copy knows of its next step.
     pub(super) ahead: Ahead,
 }

@@ -15,8 +15,8 @@ impl Delivery {
     pub(super) async fn stream_step(&self, session: &mut Session) -> Result<bool> {
         let apply = &self.target.capability.apply;
         let window = match session.window.take() {
-            Some((after, window)) if after == session.position => window,
-            _ => self.window(session.position, session.sizer.next()).await?,
+            Some(window) => window,
+            None => self.window(session.position, session.sizer.next()).await?,
         };
         let Some(end) = window.last().map(|c| c.position) else { return Ok(false) };
         let entity = self.target.entity.name();
@@ -42,7 +42,7 @@ impl Delivery {
         let (settled, ahead) = futures::join!(self.settle(session, changes, false, to), ahead);
         match settled {
             Ok(()) => {
-                session.window = ahead.map(|window| (end, window));
+                session.window = ahead;
                 let backlog = self.log.tail.head().since(end);
                 session
                     .sizer
