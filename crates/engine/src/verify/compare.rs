@@ -2,7 +2,8 @@
 //!
 //! Both are scanned in key order and merged. What differs may only be on its way, so each suspect is looked at again:
 //! the truth is read, the follower awaited up to that position and read, and the truth read once more. If the truth
-//! did not change meanwhile, the verdict is exact; otherwise the key is looked at anew.
+//! did not change meanwhile, and the follower has nothing later, the verdict is exact; otherwise the key is looked at
+//! anew.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -99,7 +100,9 @@ impl Audit<'_> {
         self.found.position = self.found.position.max(position);
         let (mut different, mut moving) = (Vec::new(), Vec::new());
         for (((key, before), held), after) in keys.into_iter().zip(before).zip(held).zip(after) {
-            if before.as_ref().map(|s| s.version) != after.as_ref().map(|s| s.version) {
+            let changed = before.as_ref().map(|s| s.version) != after.as_ref().map(|s| s.version);
+            // A record that was absent, came and went looks unchanged.
+            if changed || self.is_later(held.as_ref(), position) {
                 moving.push(key);
                 continue;
             }
@@ -144,11 +147,14 @@ impl Audit<'_> {
         let held = self.follower.get(self.entity, keys).await?.value;
         let differs = |(truth, held): (&Option<Stored>, &Option<Stored>)| {
             let wanted = truth.as_ref().filter(|t| self.delivery.wants(t));
-            let newer =
-                held.as_ref().is_some_and(|h| h.version > position && h.version <= (self.head)());
-            !newer && classify(wanted, held.as_ref()).is_some()
+            !self.is_later(held.as_ref(), position) && classify(wanted, held.as_ref()).is_some()
         };
         Ok(truth.iter().zip(&held).map(differs).collect())
+    }
+
+    /// Whether the follower holds a record that the truth has written since a position.
+    fn is_later(&self, held: Option<&Stored>, position: Position) -> bool {
+        held.is_some_and(|held| held.version > position && held.version <= (self.head)())
     }
 
     async fn catch_up(&self, position: Position) -> Result<()> {

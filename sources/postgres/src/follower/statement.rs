@@ -42,9 +42,7 @@ pub(super) fn statement(
     items: &[Item<'_>],
     settled: bool,
 ) -> Result<(String, Vec<Parameter>)> {
-    let Table { schema, name, .. } = table;
-    let entity = table.entity.name();
-    let key_type = Form::of(table.key_type()).wire();
+    let (schema, entity) = (&table.schema, table.entity.name());
     let mut parameters = Vec::new();
     let from =
         batch.advance.as_ref().and_then(|a| a.from.as_ref()).map(checkpoint_text).transpose()?;
@@ -61,38 +59,12 @@ pub(super) fn statement(
     let newer = if batch.copied { ">=" } else { ">" };
     let (mut counts, mut fresh) = (Vec::new(), Vec::new());
     if !puts.is_empty() {
-        let from = bind_items(&mut parameters, &puts, key_type.clone());
-        let mut names = String::new();
-        for (n, column) in table.columns.iter().enumerate() {
-            let values: Vec<_> = puts.iter().map(|i| row_value(i, n)).collect();
-            parameters.push(Parameter::array(&column.form.wire(), &values));
-            names += &format!(", ${}", parameters.len());
-        }
-        let values: String = (0..table.columns.len()).map(|n| format!(", c{n}")).collect();
-        parts.push(format!(
-            "puts AS (SELECT i.* FROM here, unnest({from}{names}) AS i(at, key, name, version{values}) \
-             WHERE here.held AND (NOT here.deletes OR {}))",
-            is_after_deletion(table, newer)
-        ));
-        parts.push(format!("put AS ({})", upsert(table, newer)));
+        parts.extend(put_parts(table, &puts, newer, &mut parameters));
         counts.push("(SELECT count(*) FROM put)");
         fresh.push("SELECT at FROM put JOIN puts USING (key)");
     }
     if !cuts.is_empty() {
-        let from = bind_items(&mut parameters, &cuts, key_type);
-        parts.push(format!(
-            "cuts AS (SELECT i.* FROM here, unnest({from}) AS i(at, key, name, version) WHERE here.held AND {} AND {})",
-            is_after_row(table, newer),
-            is_after_deletion(table, newer)
-        ));
-        parts.push(format!(
-            "cut AS (DELETE FROM {name} WHERE {} IN (SELECT key FROM cuts))",
-            table.key()
-        ));
-        parts.push(format!(
-            "grave AS (INSERT INTO {schema}.unisono_tombstones (entity, key, version) SELECT '{entity}', name, version FROM cuts \
-             ON CONFLICT (entity, key) DO UPDATE SET version = excluded.version)"
-        ));
+        parts.extend(cut_parts(table, &cuts, newer, &mut parameters));
         counts.push("(SELECT count(*) FROM cuts)");
         fresh.push("SELECT at FROM cuts");
     }
@@ -118,8 +90,56 @@ pub(super) fn statement(
     Ok((sql, parameters))
 }
 
+/// Writes records: `puts` are those that no deletion outdates, `put` the keys of those that no row outdates either.
+fn put_parts(
+    table: &Table,
+    puts: &[&Item<'_>],
+    newer: &str,
+    parameters: &mut Vec<Parameter>,
+) -> [String; 2] {
+    let from = bind_items(table, parameters, puts);
+    let mut names = String::new();
+    for (n, column) in table.columns.iter().enumerate() {
+        let values: Vec<_> = puts.iter().map(|i| row_value(i, n)).collect();
+        parameters.push(Parameter::array(&column.form.wire(), &values));
+        names += &format!(", ${}", parameters.len());
+    }
+    let values: String = (0..table.columns.len()).map(|n| format!(", c{n}")).collect();
+    let puts = format!(
+        "puts AS (SELECT i.* FROM here, unnest({from}{names}) AS i(at, key, name, version{values}) \
+         WHERE here.held AND (NOT here.deletes OR {}))",
+        is_after_deletion(table, newer)
+    );
+    [puts, format!("put AS ({})", upsert(table, newer))]
+}
+
+/// Deletes records: `cuts` are those that nothing outdates.
+fn cut_parts(
+    table: &Table,
+    cuts: &[&Item<'_>],
+    newer: &str,
+    parameters: &mut Vec<Parameter>,
+) -> [String; 3] {
+    let from = bind_items(table, parameters, cuts);
+    let Table { schema, name, .. } = table;
+    let cuts = format!(
+        "cuts AS (SELECT i.* FROM here, unnest({from}) AS i(at, key, name, version) WHERE here.held AND {} AND {})",
+        is_after_row(table, newer),
+        is_after_deletion(table, newer)
+    );
+    let cut =
+        format!("cut AS (DELETE FROM {name} WHERE {} IN (SELECT key FROM cuts))", table.key());
+    let grave = format!(
+        "grave AS (INSERT INTO {schema}.unisono_tombstones (entity, key, version) SELECT '{}', name, version FROM cuts \
+         ON CONFLICT (entity, key) DO UPDATE SET version = excluded.version)",
+        table.entity.name()
+    );
+    [cuts, cut, grave]
+}
+
 /// Binds index, key, key as text and version of items; answers the marks.
-fn bind_items(parameters: &mut Vec<Parameter>, items: &[&Item<'_>], key_type: Type) -> String {
+fn bind_items(table: &Table, parameters: &mut Vec<Parameter>, items: &[&Item<'_>]) -> String {
+    let key_type = Form::of(table.key_type()).wire();
     let of =
         |f: &dyn Fn(&Item<'_>) -> Vec<u8>| items.iter().map(|i| Some(f(i))).collect::<Vec<_>>();
     let first = parameters.len() + 1;
