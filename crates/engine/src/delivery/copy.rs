@@ -19,7 +19,7 @@ use crate::delivery::progress::count;
 use crate::delivery::session::Session;
 
 /// The most records of one chunk; a follower that takes smaller batches gets smaller chunks.
-const CHUNK: usize = 2000;
+const CHUNK: usize = 1000;
 /// How long chunks are copied in lanes before the stream has its turn again.
 const TURN: Duration = Duration::from_millis(250);
 
