@@ -393,8 +393,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     guard(
         "verify-looks-again-at-moving-records",
         "crates/engine/src/verify/compare.rs",
-        "if before.as_ref().map(|s| s.version) != after.as_ref().map(|s| s.version) {",
-        "if before.is_some() != after.is_some() && false {",
+        "let changed = before.as_ref().map(|s| s.version) != after.as_ref().map(|s| s.version);",
+        "let changed = false;",
     ),
     guard(
         "verify-waits-for-the-follower",
