@@ -1,6 +1,8 @@
 //! How large a world is, what its sources can do and what may go wrong in it: drawn from the seed, and very different
 //! from one seed to the next, so that rare things meet.
 
+use std::time::Duration;
+
 use rand::Rng;
 use rand::rngs::StdRng;
 
@@ -22,6 +24,8 @@ pub(crate) struct Shape {
     pub(crate) lanes: [usize; 2],
     /// How many changes followers take in one batch at most, and records in one chunk of a copy.
     pub(crate) batch: usize,
+    /// How long cached records live. Those that outlive an outage meet a log that was trimmed meanwhile.
+    pub(crate) cache_ttl: Duration,
     /// Whether the truth answers reads by key; otherwise followers have to.
     pub(crate) truth_gets: bool,
     /// Whether only one source answers reads by key: a follower that is slow.
@@ -72,6 +76,7 @@ impl Shape {
             preloaded,
             lanes: [[4, 3], [2, 1], [1, 1]][if hectic { 0 } else { random.random_range(0..3) }],
             batch: [2, 5, 1000][random.random_range(0..3)],
+            cache_ttl: Duration::from_secs([20, 300][random.random_range(0..2)]),
             truth_gets: !one_follower_gets && random.random_bool(0.7),
             one_follower_gets,
             followers_index: random.random_bool(0.5),

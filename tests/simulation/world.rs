@@ -157,6 +157,10 @@ impl World {
         if self.shape.one_follower_gets {
             self.faults.slow("single", None, 100);
         }
+        if self.faults.below(2) == 0 {
+            // Reads come in before a delivery knows its dead letters.
+            self.faults.slow("truth", Some("list_state"), 4);
+        }
         let history = Arc::clone(&self.history);
         let work = async {
             let engine = loop {
@@ -243,7 +247,7 @@ impl World {
             truth_options: Options::default(),
             cache: Some(CacheDeclaration {
                 source: "cache".into(),
-                ttl: Duration::from_secs(20),
+                ttl: self.shape.cache_ttl,
                 negative_ttl: Duration::from_secs(5),
                 options: Options::default(),
             }),

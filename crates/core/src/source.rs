@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::capability::{Capability, Role};
 use crate::capture::Described;
-use crate::change::Change;
+use crate::change::{Change, Operation};
 use crate::entity::Entity;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
@@ -237,6 +237,14 @@ pub struct Batch {
     pub copied: bool,
     /// If set, the checkpoint moves with the batch.
     pub advance: Option<Advance>,
+}
+
+impl Batch {
+    /// Whether it only puts records and leaves the checkpoint alone. Such batches may go beside each other where each
+    /// row lets the newer of two puts win: no deletion is under way that one of them could overlook.
+    pub fn only_puts(&self) -> bool {
+        self.advance.is_none() && self.changes.iter().all(|c| c.operation == Operation::Put)
+    }
 }
 
 /// What became of one change.

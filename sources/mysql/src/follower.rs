@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use unisono_core::source::{Advance, Applied, Batch, Checkpoint, Follower, Outcome};
-use unisono_core::{Change, Entity, Error, ErrorKind, Key, Operation, Position, Result, Version};
+use unisono_core::{Change, Entity, Error, ErrorKind, Key, Position, Result, Version};
 
 use crate::client::{checkpoint_of, checkpoint_sql};
 use crate::codec::{number_of, text_of};
@@ -130,16 +130,11 @@ impl MysqlSource {
 /// Locks the checkpoint and the rows, and reads what is there. Changes of the other tables may come in any order, so
 /// that foreign keys cannot be looked at.
 ///
-/// Batches that only put records and leave the checkpoint alone share the lock on it: two puts of one record meet at
-/// its row, and no deletion is under way that one of them could overlook.
+/// Batches that only put records share the lock on the checkpoint: two puts of one record meet at its row.
 fn reading(table: &Table, batch: &Batch) -> String {
     let keys: BTreeSet<&Key> = batch.changes.iter().map(|change| &change.key).collect();
     let entity = table.entity.name();
-    let only_puts = batch.changes.iter().all(|change| change.operation == Operation::Put);
-    let lock = match batch.advance.is_none() && only_puts {
-        true => "LOCK IN SHARE MODE",
-        false => "FOR UPDATE",
-    };
+    let lock = if batch.only_puts() { "LOCK IN SHARE MODE" } else { "FOR UPDATE" };
     let checkpoint = checkpoint_sql(entity);
     let mut sql = format!("SET foreign_key_checks = 0; START TRANSACTION; {checkpoint} {lock}");
     if !keys.is_empty() {

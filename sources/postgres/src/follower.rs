@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use futures::future::{BoxFuture, try_join3};
 use tokio_postgres::Row;
 use unisono_core::source::{Advance, Applied, Batch, Checkpoint, Follower, Outcome};
-use unisono_core::{Entity, Error, ErrorKind, Operation, Result};
+use unisono_core::{Entity, Error, ErrorKind, Result};
 
 use crate::error::{Class, Failed};
 use crate::follower::statement::{Item, statement};
@@ -112,11 +112,9 @@ fn lock(table: &Table) -> String {
     locking(table, "")
 }
 
-/// The same for a batch. Those that only put records and leave the checkpoint alone go beside each other: of two puts
-/// of one record the row lets the newer one win, and no deletion is under way that one of them could overlook.
+/// The same for a batch; those that only put records go beside each other.
 fn lock_for(table: &Table, batch: &Batch) -> String {
-    let only_puts = batch.changes.iter().all(|change| change.operation == Operation::Put);
-    locking(table, if batch.advance.is_none() && only_puts { "_shared" } else { "" })
+    locking(table, if batch.only_puts() { "_shared" } else { "" })
 }
 
 fn locking(table: &Table, manner: &str) -> String {
@@ -164,11 +162,7 @@ async fn together(
     items: &[Item<'_>],
     settled: bool,
 ) -> Result<HashSet<usize>, Failed> {
-    // The statement's plan does not depend on what it carries.
-    let begin = format!(
-        "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan; {}",
-        lock_for(table, batch)
-    );
+    let begin = format!("BEGIN; {}", lock_for(table, batch));
     let (sql, parameters) = statement(table, batch, items, settled)?;
     let rows = if session.is_pipelining() {
         session.prepare(&sql, &parameters).await?;

@@ -131,10 +131,7 @@ impl Delivery {
         }
         session.ahead = ahead;
         let to = behind(session, last.as_ref());
-        self.advance(Some(session.saved.clone()), to.clone()).await?;
-        session.saved = to;
-        self.progress.saved_at(&session.saved);
-        Ok(())
+        self.save_at(session, to).await
     }
 
     /// Has the follower take in a chunk; the checkpoint comes later.

@@ -151,14 +151,20 @@ impl Delivery {
     async fn save(&self, session: &mut Session) -> Result<()> {
         if session.position > session.saved.position {
             let to = Checkpoint { position: session.position, ..session.saved.clone() };
-            self.advance(Some(session.saved.clone()), to.clone()).await?;
-            session.saved = to;
-            self.progress.saved_at(&session.saved);
+            self.save_at(session, to).await?;
         }
         Ok(())
     }
 
-    pub(super) async fn advance(&self, from: Option<Checkpoint>, to: Checkpoint) -> Result<()> {
+    /// Moves the checkpoint behind data that the follower has.
+    pub(super) async fn save_at(&self, session: &mut Session, to: Checkpoint) -> Result<()> {
+        self.advance(Some(session.saved.clone()), to.clone()).await?;
+        session.saved = to;
+        self.progress.saved_at(&session.saved);
+        Ok(())
+    }
+
+    async fn advance(&self, from: Option<Checkpoint>, to: Checkpoint) -> Result<()> {
         let advance = Some(Advance { from, to });
         let batch = Batch {
             entity: Arc::clone(&self.target.entity),
