@@ -17,7 +17,8 @@ use crate::workload::{ENTITY, preload};
 /// `request_timeout` 4 s.
 const OPEN_MAX: Duration = Duration::from_secs(12);
 /// The words of every password that occurs.
-const SECRETS: [&str; 4] = ["app-secret", "wrong-secret", "reader-secret", "nothing-secret"];
+const SECRETS: [&str; 5] =
+    ["app-secret", "tester-secret", "wrong-secret", "reader-secret", "nothing-secret"];
 
 /// Something that cannot work.
 struct Case {
@@ -37,6 +38,37 @@ const RIGHTS: &[ErrorKind] = &[ErrorKind::Unavailable, ErrorKind::PermissionDeni
 const UNAVAILABLE: &[ErrorKind] = &[ErrorKind::Unavailable];
 const SILENT: &[ErrorKind] = &[ErrorKind::Unavailable, ErrorKind::Timeout];
 const UNSUPPORTED: &[ErrorKind] = &[ErrorKind::Unsupported];
+const MISSING: &[ErrorKind] = &[ErrorKind::NotFound];
+
+/// What the security plugin of a cluster answers users without rights; the server for tests has none, so the proxy
+/// before it says it.
+const OPENSEARCH_USERS: &str = r#"
+    forbid() { # USER ACTION WHEN: the answer to the user's requests that meet the condition.
+      reason="no permissions for [$2] and User [name=$1, backend_roles=[], requestedTenant=null]"
+      cause="\"type\":\"security_exception\",\"reason\":\"$reason\""
+      printf '{"error":{"root_cause":[{%s}],%s},"status":403}' "$cause" "$cause" >"$DIR/$1.json"
+      basic=$(printf '%s' "$1:$1-secret" | base64)
+      sed -i "/^userlist/a\  user $1 insecure-password $1-secret" "$DIR/proxy.cfg"
+      sed -i "/http-request auth/a\  http-request return status 403 content-type application/json file $DIR/$1.json if { req.hdr(authorization) -m str \"Basic $basic\" } $3" "$DIR/proxy.cfg"
+    }
+    forbid reader 'indices:data/write/bulk[s]' '!{ method GET HEAD }'
+    forbid nothing cluster:monitor/main ''
+    kill -9 "$(cat "$DIR/proxy.pid")"
+    . "$REPOSITORY/engines/lib.sh"
+    while alive "$(cat "$DIR/proxy.pid")"; do :; done
+    "$REPOSITORY/engines/restart" "$DIR"
+    wait_until 20 curl -fsS --cacert "$DIR/tls/ca.crt" -u app:app-secret "https://127.0.0.1:$PORT/" >&2"#;
+/// A key that may read the bucket and nothing else, and one that may do nothing.
+const S3_KEYS: &str = r#"
+    for key in reader nothing; do
+      "${UNISONO_ENGINES:-/tmp/unisono-engines}/bin/versitygw" admin -a tester -s tester-secret --allow-insecure \
+        -er "https://127.0.0.1:$PORT" create-user -a "$key" -s "$key-secret" -r user >&2
+    done
+    policy='{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":["reader"]},
+      "Action":["s3:ListBucket","s3:GetObject"],"Resource":["arn:aws:s3:::unisono","arn:aws:s3:::unisono/*"]}]}'
+    hash=$(printf '%s' "$policy" | sha256sum | cut -d' ' -f1)
+    curl -sS --fail-with-body --cacert "$DIR/ca.crt" --aws-sigv4 aws:amz:us-east-1:s3 --user tester:tester-secret \
+      -H "x-amz-content-sha256: $hash" -X PUT --data-binary "$policy" "https://127.0.0.1:$PORT/unisono?policy=" >&2"#;
 
 impl Case {
     fn new(
@@ -127,15 +159,10 @@ async fn cases(site: &Site) -> Result<Vec<Case>, String> {
             cases.push(version(&[("app:app-secret@", "app@"), ("PORT", &old), ("tls_ca", "#")]));
         }
         "opensearch" => {
-            // What the security plugin of a cluster answers a user that may only read.
-            site.run(
-                r#"basic=$(printf reader:reader-secret | base64)
-                   sed -i "/^userlist/a\  user reader insecure-password reader-secret" "$DIR/proxy.cfg"
-                   sed -i "/http-request auth/a\  http-request deny deny_status 403 if { req.hdr(authorization) -m str \"Basic $basic\" } !{ method GET HEAD }" "$DIR/proxy.cfg"
-                   kill -9 "$(cat "$DIR/proxy.pid")"; sleep 0.2; "$REPOSITORY/engines/restart" "$DIR"; sleep 0.5"#,
-            )?;
+            site.run(OPENSEARCH_USERS)?;
             let old = stubs::opensearch("1.7.6").await?.to_string();
             cases.extend([password("app-secret"), user("read-only user", "reader")]);
+            cases.push(user("no rights", "nothing"));
             cases.push(version(&[
                 ("https://", "http://"),
                 ("app:app-secret@", ""),
@@ -143,7 +170,20 @@ async fn cases(site: &Site) -> Result<Vec<Case>, String> {
                 ("tls_ca", "#"),
             ]));
         }
-        "s3" => cases.push(password("tester-secret")),
+        "s3" => {
+            site.run(S3_KEYS)?;
+            let key = |name, key: &str| {
+                let (quoted, secret) = (format!("\"{key}\""), format!("{key}-secret"));
+                let change = [("\"tester\"", &*quoted), ("tester-secret", &*secret)];
+                Case::new(name, &change, RIGHTS, &["let the access key"])
+            };
+            cases.extend([password("tester-secret"), key("read-only user", "reader")]);
+            cases.push(key("no rights", "nothing"));
+            let unknown = &[("\"tester\"", "\"nobody\"")];
+            cases.push(Case::new("wrong key", unknown, LOGIN, &["access_key"]));
+            let elsewhere = &[("s3://unisono/", "s3://elsewhere/")];
+            cases.push(Case::new("missing bucket", elsewhere, MISSING, &["make the bucket"]));
+        }
         _ => {}
     }
     Ok(cases)

@@ -187,3 +187,47 @@ pub(crate) fn corrupt(expected: impl std::fmt::Display, found: &Bson) -> Error {
         .with("stored_as", format!("{:?}", found.element_type()))
         .hint("somebody wrote to the collection past Unisono: `unisono repair` writes it again")
 }
+
+#[cfg(test)]
+mod tests {
+    use mongodb::bson::{deserialize_from_document, doc};
+
+    use super::*;
+
+    /// What a server with users says; the one for tests has none.
+    fn of_command(code: i32, name: &str, message: &str) -> Error {
+        let answer = doc! { "ok": 0.0, "errmsg": message, "code": code, "codeName": name };
+        let command: CommandError = deserialize_from_document(answer).unwrap();
+        translate(NativeKind::Command(command).into())
+    }
+
+    #[test]
+    fn missing_rights_and_wrong_passwords_have_their_remedy() {
+        let message =
+            "not authorized on shop to execute command { update: \"product\", ordered: true }";
+        let e = of_command(13, "Unauthorized", message);
+        assert_eq!(e.kind(), ErrorKind::PermissionDenied);
+        assert!(e.hint_text().is_some_and(|h| h.contains("readWrite")), "{e:?}");
+        assert!(e.detail("reason").is_some_and(|r| r.contains(message)), "{e:?}");
+        let e = of_command(18, "AuthenticationFailed", "Authentication failed.");
+        assert_eq!(e.kind(), ErrorKind::Unauthenticated);
+        assert!(e.hint_text().is_some_and(|h| h.contains("url")), "{e:?}");
+    }
+
+    #[test]
+    fn a_record_that_may_not_be_written_waits_for_the_right_to_it() {
+        let Refusal::Later(e) = refusal(13, "not authorized on shop") else {
+            panic!("it was set aside for good")
+        };
+        assert_eq!(e.kind(), ErrorKind::PermissionDenied);
+        assert!(e.hint_text().is_some_and(|h| h.contains("readWrite")), "{e:?}");
+    }
+
+    #[test]
+    fn a_server_of_another_age_is_told_from_one_that_is_away() {
+        let old = "Server at db:27017 reports wire version 6, but this version of the MongoDB Rust driver requires at \
+                   least 8 (MongoDB 4.2).";
+        assert_eq!(unreachable_because(old).0, ErrorKind::Unsupported);
+        assert_eq!(unreachable_because("Connection refused").0, ErrorKind::Unavailable);
+    }
+}

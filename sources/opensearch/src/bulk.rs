@@ -258,4 +258,23 @@ mod tests {
         }
         assert!(of(404, "index_not_found_exception").is_err(), "the index is gone");
     }
+
+    /// The request is taken and each write refused: a record that waits for a right is not one that the index refuses.
+    #[test]
+    fn a_write_without_the_right_to_it_is_tried_again_and_says_which() {
+        for reason in [
+            "no permissions for [indices:data/write/bulk[s]] and User [name=app, backend_roles=[], requestedTenant=null]",
+            "action [indices:data/write/bulk[s]] is unauthorized for user [app] with effective roles [viewer] on \
+             indices [shop-product-1], this action is granted by the index privileges [create_doc,create,delete,index,write,all]",
+        ] {
+            let body = format!(
+                r#"{{"errors":true,"items":[{{"index":{{"status":403,"error":{{"type":"security_exception","reason":"{reason}"}}}}}}]}}"#
+            );
+            let answer: Answer = serde_json::from_str(&body).unwrap();
+            let write = answer.items.into_iter().next().unwrap().write;
+            let Ok(Outcome::Retry(e)) = outcome(write) else { panic!("{reason}") };
+            assert!(e.hint_text().is_some_and(|h| h.contains("grant")), "{e:?}");
+            assert_eq!(e.detail("reason"), Some(reason));
+        }
+    }
 }

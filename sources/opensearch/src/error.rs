@@ -159,14 +159,29 @@ mod tests {
 
     #[test]
     fn refusals_have_their_kind_and_a_remedy() {
-        let body = br#"{"error":{"type":"security_exception","reason":"no"},"status":403}"#;
-        let e = of_status(403, body);
-        assert_eq!(e.kind(), ErrorKind::Unavailable);
-        assert!(e.hint_text().is_some_and(|h| h.contains("grant")), "{e:?}");
-        assert_eq!(e.detail("exception"), Some("security_exception"));
+        // The security plugin of OpenSearch, and Elasticsearch.
+        for reason in [
+            "no permissions for [indices:admin/create] and User [name=app, backend_roles=[], requestedTenant=null]",
+            "action [indices:data/write/bulk] is unauthorized for user [app] with effective roles [viewer], this \
+             action is granted by the index privileges [create_doc,create,delete,index,write,all]",
+        ] {
+            let cause = format!(r#""type":"security_exception","reason":"{reason}""#);
+            let body =
+                format!(r#"{{"error":{{"root_cause":[{{{cause}}}],{cause}}},"status":403}}"#);
+            let e = of_status(403, body.as_bytes());
+            assert_eq!(e.kind(), ErrorKind::Unavailable);
+            assert!(e.hint_text().is_some_and(|h| h.contains("grant")), "{e:?}");
+            assert_eq!(e.detail("exception"), Some("security_exception"));
+            assert_eq!(e.detail("reason"), Some(reason), "which right is missing");
+        }
+        let body = br#"{"error":{"root_cause":[{"type":"security_exception","reason":"unable to authenticate user [app] for REST request [/]"}],"type":"security_exception","reason":"unable to authenticate user [app] for REST request [/]"},"status":401}"#;
+        for body in [body.as_slice(), b"Unauthorized", b"<html>"] {
+            let e = of_status(401, body);
+            assert_eq!(e.kind(), ErrorKind::Unavailable);
+            assert!(e.hint_text().is_some_and(|h| h.contains("credentials")), "{e:?}");
+        }
         let blocked = Cause { name: "cluster_block_exception".into(), reason: None };
         assert!(of_cause(403, &blocked).hint_text().is_some_and(|h| h.contains("disks")));
-        assert_eq!(of_status(401, b"<html>").kind(), ErrorKind::Unavailable);
         assert_eq!(of_status(400, b"{}").kind(), ErrorKind::Internal);
     }
 

@@ -2,7 +2,7 @@
 
 use unisono_core::Operation::{Delete, Put};
 
-use crate::common::column;
+use crate::common::{column, connect};
 use crate::site::{Site, key};
 
 #[tokio::test]
@@ -34,6 +34,33 @@ async fn every_kind_of_write_of_others_is_in_the_log_and_none_that_was_undone() 
     let changes = site.log().await;
     let actor = changes.first().and_then(|c| c.actor.as_deref());
     assert_eq!(actor, Some("app"), "the database's user");
+    site.db.drop().await;
+}
+
+/// A user with rights on the table alone, and what replication or a restore writes, for which triggers rest unless they
+/// always fire.
+#[tokio::test]
+async fn writes_by_whoever_and_however_are_in_the_log() {
+    let site = Site::new("").await;
+    let (schema, role) = (&site.db.schema, format!("{}_writer", site.db.schema));
+    site.run(&format!(
+        "CREATE ROLE {role}; GRANT {role} TO app; GRANT USAGE ON SCHEMA {schema} TO {role}; \
+         GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON thing TO {role}"
+    ))
+    .await;
+    for sql in ["INSERT INTO thing VALUES ('a', NULL, 1), ('b', NULL, 2)", "TRUNCATE thing"] {
+        site.run(&format!("SET ROLE {role}; {sql}")).await;
+        site.assert_log_tells_all().await;
+    }
+    let url = site.db.url.replace("app:app-secret", "postgres:super-secret");
+    let replication = connect(&url, site.db.ca.as_deref()).await.unwrap();
+    let sql = format!(
+        "SET session_replication_role = replica; INSERT INTO {schema}.thing VALUES ('r', NULL, 3)"
+    );
+    replication.batch_execute(&sql).await.unwrap();
+    site.assert_log_tells_all().await;
+    assert_eq!(site.told_of("r").await, [(Put, Some(3))]);
+    site.run(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
     site.db.drop().await;
 }
 
