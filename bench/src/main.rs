@@ -3,17 +3,22 @@
 //! Each comparison alternates both sides for several rounds in one run and reports medians and the ratio with its
 //! range, because machines are shared and noisy. Parts: `reads`, `writes`, `visible`, `search`, `import`, `idle`; all
 //! if none is named; with `--features full` also those over real engines (`engines/up` first): `load`, `latency`,
-//! `carry`, `commits`, `memory`. The table is also written to `target/bench/results.md`, the ratios drawn in `ratios.svg`.
+//! `carry`, `commits`, `memory`, `products`. The table is also written to `target/bench/results.md`, the ratios drawn in `ratios.svg`.
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 #![expect(clippy::disallowed_methods, reason = "real time is what is measured")]
 
 mod alternative;
+#[cfg(feature = "full")]
+#[path = "../baseline/mod.rs"]
+mod baseline;
 mod data;
 #[cfg(feature = "full")]
 mod engines;
 mod import;
 mod load;
 mod places;
+#[cfg(feature = "full")]
+mod products;
 mod reads;
 mod report;
 mod visible;
@@ -42,6 +47,10 @@ fn main() -> Result<()> {
     let first = given.next();
     if first.as_deref() == Some("serve-bare") {
         return alternative::serve_bare(&mut given);
+    }
+    #[cfg(feature = "full")]
+    if first.as_deref() == Some("serve-baseline") {
+        return baseline::serve(&mut given);
     }
     let mut plan =
         Plan { rounds: 5, time: Duration::from_secs(3), data: PathBuf::from("../shared/data") };
@@ -81,6 +90,11 @@ async fn measure(plan: &Plan, parts: &[String], report: &mut Report) -> Result<(
         import::run(plan, report).await?;
     }
     #[cfg(feature = "full")]
-    engines::run(plan, &wanted, report).await?;
+    {
+        engines::run(plan, &wanted, report).await?;
+        if wanted("products") {
+            products::run(plan, report).await?;
+        }
+    }
     Ok(())
 }

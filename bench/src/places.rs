@@ -97,7 +97,8 @@ impl Server {
         Server::start(command.args(["serve-bare", &address.to_string()]), address)
     }
 
-    fn start(command: &mut Command, address: SocketAddr) -> Result<Self> {
+    /// Any program that will listen at the address.
+    pub(crate) fn start(command: &mut Command, address: SocketAddr) -> Result<Self> {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
         let mut server = Server { child, address };
         let deadline = Instant::now() + Duration::from_secs(30);
@@ -143,7 +144,8 @@ fn program(name: &str) -> Result<PathBuf> {
         .into())
 }
 
-fn free_address() -> Result<SocketAddr> {
+/// An address of this machine that nobody listens at.
+pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 

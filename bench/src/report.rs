@@ -70,6 +70,12 @@ impl Report {
         self.add(Row { what, ours: figure, other: String::new(), ratio: None, target });
     }
 
+    /// Two sides whose figures are not for dividing.
+    pub(crate) fn beside(&mut self, what: &str, ours: String, other: String, target: &str) {
+        let (what, target) = (what.to_owned(), target.to_owned());
+        self.add(Row { what, ours, other, ratio: None, target });
+    }
+
     fn add(&mut self, row: Row) {
         println!("{}", row.line());
         self.rows.push(row);

@@ -6,11 +6,11 @@
 
 mod carry;
 mod commits;
-mod load;
+pub(crate) mod load;
 mod mongodb;
 mod mysql;
 mod opensearch;
-mod postgres;
+pub(crate) mod postgres;
 mod redis;
 
 use std::collections::BTreeMap;
@@ -82,14 +82,26 @@ impl Engine {
 
     /// TLS that trusts the engine's authority.
     pub(crate) fn tls(&self) -> Result<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(self.text("tls_ca"))? {
-            roots.add(certificate?)?;
-        }
-        let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
-        let builder = builder.with_safe_default_protocol_versions()?;
-        Ok(builder.with_root_certificates(roots).with_no_client_auth())
+        trusting(self.text("tls_ca"))
     }
+
+    /// The first replica that the engine has, or another of them.
+    pub(crate) fn replica(&self, n: usize) -> Result<&str> {
+        let urls = self.options.get("replicas").and_then(|v| v.as_array());
+        let url = urls.and_then(|urls| urls.get(n)).and_then(|url| url.as_str());
+        url.ok_or_else(|| "the engine has no such replica".into())
+    }
+}
+
+/// TLS that trusts the authority in a PEM file.
+pub(crate) fn trusting(authority: &str) -> Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(authority)? {
+        roots.add(certificate?)?;
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
+    let builder = builder.with_safe_default_protocol_versions()?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// The product entity of the real data.

@@ -13,10 +13,16 @@ use crate::engines::Engine;
 const FIELDS: [&str; 8] =
     ["id", "department", "category", "type", "brand", "manufacturer", "package_size", "price"];
 
-pub(crate) async fn connect(engine: &Engine) -> Result<Client> {
+/// One of the engine's servers, with its schema untouched.
+pub(crate) async fn at(engine: &Engine, url: &str) -> Result<Client> {
     let tls = MakeRustlsConnect::new(engine.tls()?);
-    let (client, connection) = tokio_postgres::connect(engine.text("url"), tls).await?;
+    let (client, connection) = tokio_postgres::connect(url, tls).await?;
     tokio::spawn(connection);
+    Ok(client)
+}
+
+pub(crate) async fn connect(engine: &Engine) -> Result<Client> {
+    let client = at(engine, engine.text("url")).await?;
     client
         .batch_execute(&format!(
             "CREATE SCHEMA IF NOT EXISTS \"{0}\"; SET search_path TO \"{0}\"",

@@ -1,0 +1,31 @@
+//! The API `products` over PostgreSQL with a replica and Redis, against the same service by hand: `a` in Rust, `b`
+//! with a cache in the process, `c` in Node. Needs `engines/up postgres redis`, `cargo build --release --features full`
+//! and, for `c`, npm.
+//!
+//! All sides talk to the same servers with TLS, hold the same products, and are asked by the same load for the same
+//! keys: those of real order lines.
+
+mod fresh;
+mod load;
+mod speed;
+mod stand;
+mod work;
+
+use crate::report::Report;
+use crate::{Plan, Result};
+use stand::Stand;
+
+pub(crate) async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
+    let stand = Stand::new(plan).await?;
+    let measured = measure(&stand, plan, report).await;
+    // The engines are left as they were found, whatever happened.
+    stand.clean().await?;
+    measured
+}
+
+async fn measure(stand: &Stand, plan: &Plan, report: &mut Report) -> Result<()> {
+    speed::over_redis(stand, plan, report).await?;
+    speed::in_process(stand, plan, report).await?;
+    fresh::one_cold_key(stand, report).await?;
+    fresh::behind_a_replica(stand, plan, report).await
+}
