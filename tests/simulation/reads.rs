@@ -158,6 +158,6 @@ impl Client {
 }
 
 fn with<T, U>(answer: Answer<T>, value: U) -> Answer<U> {
-    let Answer { source, role, position, token, age, stale, cache, failed, .. } = answer;
-    Answer { value, source, role, position, token, age, stale, cache, failed }
+    let Answer { source, role, replica, position, token, age, stale, cache, failed, .. } = answer;
+    Answer { value, source, role, replica, position, token, age, stale, cache, failed }
 }

@@ -6,7 +6,7 @@ use unisono_core::Role;
 use unisono_core::kind::SourceKind;
 
 use crate::options::{self, Key, Section, Shape};
-use crate::sections::{CACHE, ENTITY, FIELD, FILE, FOLLOWER, LOG, SERVER, TLS, TOKEN};
+use crate::sections::{CACHE, ENTITY, FIELD, FILE, FOLLOWER, LOG, ROUTE, SERVER, TLS, TOKEN};
 
 const HEAD: &str = "\
 # Every option of Unisono. Options that are commented out show their default, or an example where there is none.
@@ -32,6 +32,8 @@ pub fn example(kinds: &[&'static dyn SourceKind]) -> String {
     let token =
         [("name", "\"shop\""), ("hash", hash.as_str()), ("expires", "2030-01-01T00:00:00Z")];
     commented(&mut out, "[[server.tokens]]", &TOKEN, &token);
+    let route = [("path", "\"/products\""), ("entity", "\"product\"")];
+    commented(&mut out, "[[server.routes]]", &ROUTE, &route);
     head(&mut out, "[log]", LOG.doc);
     keys(&mut out, &LOG, &[]);
     for kind in kinds {

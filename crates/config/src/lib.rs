@@ -32,7 +32,9 @@ pub use interpolate::{Lookup, Process};
 pub use kinds::Kinds;
 pub use problem::{Place, Problem, Problems, Severity};
 pub use schema::schema;
-pub use server::{Access, ServerOptions, TlsOptions, TokenDeclaration};
+pub use server::{
+    Access, PATHS_RESERVED, RouteDeclaration, ServerOptions, TlsOptions, TokenDeclaration,
+};
 
 use problem::{Report, Spot};
 use table::Table;

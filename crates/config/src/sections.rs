@@ -93,6 +93,7 @@ pub(crate) static SERVER: Section = Section::new(
         ),
         Key::optional("tls", Shape::Table(&TLS), TLS.doc),
         Key::optional("tokens", Shape::Tables(&TOKEN), TOKEN.doc),
+        Key::optional("routes", Shape::Tables(&ROUTE), ROUTE.doc),
     ],
     &["cors", "oidc", "http3", "rate_limit", "unix", "console"],
 );
@@ -136,6 +137,26 @@ pub(crate) static TOKEN: Section = Section::new(
         ),
     ],
     &["fields", "where", "rate"],
+);
+
+/// `[[server.routes]]`
+pub(crate) static ROUTE: Section = Section::new(
+    "A further path for the records of an entity, beside /v1/ENTITY: GET and POST at the path, GET, PUT, PATCH and DELETE at a key below it.",
+    &[
+        Key::required(
+            "path",
+            Shape::Text,
+            "Where the records are, such as /products; one record is at /products/KEY.",
+        ),
+        Key::required("entity", Shape::Text, "The entity whose records they are."),
+        Key::defaulting(
+            "envelope",
+            Shape::Boolean,
+            "false",
+            "Whether an answer is {\"source\": …, \"data\": …}, where source is cache, replica, primary or follower.",
+        ),
+    ],
+    &["methods", "filter", "fields"],
 );
 
 /// `[log]`

@@ -9,7 +9,7 @@ use unisono_core::Timestamp;
 use unisono_core::spelling::closest;
 use unisono_policy::declaration::LogDeclaration;
 
-use crate::sections::{LOG, SERVER, TLS, TOKEN};
+use crate::sections::{LOG, ROUTE, SERVER, TLS, TOKEN};
 use crate::table::{Found, Table};
 
 /// How the HTTP server is run.
@@ -35,7 +35,24 @@ pub struct ServerOptions {
     pub requests_max: usize,
     /// Whether an address that is not loopback is served without TLS, behind a proxy that encrypts.
     pub plain_http: bool,
+    /// Further paths for the records of entities.
+    pub routes: Vec<RouteDeclaration>,
 }
+
+/// A further path for the records of an entity, served like `/v1/{entity}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteDeclaration {
+    /// Begins with `/`, does not end with one, and needs no percent-encoding; one record is one segment below it.
+    pub path: Arc<str>,
+    /// The entity whose records they are.
+    pub entity: Arc<str>,
+    /// Whether answers are wrapped and name their source.
+    pub envelope: bool,
+}
+
+/// First segments of paths that the server has for itself.
+pub const PATHS_RESERVED: &[&str] =
+    &["v1", "admin", "console", "docs", "errors", "health", "metrics", "openapi.json"];
 
 /// The files of a certificate; relative paths are below the folder of the configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,6 +141,7 @@ pub(crate) fn server(table: &Table<'_>, entities: &[&str]) -> Option<ServerOptio
         connections_max: size("connections_max").unwrap_or_default(),
         requests_max: size("requests_max").unwrap_or_default(),
         plain_http: table.boolean("plain_http").unwrap_or_default(),
+        routes: routes(table.tables("routes", &ROUTE), entities),
     };
     let listen = listen?;
     if !listen.value.ip().is_loopback() {
@@ -217,6 +235,74 @@ fn tokens(tables: Vec<Table<'_>>, entities: &[&str]) -> Vec<TokenDeclaration> {
         table.finish();
     }
     tokens
+}
+
+fn routes(tables: Vec<Table<'_>>, entities: &[&str]) -> Vec<RouteDeclaration> {
+    let mut routes: Vec<RouteDeclaration> = Vec::new();
+    for table in tables {
+        let (path, entity) = (table.text("path"), table.text("entity"));
+        let envelope = table.boolean("envelope").unwrap_or_default();
+        if let Some(Found { value, spot }) = &entity
+            && !entities.contains(&value.as_str())
+        {
+            let hint = closest(value, entities.iter().copied())
+                .map(|meant| format!("did you mean `{meant}`?"));
+            table.report.error_maybe(spot, format!("`{value}` is no declared entity"), hint);
+        }
+        if let Some(Found { value, spot }) = &path
+            && let Some((message, hint)) = wrong_path(value, &routes)
+        {
+            table.report.error_with(spot, message, hint);
+        }
+        table.finish();
+        if let (Some(path), Some(entity)) = (path, entity) {
+            let (path, entity) = (path.value.into(), entity.value.into());
+            routes.push(RouteDeclaration { path, entity, envelope });
+        }
+    }
+    routes
+}
+
+/// What is wrong with a path, and what to do about it.
+fn wrong_path(path: &str, others: &[RouteDeclaration]) -> Option<(String, String)> {
+    let Some(rest) = path.strip_prefix('/') else {
+        return Some((format!("`{path}` does not begin with /"), format!("write \"/{path}\"")));
+    };
+    if let Some(shorter) = rest.strip_suffix('/') {
+        return Some((format!("`{path}` ends with /"), format!("write \"/{shorter}\"")));
+    }
+    let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_' | b'~');
+    let well_formed =
+        |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(plain);
+    if !rest.split('/').all(well_formed) {
+        return Some((
+            format!("`{path}` is not a path for records"),
+            "write words of letters, digits, `-`, `.`, `_` and `~` with / between them, such as \"/shop/products\""
+                .to_owned(),
+        ));
+    }
+    let first = rest.split('/').next().unwrap_or_default();
+    if PATHS_RESERVED.contains(&first) {
+        return Some((
+            format!("`{path}` collides with a path of the server: it has /{first} for itself"),
+            format!("begin with another word than {}", PATHS_RESERVED.join(", ")),
+        ));
+    }
+    let other = others.iter().find(|other| collide(path, &other.path))?;
+    Some((
+        format!("`{path}` collides with the route `{}`", other.path),
+        "a route has its own path and every path one segment below it: give one of them another"
+            .to_owned(),
+    ))
+}
+
+/// Whether two routes have a path in common: the same, or one where the other has a record.
+fn collide(a: &str, b: &str) -> bool {
+    let is_below = |path: &str, of: &str| {
+        let rest = path.strip_prefix(of).and_then(|rest| rest.strip_prefix('/'));
+        rest.is_some_and(|rest| !rest.contains('/'))
+    };
+    a == b || is_below(a, b) || is_below(b, a)
 }
 
 fn hash(table: &Table<'_>) -> Option<Found<[u8; 32]>> {

@@ -490,6 +490,17 @@ fn a_public_address_is_allowed_with_tokens_and_encryption() {
 }
 
 #[test]
+fn routes_give_entities_further_paths() {
+    let c = good(&format!(
+        "{SHOP}\n[[server.routes]]\npath = \"/products\"\nentity = \"product\"\nenvelope = true\n\
+         [[server.routes]]\npath = \"/shop/v1/products\"\nentity = \"product\"\n"
+    ));
+    let [plain, deep] = c.server.routes.as_slice() else { panic!("two routes") };
+    assert_eq!((&*plain.path, &*plain.entity, plain.envelope), ("/products", "product", true));
+    assert_eq!((&*deep.path, deep.envelope), ("/shop/v1/products", false));
+}
+
+#[test]
 fn warnings_do_not_stop_a_configuration() {
     let c = good(
         "[sources.ram]\nkind = \"ram\"\n[sources.spare]\nkind = \"ram\"\n\

@@ -14,6 +14,8 @@ pub struct Answer<T> {
     pub source: Arc<str>,
     /// What that source is for the entity.
     pub role: Role,
+    /// Whether a read replica of the source answered.
+    pub replica: bool,
     /// The position up to which the source had taken in everything.
     pub position: Position,
     /// What the caller should send with later reads to never see anything older.

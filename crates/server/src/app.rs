@@ -10,6 +10,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::Value as Json;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
+use unisono::config::RouteDeclaration;
 use unisono::core::{Context, Entity, Error, Result};
 use unisono::engine::Engine;
 
@@ -49,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) app: App,
     pub(crate) limits: Limits,
     pub(crate) auth: Authenticator,
+    pub(crate) routes: Vec<RouteDeclaration>,
     pub(crate) meters: Meters,
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) requests: Semaphore,
@@ -62,11 +64,13 @@ impl Shared {
     pub(crate) fn new(options: &Options, app: App, phase: watch::Receiver<Phase>) -> Self {
         let entities: Vec<Arc<Entity>> =
             app.engine.declaration().entities.values().map(|e| Arc::clone(&e.entity)).collect();
-        let openapi = openapi::document(&app.name, &app.version, &entities).to_string();
-        let docs = docs::page(&app.name, &app.version, &entities);
+        let routes = &options.routes;
+        let openapi = openapi::document(&app.name, &app.version, &entities, routes).to_string();
+        let docs = docs::page(&app.name, &app.version, &entities, routes);
         Shared {
             limits: options.limits.clone(),
             auth: Authenticator::new(&options.tokens),
+            routes: options.routes.clone(),
             meters: Meters::new(),
             phase,
             requests: Semaphore::new(options.limits.requests),
@@ -85,6 +89,8 @@ pub(crate) struct Call<'a> {
     pub(crate) parts: &'a Parts,
     pub(crate) principal: &'a Arc<Principal>,
     pub(crate) started: Instant,
+    /// The declared route that the path is below, if it is below one.
+    pub(crate) route: Option<&'a RouteDeclaration>,
     /// The entity, or the code of an error page.
     pub(crate) first: Cow<'a, str>,
     /// The key.
@@ -99,6 +105,11 @@ impl Call<'_> {
     /// The entity that the path names.
     pub(crate) fn entity(&self) -> Result<&Arc<Entity>> {
         self.engine().entity(&self.first)
+    }
+
+    /// Whether the answer is to be wrapped and name its source.
+    pub(crate) fn is_wrapped(&self) -> bool {
+        self.route.is_some_and(|route| route.envelope)
     }
 
     /// What the headers demand.

@@ -58,7 +58,12 @@ async fn answer(
 ) -> Reply {
     check_bounds(shared, parts)?;
     let path = parts.uri.path();
-    let target = route::target(path).ok_or_else(|| route::nowhere(path))?;
+    let (target, declared) = match route::target(path) {
+        Some(target) => (target, None),
+        None => route::declared(&shared.routes, path)
+            .map(|(target, route)| (target, Some(route)))
+            .ok_or_else(|| route::nowhere(path))?,
+    };
     if parts.method == hyper::Method::OPTIONS {
         return options(target.place);
     }
@@ -84,7 +89,7 @@ async fn answer(
         }
     };
     let second = uri::decode(target.second)?;
-    let call = Call { shared, parts, principal, started, first, second };
+    let call = Call { shared, parts, principal, started, route: declared, first, second };
     let handler = pin!(run(&call, found.endpoint, body));
     if is_long(found.endpoint) {
         return handler.await;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use maud::{DOCTYPE, Markup, html};
 use serde_json::{Value as Json, json};
+use unisono::config::RouteDeclaration;
 use unisono::core::{Entity, Field, FieldType};
 
 use crate::openapi::example;
@@ -30,7 +31,12 @@ pub(crate) fn frame(title: &str, content: Markup) -> String {
 }
 
 /// The reference.
-pub(crate) fn page(name: &str, version: &str, entities: &[Arc<Entity>]) -> String {
+pub(crate) fn page(
+    name: &str,
+    version: &str,
+    entities: &[Arc<Entity>],
+    routes: &[RouteDeclaration],
+) -> String {
     let content = html! {
         h1 { (name) }
         p.lead { "Reference of this service. Unisono " (version) ", " (entities.len())
@@ -47,13 +53,13 @@ pub(crate) fn page(name: &str, version: &str, entities: &[Arc<Entity>]) -> Strin
         p { "Commands assume " code { "U=http://127.0.0.1:3000" } "; where access tokens are declared, add "
             code { "-H \"Authorization: Bearer usn_…\"" } ". Decimals, versions and positions are strings, times are "
             "RFC 3339 in UTC, bytes are base64." }
-        @for entity in entities { (entity_section(entity)) }
+        @for entity in entities { (entity_section(entity, routes)) }
         (general_sections())
     };
     frame(&format!("{name}: reference"), content)
 }
 
-fn entity_section(entity: &Entity) -> Markup {
+fn entity_section(entity: &Entity, routes: &[RouteDeclaration]) -> Markup {
     let name = entity.name();
     html! {
         h2 id=(name) { (name) }
@@ -68,6 +74,29 @@ fn entity_section(entity: &Entity) -> Markup {
             h3 { (title) }
             pre { code { @for call in &calls { (call) "\n" } } }
         }
+        @for route in routes.iter().filter(|r| r.entity == *name) { (route_section(entity, route)) }
+    }
+}
+
+/// What a declared route answers, with a command to try it.
+fn route_section(entity: &Entity, route: &RouteDeclaration) -> Markup {
+    let path = format!("$U{}", route.path);
+    let commands = [
+        send("POST", &path, &example(entity)),
+        format!("curl {}", one(entity, &path)),
+        format!("curl '{path}?limit=10'"),
+    ];
+    html! {
+        h3 { "At " code { (route.path) } }
+        p.note {
+            "The same records by the same calls: " code { "GET" } " and " code { "POST" } " here, " code { "GET" } ", "
+            code { "PUT" } ", " code { "PATCH" } " and " code { "DELETE" } " at " code { (route.path) "/{key}" } "."
+            @if route.envelope {
+                " An answer is " code { "{\"source\": …, \"data\": …}" } ", a page has " code { "next" } " too; the source is "
+                code { "cache" } ", " code { "replica" } ", " code { "primary" } " or " code { "follower" } "."
+            }
+        }
+        pre { code { @for command in &commands { (command) "\n" } } }
     }
 }
 
@@ -111,14 +140,7 @@ fn calls(entity: &Entity) -> Vec<(&'static str, Vec<String>)> {
     let path = format!("$U/v1/{}", entity.name());
     let record = example(entity);
     let key = entity.key_field().name.as_ref();
-    let key_text = record.get(key).map(|k| k.as_str().map_or_else(|| k.to_string(), str::to_owned));
-    let one = format!("{path}/{}", uri::encode(&key_text.unwrap_or_default()));
-    let send = |method: &str, url: &str, body: &Json| {
-        format!(
-            "curl -X {method} {url} -H 'Content-Type: application/json' \\\n  -d '{}'",
-            shell(body)
-        )
-    };
+    let one = one(entity, &path);
     let mut patch = record.clone();
     if let Json::Object(map) = &mut patch {
         let first = map.keys().find(|name| *name != key).cloned();
@@ -171,6 +193,19 @@ fn calls(entity: &Entity) -> Vec<(&'static str, Vec<String>)> {
     ]
 }
 
+/// The path of the example record.
+fn one(entity: &Entity, path: &str) -> String {
+    let record = example(entity);
+    let key = record.get(entity.key_field().name.as_ref());
+    let text = key.map(|k| k.as_str().map_or_else(|| k.to_string(), str::to_owned));
+    format!("{path}/{}", uri::encode(&text.unwrap_or_default()))
+}
+
+/// A command that sends a body.
+fn send(method: &str, url: &str, body: &Json) -> String {
+    format!("curl -X {method} {url} -H 'Content-Type: application/json' \\\n  -d '{}'", shell(body))
+}
+
 /// JSON within single quotes of a shell.
 fn shell(body: &Json) -> String {
     body.to_string().replace('\'', "'\\''")
@@ -185,7 +220,8 @@ fn general_sections() -> Markup {
         pre { code { "curl -N $U/v1/changes\ncurl -N '$U/v1/changes?entity=product,order&after=main:17'\n" } }
         h2 id="freshness" { "Freshness" }
         p { "Every write answers with a " code { "Unisono-Token" } ". A read that sends it back sees at least that write, from "
-            "whichever source answers. Every read says which source that was (" code { "Unisono-Source" } "), how old the "
+            "whichever source answers. Every read says which source that was (" code { "Unisono-Source" } ", in one word "
+            code { "Unisono-Served-By" } "), how old the "
             "answer is (" code { "Age" } "), and what the cache did (" code { "Cache-Status" } ")." }
         table {
             thead { tr { th { "Prefer" } th { "Meaning" } } }
@@ -261,10 +297,18 @@ mod tests {
             Field::new("price", FieldType::Decimal { precision: 12, scale: 2 }),
         ];
         let entity = Arc::new(Entity::new("product", "id", fields).unwrap());
-        let html = page("<Shop>", "1", &[entity]);
-        for part in
-            ["&lt;Shop&gt;", "decimal(12,2)", "id=\"product\"", "?q=words", "/v1/product/42"]
-        {
+        let route =
+            RouteDeclaration { path: "/products".into(), entity: "product".into(), envelope: true };
+        let html = page("<Shop>", "1", &[entity], &[route]);
+        for part in [
+            "&lt;Shop&gt;",
+            "decimal(12,2)",
+            "id=\"product\"",
+            "?q=words",
+            "/v1/product/42",
+            "$U/products/42",
+            "replica",
+        ] {
             assert!(html.contains(part), "{part}");
         }
         assert!(!html.contains("<script") && !html.contains("style=") && !html.contains("onclick"));

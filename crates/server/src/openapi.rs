@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json, json};
+use unisono::config::RouteDeclaration;
 use unisono::core::json::value_to_json;
 use unisono::core::query::{Aggregate, Query};
 use unisono::core::{Entity, ErrorKind, Field, FieldType};
@@ -10,13 +11,21 @@ use unisono::core::{Entity, ErrorKind, Field, FieldType};
 mod operations;
 
 /// The whole description.
-pub(crate) fn document(name: &str, version: &str, entities: &[Arc<Entity>]) -> Json {
+pub(crate) fn document(
+    name: &str,
+    version: &str,
+    entities: &[Arc<Entity>],
+    routes: &[RouteDeclaration],
+) -> Json {
     let mut paths = Map::new();
     let mut schemas = fixed_schemas();
     for entity in entities {
         schemas.insert(entity.name().to_string(), record_schema(entity));
         schemas.insert(format!("{}_patch", entity.name()), patch_schema(entity));
         operations::of_entity(&mut paths, entity);
+        for route in routes.iter().filter(|r| r.entity == *entity.name()) {
+            operations::of_route(&mut paths, entity, route);
+        }
     }
     operations::of_service(&mut paths);
     let tags = entities

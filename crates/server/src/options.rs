@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use unisono::config::{ServerOptions, TlsOptions, TokenDeclaration};
+use unisono::config::{RouteDeclaration, ServerOptions, TlsOptions, TokenDeclaration};
 use unisono::core::{Error, ErrorKind, Result};
 
 /// How the server is reached and what it admits.
@@ -15,6 +15,8 @@ pub struct Options {
     pub tls: Option<TlsOptions>,
     /// Who may do what. Without tokens everybody may do everything, on a loopback address only.
     pub tokens: Vec<TokenDeclaration>,
+    /// Further paths for the records of entities.
+    pub routes: Vec<RouteDeclaration>,
     /// Bounds.
     pub limits: Limits,
 }
@@ -25,6 +27,7 @@ impl Default for Options {
             listen: SocketAddr::from(([127, 0, 0, 1], 3000)),
             tls: None,
             tokens: Vec::new(),
+            routes: Vec::new(),
             limits: Limits::default(),
         }
     }
@@ -58,7 +61,13 @@ impl From<ServerOptions> for Options {
             request_timeout: declared.request_timeout,
             ..Limits::default()
         };
-        Options { listen: declared.listen, tls: declared.tls, tokens: declared.tokens, limits }
+        Options {
+            listen: declared.listen,
+            tls: declared.tls,
+            tokens: declared.tokens,
+            routes: declared.routes,
+            limits,
+        }
     }
 }
 

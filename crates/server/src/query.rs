@@ -12,7 +12,7 @@ use unisono::engine::Answer;
 
 use crate::app::{Call, flag};
 use crate::body::JSON_TYPE;
-use crate::record::{beside, describe};
+use crate::record::{beside, describe, served_by};
 use crate::reply::{self, HeaderWriter, JSON, Reply};
 
 /// `GET /v1/{entity}`
@@ -33,7 +33,8 @@ pub(crate) async fn query(call: &Call<'_>, body: Incoming) -> Reply {
 
 async fn answer(call: &Call<'_>, entity: &Arc<Entity>, query: &Query, meta: bool) -> Reply {
     let answer = call.engine().query(&call.context()?, entity, query).await?;
-    let mut response = reply::bytes(StatusCode::OK, JSON, page(entity, query, &answer, meta));
+    let shape = Shape { meta, envelope: call.is_wrapped() };
+    let mut response = reply::bytes(StatusCode::OK, JSON, page(entity, query, &answer, shape));
     describe(&mut HeaderWriter::new(), response.headers_mut(), &answer, call.started);
     Ok(response)
 }
@@ -93,16 +94,31 @@ fn only_filters<'a>(mut names: impl Iterator<Item = &'a str>) -> Result<()> {
     }
 }
 
-/// `{"items": […], "next": …}`, records taken over as they were serialised.
-fn page(entity: &Entity, query: &Query, answer: &Answer<Page>, meta: bool) -> Vec<u8> {
+/// How a page is written.
+#[derive(Clone, Copy, Default)]
+struct Shape {
+    /// Whether each record comes with its version, source and age.
+    meta: bool,
+    /// Whether the page names its source.
+    envelope: bool,
+}
+
+/// `{"items": […], "next": …}`, or `{"source": …, "data": […], "next": …}`; records taken over as they were serialised.
+fn page(entity: &Entity, query: &Query, answer: &Answer<Page>, shape: Shape) -> Vec<u8> {
     let page = &answer.value;
     let mut out = Vec::with_capacity(64 + 256 * page.hits.len());
-    out.extend_from_slice(b"{\"items\":[");
+    if shape.envelope {
+        out.extend_from_slice(b"{\"source\":\"");
+        out.extend_from_slice(served_by(answer).as_bytes());
+        out.extend_from_slice(b"\",\"data\":[");
+    } else {
+        out.extend_from_slice(b"{\"items\":[");
+    }
     for (n, hit) in page.hits.iter().enumerate() {
         if n > 0 {
             out.push(b',');
         }
-        item(&mut out, entity, query, answer, hit, meta);
+        item(&mut out, entity, query, answer, hit, shape.meta);
     }
     out.extend_from_slice(b"],\"next\":");
     let next = page.next.as_ref().map(|cursor| cursor.encode(entity, query));
@@ -214,6 +230,7 @@ mod tests {
             value: Page { hits: vec![hit], next: None, facets: vec![vec![(price, 2)]] },
             source: "main".into(),
             role: Role::Truth,
+            replica: false,
             position: Position::ZERO,
             token: Token::default(),
             age: Duration::ZERO,
@@ -224,7 +241,20 @@ mod tests {
     }
 
     fn parsed(query: &Query, meta: bool) -> Json {
-        serde_json::from_slice(&page(&entity(), query, &answer(), meta)).unwrap()
+        let shape = Shape { meta, envelope: false };
+        serde_json::from_slice(&page(&entity(), query, &answer(), shape)).unwrap()
+    }
+
+    #[test]
+    fn an_envelope_names_the_source_of_a_page() {
+        let shape = Shape { meta: false, envelope: true };
+        let of = |answer: Answer<Page>| -> Json {
+            serde_json::from_slice(&page(&entity(), &Query::all(), &answer, shape)).unwrap()
+        };
+        let data = json!([{"id": 1, "price": "1.50"}]);
+        assert_eq!(of(answer()), json!({"source": "primary", "data": data, "next": null}));
+        assert_eq!(of(Answer { replica: true, ..answer() })["source"], "replica");
+        assert_eq!(of(Answer { role: Role::Follower, ..answer() })["source"], "follower");
     }
 
     #[test]

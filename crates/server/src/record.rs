@@ -25,6 +25,7 @@ use crate::uri;
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const UNISONO_SOURCE: HeaderName = HeaderName::from_static("unisono-source");
+const UNISONO_SERVED_BY: HeaderName = HeaderName::from_static("unisono-served-by");
 const UNISONO_STALE: HeaderName = HeaderName::from_static("unisono-stale");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -42,10 +43,10 @@ pub(crate) async fn read(call: &Call<'_>) -> Reply {
     let Some(stored) = &answer.value else { return Err(missing(call, entity, &key, &answer)) };
     let mut response = if known.has(stored.version) {
         reply::empty(StatusCode::NOT_MODIFIED)
-    } else if meta {
-        reply::bytes(StatusCode::OK, JSON, with_meta(entity, stored, &answer))
     } else {
-        reply::bytes(StatusCode::OK, JSON, stored.json(entity))
+        let body = if meta { with_meta(entity, stored, &answer) } else { stored.json(entity) };
+        let body = if call.is_wrapped() { wrapped(served_by(&answer), &body) } else { body };
+        reply::bytes(StatusCode::OK, JSON, body)
     };
     let mut writer = HeaderWriter::new();
     let headers = response.headers_mut();
@@ -75,6 +76,7 @@ pub(crate) fn describe<T>(
         UNISONO_SOURCE,
         format_args!("{}; role={}", answer.source, answer.role.as_str()),
     );
+    headers.insert(UNISONO_SERVED_BY, HeaderValue::from_static(served_by(answer)));
     match answer.cache {
         CacheStatus::Bypass => {
             headers.insert(CACHE_STATUS, HeaderValue::from_static("unisono; fwd=bypass"));
@@ -93,6 +95,30 @@ pub(crate) fn describe<T>(
     if answer.stale {
         headers.insert(UNISONO_STALE, TRUE);
     }
+}
+
+/// What sort of source answered, in the words of people who run one.
+pub(crate) fn served_by<T>(answer: &Answer<T>) -> &'static str {
+    match (answer.role, answer.replica) {
+        (_, true) => "replica",
+        (Role::Cache, _) => "cache",
+        (Role::Follower, _) => "follower",
+        (Role::Truth, _) => PRIMARY,
+    }
+}
+
+/// What decides a write.
+const PRIMARY: &str = "primary";
+
+/// `{"source": "cache", "data": <body>}` without parsing the body again.
+fn wrapped(source: &str, body: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(body.len() + source.len() + 24);
+    out.put_slice(b"{\"source\":\"");
+    out.put_slice(source.as_bytes());
+    out.put_slice(b"\",\"data\":");
+    out.put_slice(body);
+    out.put_slice(b"}");
+    out.freeze()
 }
 
 fn timing(writer: &mut HeaderWriter, headers: &mut HeaderMap, started: Instant) {
@@ -175,8 +201,11 @@ pub(crate) async fn create(call: &Call<'_>, body: Incoming) -> Reply {
     // A repeated request has made no record of its own; the place is that of the first one's.
     if let Some(change) = written.changes.first() {
         let key = uri::encode(&change.key.to_string());
-        let place = format_args!("/v1/{}/{key}", entity.name());
-        HeaderWriter::new().set(response.headers_mut(), LOCATION, place);
+        let (writer, headers) = (&mut HeaderWriter::new(), response.headers_mut());
+        match call.route {
+            Some(route) => writer.set(headers, LOCATION, format_args!("{}/{key}", route.path)),
+            None => writer.set(headers, LOCATION, format_args!("/v1/{}/{key}", entity.name())),
+        }
     }
     Ok(response)
 }
@@ -238,6 +267,7 @@ fn finish(
             let record = record_json::to_vec(entity, image);
             let body =
                 if meta { written_meta(call, entity, change, &record) } else { record.into() };
+            let body = if call.is_wrapped() { wrapped(PRIMARY, &body) } else { body };
             reply::bytes(status, JSON, body)
         }
         _ if status == StatusCode::CREATED => reply::empty(status),
@@ -263,6 +293,7 @@ fn describe_write(call: &Call<'_>, entity: &Entity, written: &Written, response:
     if let Some(truth) = truth(call, entity) {
         writer.set(headers, UNISONO_SOURCE, format_args!("{truth}; role={}", Role::Truth.as_str()));
     }
+    headers.insert(UNISONO_SERVED_BY, HeaderValue::from_static(PRIMARY));
     timing(&mut writer, headers, call.started);
     mark_replayed(headers, written.replayed);
 }
@@ -286,5 +317,7 @@ mod tests {
     fn a_record_is_wrapped_without_being_parsed() {
         let wrapped = beside(br#"{"id":"1"}"#, r#"{"version":"7"}"#);
         assert_eq!(wrapped, r#"{"record":{"id":"1"},"version":"7"}"#);
+        let in_envelope = super::wrapped("cache", br#"{"id":"1"}"#);
+        assert_eq!(in_envelope, r#"{"source":"cache","data":{"id":"1"}}"#);
     }
 }

@@ -2,7 +2,7 @@
 
 use hyper::StatusCode;
 use hyper::header::{ALLOW, HeaderValue};
-use unisono::config::Access;
+use unisono::config::{Access, RouteDeclaration};
 use unisono::core::{Error, ErrorKind};
 
 use crate::problem::Failure;
@@ -219,6 +219,27 @@ pub(crate) fn target(path: &str) -> Option<Target<'_>> {
     }
 }
 
+/// What a path names below one of the declared routes, and that route; `None` if it is below none of them.
+///
+/// Declared routes have no path in common with each other or with [`ROUTES`].
+pub(crate) fn declared<'a>(
+    routes: &'a [RouteDeclaration],
+    path: &'a str,
+) -> Option<(Target<'a>, &'a RouteDeclaration)> {
+    routes.iter().find_map(|route| {
+        let rest = path.strip_prefix(&*route.path)?;
+        let first = &*route.entity;
+        let target = match rest.strip_prefix('/') {
+            None if rest.is_empty() => Target { place: Place::Collection, first, second: "" },
+            Some(key) if !key.is_empty() && !key.starts_with('_') && !key.contains('/') => {
+                Target { place: Place::Record, first, second: key }
+            }
+            _ => return None,
+        };
+        Some((target, route))
+    })
+}
+
 /// The index in [`ROUTES`] of a method at a place, or why there is none. `HEAD` means `GET`.
 pub(crate) fn find(place: Place, method: &str) -> Result<usize, Failure> {
     let wanted = if method == "HEAD" { "GET" } else { method };
@@ -301,6 +322,38 @@ mod tests {
         let mut taken: Vec<_> = ROUTES.iter().map(template).filter(|t| !t.contains('{')).collect();
         taken.dedup();
         assert_eq!(taken, unisono::config::ENTITIES_RESERVED);
+    }
+
+    #[test]
+    fn a_declared_route_has_a_collection_and_its_records() {
+        let route = |path: &str| RouteDeclaration {
+            path: path.into(),
+            entity: "product".into(),
+            envelope: false,
+        };
+        let routes = [route("/products"), route("/shop/v1/p")];
+        let found = |path| {
+            let (target, route) = declared(&routes, path)?;
+            Some((target.place, target.first, target.second, &*route.path))
+        };
+        let record = |key, path| Some((Place::Record, "product", key, path));
+        assert_eq!(found("/products"), Some((Place::Collection, "product", "", "/products")));
+        assert_eq!(found("/products/a%2Fb"), record("a%2Fb", "/products"));
+        assert_eq!(found("/shop/v1/p/1"), record("1", "/shop/v1/p"));
+        for nothing in
+            ["/products/", "/products/_x", "/products/a/b", "/productsx", "/shop/v1", "/"]
+        {
+            assert_eq!(found(nothing), None, "{nothing}");
+        }
+    }
+
+    #[test]
+    fn a_declared_route_cannot_begin_like_a_path_of_the_server() {
+        for route in ROUTES {
+            let first = route.place.template().split('/').nth(1).unwrap_or_default();
+            let reserved = unisono::config::PATHS_RESERVED.contains(&first);
+            assert!(reserved || first.is_empty(), "{first}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod life;
 mod parameter;
 mod query;
 mod reader;
+mod replicas;
 mod schema;
 mod session;
 mod source;

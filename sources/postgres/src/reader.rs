@@ -1,10 +1,6 @@
-//! The reader: every answer is of one snapshot, whose position it names.
-//!
-//! Records by key come from the primary, at the cost of reading a position there. Everything else may come from a
-//! replica: one that has replayed at least what the primary had when the question came, so that nobody can tell.
+//! The reader: every answer is of one snapshot of the primary, whose position it names.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio_postgres::Row;
@@ -19,15 +15,13 @@ use crate::session::{Session, Use};
 use crate::source::PostgresSource;
 use crate::table::Table;
 
-/// How often a replica that is behind is asked for its position, and how long each time is waited before.
-const ATTEMPTS: u32 = 5;
-const PAUSE: Duration = Duration::from_millis(1);
-
 /// A question to a snapshot.
 #[async_trait]
-trait Question: Sync {
+pub(crate) trait Question: Sync {
+    /// What it gives.
     type Answer: Send;
 
+    /// Asks it.
     async fn ask(&self, table: &Table, rows: &mut Snapshot<'_>) -> Result<Self::Answer>;
 }
 
@@ -60,7 +54,7 @@ impl Question for Aggregate {
 }
 
 impl PostgresSource {
-    /// The answer of a replica that is up to date, or of the primary.
+    /// The answer of the primary.
     async fn ask<Q: Question>(
         &self,
         operation: &'static str,
@@ -68,28 +62,22 @@ impl PostgresSource {
         question: &Q,
     ) -> Result<At<Q::Answer>> {
         let client = self.client();
-        let named = |e: Failed| e.error.on(operation).at(client.name()).of(entity.name());
         let table = &*client.table(entity.name())?;
-        if client.replica_count() > 0 {
-            let demanded = self.head(table).await.map_err(named)?;
-            let answered = client.replica(move |session| {
-                Box::pin(async move { answer(&session, table, question, Some(demanded)).await })
-            });
-            if let Some(Some(at)) = answered.await {
-                return Ok(at);
-            }
-        }
-        let answered = client.primary(move |session| {
-            Box::pin(async move { answer(&session, table, question, None).await })
+        let answered = client.primary(move |session: Arc<Session>| {
+            Box::pin(async move {
+                let mut snapshot = Snapshot::new(&session, table);
+                let answered = question.ask(table, &mut snapshot).await;
+                let (value, position) = snapshot.end(answered).await?;
+                Ok(At { value, position })
+            })
         });
-        match answered.await.map_err(named)? {
-            Some(at) => Ok(at),
-            None => Err(Error::internal("the primary is behind itself").on(operation)),
-        }
+        answered
+            .await
+            .map_err(|e: Failed| e.error.on(operation).at(client.name()).of(entity.name()))
     }
 
     /// The position that the primary has now.
-    async fn head(&self, table: &Table) -> Result<Position, Failed> {
+    pub(crate) async fn head(&self, table: &Table) -> Result<Position, Failed> {
         let sql = format!("SELECT {}", table.position);
         let sql = sql.as_str();
         let asked = self.client().primary(move |session| {
@@ -99,35 +87,6 @@ impl PostgresSource {
         let said = rows.first().map(|row| optional_text(row, 0)).transpose()?.flatten();
         Ok(table.position_of(said)?)
     }
-}
-
-/// The answer of the primary, or of a replica, of which a position is demanded: none if it stays behind that.
-async fn answer<Q: Question>(
-    session: &Session,
-    table: &Table,
-    question: &Q,
-    demanded: Option<Position>,
-) -> Result<Option<At<Q::Answer>>, Failed> {
-    let mut attempts = 0;
-    let begun = || match demanded {
-        Some(_) => Snapshot::on_replica(session, table),
-        None => Snapshot::new(session, table),
-    };
-    let mut snapshot = begun();
-    while let Some(demanded) = demanded
-        && snapshot.position().await? < demanded
-    {
-        snapshot.end(Ok(())).await?;
-        attempts += 1;
-        if attempts == ATTEMPTS {
-            return Ok(None);
-        }
-        tokio::time::sleep(PAUSE).await;
-        snapshot = begun();
-    }
-    let answered = question.ask(table, &mut snapshot).await;
-    let (value, position) = snapshot.end(answered).await?;
-    Ok(Some(At { value, position }))
 }
 
 #[async_trait]
@@ -183,7 +142,8 @@ impl Reader for PostgresSource {
     }
 }
 
-fn refuse_search(search: Option<&str>) -> Result<()> {
+/// Refuses a question that looks for words.
+pub(crate) fn refuse_search(search: Option<&str>) -> Result<()> {
     match search {
         None => Ok(()),
         Some(_) => Err(Error::unsupported("a postgres source does not search text")

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use unisono_core::clock::Clock;
-use unisono_core::source::{Auditor, Binding, Follower, Probe, Reader, Source, Truth};
+use unisono_core::source::{Auditor, Binding, Follower, Probe, Reader, Replicas, Source, Truth};
 use unisono_core::{Capability, Described, Result, Uuid};
 
 use crate::capture::{self, Ailing};
@@ -12,6 +12,7 @@ use crate::client::Client;
 use crate::config::Settings;
 use crate::error::Failed;
 use crate::parameter::{Parameter, optional_integer, text};
+use crate::replicas::ReplicaReader;
 use crate::session::{Session, Use};
 
 /// What a server says of itself, for people: the primary with the size of the schema, a replica with its place.
@@ -144,6 +145,11 @@ impl Source for PostgresSource {
 
     fn reader(self: Arc<Self>) -> Option<Arc<dyn Reader>> {
         Some(self)
+    }
+
+    fn replicas(self: Arc<Self>, which: Replicas) -> Option<Arc<dyn Reader>> {
+        let any = self.client.replica_count() > 0;
+        any.then(|| Arc::new(ReplicaReader { source: self, which }) as _)
     }
 
     fn truth(self: Arc<Self>) -> Option<Arc<dyn Truth>> {

@@ -124,6 +124,7 @@ impl RedisSource {
     ) -> Result<Filled> {
         let mut keys = shelf.controls(shelf.layout.part(key));
         keys.push(shelf.entry(key));
+        keys.extend(shelf.shown(key));
         let record = entry.stored.as_ref().map(|stored| stored.record.as_ref());
         let arguments = vec![
             epoch(life),
@@ -158,7 +159,7 @@ impl RedisSource {
         loop {
             let mut call = Call::new(&FOLLOW, shelf.controls(part), Vec::new());
             call.arguments = vec![digits(from), digits(to), keep.clone(), recent_max.clone()];
-            let (mut bytes, mut last) = (0, from);
+            let (mut bytes, mut last, mut shown) = (0, from, Vec::new());
             while let Some(change) =
                 rest.next_if(|_| call.keys.len() < CHANGES_MAX && bytes < BYTES_MAX)
             {
@@ -167,8 +168,10 @@ impl RedisSource {
                 bytes += tail.len() + 128;
                 last = change.position;
                 call.keys.push(shelf.entry(&change.key));
+                shown.extend(shelf.shown(&change.key));
                 call.arguments.extend([id(&change.key), digits(change.position), tail]);
             }
+            call.keys.append(&mut shown);
             let reached = if rest.peek().is_some() { last } else { to };
             if let Some(place) = call.arguments.get_mut(1) {
                 *place = digits(reached);

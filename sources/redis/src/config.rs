@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use unisono_core::kind::{Environment, OptionSpec, OptionType, Options};
-use unisono_core::{Error, ErrorKind, Result};
+use unisono_core::{Entity, Error, ErrorKind, Result, Role};
 
 use crate::codec::Format;
+use crate::keys::Template;
 use crate::url::Url;
 
 /// Every option, with its meaning.
@@ -79,6 +80,49 @@ pub(crate) const FOLLOWER_OPTIONS: &[OptionSpec] = &[
         doc: "The key of a record, such as order:{id}, with the key field in braces; the entity's place and key unless given.",
     },
 ];
+
+/// The options of an entity that is cached.
+pub(crate) const CACHE_OPTIONS: &[OptionSpec] = &[
+    OptionSpec {
+        name: "format",
+        ty: OptionType::Choice(&["private", "json"]),
+        default: Some("private"),
+        optional: false,
+        doc: "Who reads the entries: private (Unisono alone) or json (other programs too: beside each entry, a string with the record's JSON under key_template).",
+    },
+    OptionSpec {
+        name: "key_template",
+        ty: OptionType::String,
+        default: None,
+        optional: true,
+        doc: "With format = \"json\": the key of a record, such as product:{id}, with the key field in braces; the entity's name and key unless given.",
+    },
+];
+
+/// Whether other programs read what is cached of an entity.
+pub(crate) fn is_shown(options: &Options) -> bool {
+    options.text("format") == Some("json")
+}
+
+/// What is wrong with the options of an entity in a role.
+pub(crate) fn check_entity(
+    role: Role,
+    entity: &Entity,
+    options: &Options,
+) -> Vec<(&'static str, String)> {
+    const NAME: &str = "key_template";
+    if options.text(NAME).is_none() {
+        return Vec::new();
+    }
+    if role == Role::Cache && !is_shown(options) {
+        return vec![(NAME, "has no effect on private entries: set format = \"json\"".to_owned())];
+    }
+    let parsed = Template::of(options, entity, entity.name());
+    let problem = parsed.err().map(|error| {
+        (NAME, format!("{}: {}", error.message(), error.hint_text().unwrap_or_default()))
+    });
+    problem.into_iter().collect()
+}
 
 /// The options of one source, as Rust values.
 #[derive(Clone, Debug)]
@@ -174,6 +218,29 @@ mod tests {
     fn problems(given: &[(&str, OptionValue)]) -> Vec<&'static str> {
         let options = given.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
         check(&Options(options.collect())).into_iter().map(|(name, _)| name).collect()
+    }
+
+    #[test]
+    fn a_key_template_is_checked_before_anything_runs() {
+        let entity = unisono_testkit::Sample::product();
+        let of = |role, given: &[(&str, &str)]| {
+            let text = |(name, value): &(&str, &str)| {
+                ((*name).to_owned(), OptionValue::Text((*value).to_owned()))
+            };
+            let options = Options(given.iter().map(text).collect());
+            check_entity(role, &entity, &options).pop().map(|(_, message)| message)
+        };
+        let shown = ("format", "json");
+        assert_eq!(of(Role::Cache, &[shown, ("key_template", "p:{id}")]), None);
+        assert_eq!(of(Role::Cache, &[shown]), None);
+        for (role, given, says) in [
+            (Role::Cache, vec![("key_template", "p:{id}")], "set format = \"json\""),
+            (Role::Cache, vec![shown, ("key_template", "p:{name}")], "write it like product:{id}"),
+            (Role::Follower, vec![("key_template", "p")], "write it like product:{id}"),
+        ] {
+            let message = of(role, &given).unwrap();
+            assert!(message.contains(says), "{message}");
+        }
     }
 
     #[test]

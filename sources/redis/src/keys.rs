@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
+use unisono_core::kind::Options;
 use unisono_core::source::Binding;
-use unisono_core::{Entity, Error, ErrorKind, FieldType, Key, Result, Role, Uuid};
+use unisono_core::{Entity, Error, ErrorKind, FieldType, Key, Result, Uuid};
 
 /// The parts of an entity in a cluster.
 pub(crate) const PARTS: u16 = 16;
@@ -32,15 +33,15 @@ pub(crate) struct Template {
 
 impl Template {
     /// The declared template, or the place and the key.
-    pub(crate) fn of(binding: &Binding) -> Result<Self> {
-        let Some(text) = binding.options.text("key_template") else {
-            return Ok(Template { before: format!("{}:", binding.place), after: String::new() });
+    pub(crate) fn of(options: &Options, entity: &Entity, place: &str) -> Result<Self> {
+        let Some(text) = options.text("key_template") else {
+            return Ok(Template { before: format!("{place}:"), after: String::new() });
         };
-        let field = &binding.entity.key_field().name;
+        let field = &entity.key_field().name;
         let wrong = |message: &'static str| {
             Error::new(ErrorKind::InvalidConfig, message)
                 .with("key_template", text)
-                .hint(format!("write it like {}:{{{field}}}", binding.place))
+                .hint(format!("write it like {place}:{{{field}}}"))
         };
         let placeholder = format!("{{{field}}}");
         let (before, after) = text
@@ -88,10 +89,7 @@ impl Layout {
             return Err(Error::new(ErrorKind::InvalidConfig, "the place has braces or is empty")
                 .with("place", &binding.place));
         }
-        let template = match binding.role {
-            Role::Follower => Template::of(binding)?,
-            _ => Template { before: format!("{}:", binding.place), after: String::new() },
-        };
+        let template = Template::of(&binding.options, &binding.entity, &binding.place)?;
         let parts = if cluster { PARTS } else { 1 };
         Ok(Layout { prefix: prefix.to_owned(), place: Arc::clone(&binding.place), template, parts })
     }
@@ -175,8 +173,8 @@ fn crc16(bytes: &[u8]) -> u16 {
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
-    use unisono_core::kind::{OptionValue, Options};
-    use unisono_core::{ErrorKind, Field};
+    use unisono_core::kind::OptionValue;
+    use unisono_core::{Field, Role};
 
     fn entity(key: FieldType) -> Arc<Entity> {
         let fields = vec![Field::new("id", key), Field::new("name", FieldType::String)];

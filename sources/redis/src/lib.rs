@@ -29,7 +29,7 @@ use async_trait::async_trait;
 use unisono_core::capability::{ApplyCapability, QueryCapability};
 use unisono_core::kind::{Environment, OptionSpec, Options, SourceKind};
 use unisono_core::source::Source;
-use unisono_core::{Capability, Result, Role};
+use unisono_core::{Capability, Entity, Result, Role};
 
 use crate::config::Settings;
 use crate::source::RedisSource;
@@ -57,7 +57,8 @@ impl SourceKind for Redis {
     fn entity_options(&self, role: Role) -> &'static [OptionSpec] {
         match role {
             Role::Follower => config::FOLLOWER_OPTIONS,
-            Role::Truth | Role::Cache => &[],
+            Role::Cache => config::CACHE_OPTIONS,
+            Role::Truth => &[],
         }
     }
 
@@ -87,6 +88,15 @@ impl SourceKind for Redis {
 
     fn check(&self, options: &Options) -> Vec<(&'static str, String)> {
         config::check(options)
+    }
+
+    fn check_entity(
+        &self,
+        role: Role,
+        entity: &Entity,
+        options: &Options,
+    ) -> Vec<(&'static str, String)> {
+        config::check_entity(role, entity, options)
     }
 
     async fn open(

@@ -15,17 +15,22 @@ const RECENT_KEYS_MAX: usize = 16_384;
 pub(crate) struct Shelf {
     pub(crate) entity: Arc<Entity>,
     pub(crate) layout: Layout,
-    /// Stands for the declared fields: processes that declare them differently, such as during a deployment, cache
+    /// Whether other programs read the records too, at the keys that the layout names.
+    pub(crate) is_shown: bool,
+    /// Stands for the declared fields and how they are shown: processes that declare them differently, such as during a deployment, cache
     /// apart from each other, each with a life of its own.
     shape: String,
 }
 
 impl Shelf {
-    pub(crate) fn new(entity: &Arc<Entity>, layout: Layout) -> Self {
+    pub(crate) fn new(entity: &Arc<Entity>, layout: Layout, is_shown: bool) -> Self {
         let mut text = entity.key_field().name.to_string();
         describe(entity.fields(), &mut text);
+        if is_shown {
+            text.push_str(&format!(";shown at {}", layout.template()));
+        }
         let shape = format!("{:08x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes()) as u32);
-        Shelf { entity: Arc::clone(entity), layout, shape }
+        Shelf { entity: Arc::clone(entity), layout, is_shown, shape }
     }
 
     /// Fence and lists of changed keys of a part.
@@ -40,6 +45,11 @@ impl Shelf {
         let mut entry = self.layout.control(self.layout.part(key), &name);
         entry.extend_from_slice(&id(key));
         entry
+    }
+
+    /// Where other programs read the record, if they do.
+    pub(crate) fn shown(&self, key: &Key) -> Option<Vec<u8>> {
+        self.is_shown.then(|| self.layout.record(key))
     }
 
     /// How many changed keys a part knows.
@@ -69,7 +79,7 @@ mod tests {
 
     #[test]
     fn another_declaration_has_other_keys() {
-        let shelf = |fields: Vec<Field>| {
+        let shown = |fields: Vec<Field>, is_shown| {
             let entity = Arc::new(Entity::new("product", "id", fields).unwrap());
             let binding = Binding {
                 entity: Arc::clone(&entity),
@@ -77,8 +87,9 @@ mod tests {
                 place: "product".into(),
                 options: Options::default(),
             };
-            Shelf::new(&entity, Layout::new("t:", true, &binding).unwrap())
+            Shelf::new(&entity, Layout::new("t:", true, &binding).unwrap(), is_shown)
         };
+        let shelf = |fields| shown(fields, false);
         let id = || Field::new("id", FieldType::String);
         let line = |ty| FieldType::Objects([Field::new("a", ty)].into());
         let one = shelf(vec![id(), Field::new("lines", line(FieldType::String))]);
@@ -86,5 +97,12 @@ mod tests {
         assert_ne!(one.controls(0), other.controls(0));
         assert_ne!(one.entry(&Sample::key("a")), other.entry(&Sample::key("a")));
         assert_ne!(one.controls(0), one.controls(1));
+        // Changes that only a process knows of that shows nothing would leave what is shown as it is.
+        let open = shown(vec![id(), Field::new("lines", line(FieldType::String))], true);
+        assert_ne!(one.controls(0), open.controls(0));
+        assert_eq!(
+            (one.shown(&Sample::key("a")), open.shown(&Sample::key("a")).is_some()),
+            (None, true)
+        );
     }
 }

@@ -14,7 +14,7 @@ use unisono_core::{Capability, Entity, Error, ErrorKind, Result, Role};
 
 use crate::client::Client;
 use crate::codec::Format;
-use crate::config::{Settings, format};
+use crate::config::{Settings, format, is_shown};
 use crate::error::corrupt;
 use crate::health::{Health, probe};
 use crate::keys::Layout;
@@ -91,7 +91,11 @@ impl RedisSource {
 
     fn bind_shelf(&self, binding: &Binding) -> Result<Arc<Shelf>> {
         let layout = Layout::new(&self.prefix, self.cluster, binding)?;
-        let shelf = Arc::new(Shelf::new(&binding.entity, layout));
+        let is_shown = is_shown(&binding.options);
+        if is_shown {
+            self.check_collisions(&binding.entity, Role::Cache, &layout)?;
+        }
+        let shelf = Arc::new(Shelf::new(&binding.entity, layout, is_shown));
         let mut shelves = self.shelves.write().unwrap_or_else(PoisonError::into_inner);
         shelves.insert(Arc::clone(binding.entity.name()), Arc::clone(&shelf));
         Ok(shelf)
@@ -134,7 +138,7 @@ impl RedisSource {
             format,
             schema: RwLock::new(declared.clone()),
         };
-        self.check_collisions(&table)?;
+        self.check_collisions(entity, Role::Follower, &table.layout)?;
         let mut refill = false;
         match self.kept_schema(&table).await? {
             None => {
@@ -186,15 +190,20 @@ impl RedisSource {
         Ok(marked || try_join_all(parts).await?.iter().any(|part| part.all > 0))
     }
 
-    fn check_collisions(&self, table: &Table) -> Result<()> {
+    /// Refuses keys that records of another entity, or of the same in the other role, could have too.
+    fn check_collisions(&self, entity: &Entity, role: Role, layout: &Layout) -> Result<()> {
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
-        let others = tables.values().filter(|t| t.entity.name() != table.entity.name());
-        for other in others {
-            let (own, others) = (table.layout.template(), other.layout.template());
-            if own.collides(&table.entity, others, &other.entity) {
+        let shelves = self.shelves.read().unwrap_or_else(PoisonError::into_inner);
+        let tables = tables.values().map(|t| (&t.entity, Role::Follower, &t.layout));
+        let shown = shelves.values().filter(|s| s.is_shown);
+        let shown = shown.map(|s| (&s.entity, Role::Cache, &s.layout));
+        for (other, of, others) in tables.chain(shown) {
+            let is_itself = other.name() == entity.name() && of == role;
+            let (own, others) = (layout.template(), others.template());
+            if !is_itself && own.collides(entity, others, other) {
                 return Err(Error::new(
                     ErrorKind::InvalidConfig,
-                    "two entities could have records of the same key",
+                    "two entities, or a cache and a follower, could have records of the same key",
                 )
                 .with("key_template", own)
                 .with("other", others)

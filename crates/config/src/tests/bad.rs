@@ -139,6 +139,53 @@ const BAD: &[(&str, &str, &str)] = &[
         "`soon` is not a time",
         "",
     ),
+    // Routes.
+    ("+§[[server.routes]]\npath = \"/p\"\n", "`entity` is missing", ""),
+    (
+        "+[[server.routes]]\npath = \"/p\"\nentity = §\"prodct\"\n",
+        "`prodct` is no declared entity",
+        "did you mean `product`?",
+    ),
+    (
+        "+[[server.routes]]\npath = §\"products\"\nentity = \"product\"\n",
+        "`products` does not begin with /",
+        "write \"/products\"",
+    ),
+    (
+        "+[[server.routes]]\npath = §\"/products/\"\nentity = \"product\"\n",
+        "`/products/` ends with /",
+        "write \"/products\"",
+    ),
+    (
+        "+[[server.routes]]\npath = §\"/products/{id}\"\nentity = \"product\"\n",
+        "`/products/{id}` is not a path for records",
+        "such as \"/shop/products\"",
+    ),
+    (
+        "+[[server.routes]]\npath = §\"/shop/../products\"\nentity = \"product\"\n",
+        "is not a path for records",
+        "",
+    ),
+    (
+        "+[[server.routes]]\npath = §\"/v1/goods\"\nentity = \"product\"\n",
+        "`/v1/goods` collides with a path of the server: it has /v1 for itself",
+        "begin with another word than v1, admin",
+    ),
+    (
+        "+[[server.routes]]\npath = \"/p\"\nentity = \"product\"\n[[server.routes]]\npath = §\"/p\"\nentity = \"product\"\n",
+        "`/p` collides with the route `/p`",
+        "give one of them another",
+    ),
+    (
+        "+[[server.routes]]\npath = \"/p\"\nentity = \"product\"\n[[server.routes]]\npath = §\"/p/new\"\nentity = \"product\"\n",
+        "`/p/new` collides with the route `/p`",
+        "every path one segment below it",
+    ),
+    (
+        "+[[server.routes]]\npath = \"/p\"\nentity = \"product\"\nenvelope = §\"on\"\n",
+        "`envelope` takes true or false",
+        "",
+    ),
     // Sources.
     ("§[sources.main]\npath = \"x\"\n", "`kind` is missing", ""),
     (

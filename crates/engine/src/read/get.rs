@@ -133,6 +133,7 @@ impl Reading<'_> {
             value: entry.stored.clone(),
             source: Arc::clone(feed.source()),
             role: Role::Cache,
+            replica: false,
             position: lookup.applied,
             token,
             age: seconds(now, entry.filled),

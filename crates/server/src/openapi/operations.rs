@@ -1,6 +1,7 @@
 //! The paths of the description, their parameters and headers.
 
 use serde_json::{Map, Value as Json, json};
+use unisono::config::RouteDeclaration;
 use unisono::core::Entity;
 use unisono::core::query::Query;
 
@@ -8,14 +9,64 @@ use super::reference;
 
 /// Everything that can be done with the records of one entity.
 pub(super) fn of_entity(paths: &mut Map<String, Json>, entity: &Entity) {
-    collection(paths, entity);
-    one_record(paths, entity);
+    let base = Base { path: &format!("/v1/{}", entity.name()), at: "", envelope: false };
+    collection(paths, entity, &base);
+    one_record(paths, entity, &base);
     history(paths, entity);
     questions(paths, entity);
     let name = entity.name().as_ref();
     let operation = |id: &str, summary: String, extra: Json| operation(name, id, summary, extra);
     let patch = reference(&format!("{name}_patch"));
     paths.insert(format!("/v1/{name}/_batch"), batch(name, &reference(name), &patch, &operation));
+}
+
+/// What can be done at a declared route.
+pub(super) fn of_route(paths: &mut Map<String, Json>, entity: &Entity, route: &RouteDeclaration) {
+    let base = Base { path: &route.path, at: &route.path, envelope: route.envelope };
+    collection(paths, entity, &base);
+    one_record(paths, entity, &base);
+}
+
+/// A path below which the records of an entity are.
+struct Base<'a> {
+    path: &'a str,
+    /// What makes the ids of its operations different from those of other paths.
+    at: &'a str,
+    envelope: bool,
+}
+
+impl Base<'_> {
+    fn id(&self, id: &str) -> String {
+        format!("{id}{}", self.at)
+    }
+
+    /// How a record comes as an answer.
+    fn answered(&self, record: &Json) -> Json {
+        match self.envelope {
+            true => json!({ "type": "object", "required": ["source", "data"],
+                "properties": { "source": served_by(), "data": record } }),
+            false => record.clone(),
+        }
+    }
+
+    /// How a page of records comes as an answer.
+    fn listed(&self, record: &Json) -> Json {
+        let mut list = list_of(record);
+        if self.envelope {
+            list["required"] = json!(["source", "data", "next"]);
+            if let Some(properties) = list["properties"].as_object_mut() {
+                let items = properties.remove("items").unwrap_or_default();
+                properties.insert("source".into(), served_by());
+                properties.insert("data".into(), items);
+            }
+        }
+        list
+    }
+}
+
+/// The word for what answered.
+fn served_by() -> Json {
+    json!({ "type": "string", "enum": ["cache", "replica", "primary", "follower"], "description": "What answered." })
 }
 
 fn operation(name: &str, id: &str, summary: String, extra: Json) -> Json {
@@ -47,39 +98,41 @@ fn key_parameter(entity: &Entity) -> Json {
     key
 }
 
-fn collection(paths: &mut Map<String, Json>, entity: &Entity) {
+fn collection(paths: &mut Map<String, Json>, entity: &Entity, base: &Base<'_>) {
     let name = entity.name().as_ref();
     let record = reference(name);
-    let (list, list_parameters) = (list_of(&record), list_parameters(entity));
-    paths.insert(format!("/v1/{name}"), json!({
-        "get": operation(name, "list", format!("Find `{name}` records"), json!({
+    let (list, list_parameters) = (base.listed(&record), list_parameters(entity));
+    let answered = base.answered(&record);
+    paths.insert(base.path.to_owned(), json!({
+        "get": operation(name, &base.id("list"), format!("Find `{name}` records"), json!({
             "parameters": list_parameters, "responses": answers("200", "A page of records.", &list) })),
-        "post": operation(name, "create", format!("Create a `{name}`"), json!({
+        "post": operation(name, &base.id("create"), format!("Create a `{name}`"), json!({
             "parameters": parameters_of(&["meta", "idempotency_key", "prefer"]), "requestBody": body(&record),
-            "responses": answers("201", "The record, with its key.", &record) })),
+            "responses": answers("201", "The record, with its key.", &answered) })),
     }));
 }
 
-fn one_record(paths: &mut Map<String, Json>, entity: &Entity) {
+fn one_record(paths: &mut Map<String, Json>, entity: &Entity, base: &Base<'_>) {
     let name = entity.name().as_ref();
     let (record, patch) = (reference(name), reference(&format!("{name}_patch")));
+    let answered = base.answered(&record);
     let writes = parameters_of(&["meta", "idempotency_key", "prefer", "if_match", "if_none_match"]);
     let key = key_parameter(entity);
     let patch_body = json!({ "required": true, "content": {
         "application/merge-patch+json": { "schema": patch }, "application/json": { "schema": patch } } });
-    let mut read_answers = answers("200", "The record.", &record);
+    let mut read_answers = answers("200", "The record.", &answered);
     read_answers["304"] = json!({ "description": "The caller has this version." });
-    let mut put_answers = answers("200", "It was replaced.", &record);
-    put_answers["201"] = content("It was created.", &record);
-    paths.insert(format!("/v1/{name}/{{key}}"), json!({
+    let mut put_answers = answers("200", "It was replaced.", &answered);
+    put_answers["201"] = content("It was created.", &answered);
+    paths.insert(format!("{}/{{key}}", base.path), json!({
         "parameters": [key],
-        "get": operation(name, "get", format!("Read a `{name}`"), json!({
+        "get": operation(name, &base.id("get"), format!("Read a `{name}`"), json!({
             "parameters": parameters_of(&["meta", "token", "prefer", "if_none_match"]), "responses": read_answers })),
-        "put": operation(name, "put", format!("Store a whole `{name}`"), json!({
+        "put": operation(name, &base.id("put"), format!("Store a whole `{name}`"), json!({
             "parameters": writes, "requestBody": body(&record), "responses": put_answers })),
-        "patch": operation(name, "patch", format!("Change fields of a `{name}`"), json!({
-            "parameters": writes, "requestBody": patch_body, "responses": answers("200", "The record.", &record) })),
-        "delete": operation(name, "delete", format!("Remove a `{name}`"), json!({
+        "patch": operation(name, &base.id("patch"), format!("Change fields of a `{name}`"), json!({
+            "parameters": writes, "requestBody": patch_body, "responses": answers("200", "The record.", &answered) })),
+        "delete": operation(name, &base.id("delete"), format!("Remove a `{name}`"), json!({
             "parameters": parameters_of(&["idempotency_key", "prefer", "if_match"]),
             "responses": { "204": { "description": "It is gone." }, "default": problem() } })),
     }));
@@ -295,6 +348,7 @@ pub(super) fn headers() -> Json {
         "ETag": header("The record's version: `\"v17\"`."),
         "Unisono-Token": header("Send it with later reads to never see anything older."),
         "Unisono-Source": header("The source that answered, and its role."),
+        "Unisono-Served-By": header("What sort of source that was: `cache`, `replica`, `primary` or `follower`."),
         "Unisono-Stale": header("`true` if newer data may exist that the source has not taken in."),
         "Cache-Status": header("What the cache did (RFC 9211)."),
     })
@@ -360,7 +414,14 @@ fn body(schema: &Json) -> Json {
 }
 
 fn content(description: &str, schema: &Json) -> Json {
-    let names = ["ETag", "Unisono-Token", "Unisono-Source", "Unisono-Stale", "Cache-Status"];
+    let names = [
+        "ETag",
+        "Unisono-Token",
+        "Unisono-Source",
+        "Unisono-Served-By",
+        "Unisono-Stale",
+        "Cache-Status",
+    ];
     let headers: Map<String, Json> = names
         .map(|n| (n.to_owned(), json!({ "$ref": format!("#/components/headers/{n}") })))
         .into_iter()

@@ -37,6 +37,15 @@ fn entity() -> Arc<Entity> {
     Arc::new(Entity::new("order", "id", fields).unwrap())
 }
 
+fn routes() -> [RouteDeclaration; 2] {
+    let route = |path: &str, envelope| RouteDeclaration {
+        path: path.into(),
+        entity: "order".into(),
+        envelope,
+    };
+    [route("/orders", true), route("/shop/orders", false)]
+}
+
 fn references(json: &Json, found: &mut BTreeSet<String>) {
     match json {
         Json::Object(map) => {
@@ -54,7 +63,7 @@ fn references(json: &Json, found: &mut BTreeSet<String>) {
 
 #[test]
 fn every_reference_leads_somewhere_and_every_operation_has_its_own_id() {
-    let document = document("shop", "1", &[entity()]);
+    let document = document("shop", "1", &[entity()], &routes());
     let mut found = BTreeSet::new();
     references(&document, &mut found);
     assert!(found.len() > 10);
@@ -71,7 +80,7 @@ fn every_reference_leads_somewhere_and_every_operation_has_its_own_id() {
 
 #[test]
 fn every_path_of_data_and_operation_is_described() {
-    let document = document("shop", "1", &[entity()]);
+    let document = document("shop", "1", &[entity()], &routes());
     for route in ROUTES {
         let path = route.place.template().replace("{entity}", "order");
         let page =
@@ -83,6 +92,21 @@ fn every_path_of_data_and_operation_is_described() {
         let operation = &document["paths"][&path][route.method.to_lowercase()];
         assert!(operation.is_object(), "{} {path}", route.method);
     }
+}
+
+#[test]
+fn a_declared_route_is_described_as_it_answers() {
+    let document = document("shop", "1", &[entity()], &routes());
+    let of = |path: &str, method: &str, status: &str| {
+        let operation = &document["paths"][path][method];
+        operation["responses"][status]["content"]["application/json"]["schema"].clone()
+    };
+    let record = json!({ "$ref": "#/components/schemas/order" });
+    assert_eq!(of("/orders/{key}", "get", "200")["properties"]["data"], record);
+    assert_eq!(of("/orders", "post", "201")["required"], json!(["source", "data"]));
+    assert_eq!(of("/orders", "get", "200")["properties"]["data"]["items"], record);
+    assert_eq!(of("/shop/orders/{key}", "put", "201"), record);
+    assert_eq!(of("/shop/orders", "get", "200")["properties"]["items"]["items"], record);
 }
 
 #[test]

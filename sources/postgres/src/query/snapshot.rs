@@ -54,7 +54,11 @@ impl<'a> Snapshot<'a> {
         Ok(position)
     }
 
-    async fn rows(&mut self, statement: &Statement<Parameter>) -> Result<Vec<Row>, Failed> {
+    /// The rows of a statement.
+    pub(crate) async fn rows(
+        &mut self,
+        statement: &Statement<Parameter>,
+    ) -> Result<Vec<Row>, Failed> {
         let Statement { sql, parameters } = statement;
         match self.position {
             Some(_) => self.session.rows(Use::Once, sql, parameters).await,
@@ -88,7 +92,7 @@ impl<'a> Snapshot<'a> {
     }
 
     /// Keeps the class of a failure, which the shared SQL does not know; it is told at the end.
-    fn noted(&mut self, failed: Failed) -> Error {
+    pub(crate) fn noted(&mut self, failed: Failed) -> Error {
         let error = failed.error.duplicate();
         self.failed = Some(failed);
         error

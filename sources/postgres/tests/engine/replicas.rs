@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use unisono_core::Role;
 use unisono_core::kind::OptionValue;
-use unisono_core::query::{Filter, Query};
-use unisono_core::source::Source;
+use unisono_core::query::{Filter, Page, Query};
+use unisono_core::source::{At, Replicas, Source};
+use unisono_core::{ErrorKind, Result, Role};
 use unisono_testkit::Sample;
 
 use crate::common::{Database, column, commit_one, open, prepare, put, until};
@@ -19,17 +19,33 @@ async fn with_replica(db: &Database, replica: &str) -> Arc<dyn Source> {
     source
 }
 
-/// Counts after every write; the answer must have it, and say so.
-async fn counts_its_writes(source: &Arc<dyn Source>, numbers: std::ops::Range<u32>) {
+/// Everything there is: from a replica that has it, else from the primary; and whether a replica answered.
+async fn list(source: &Arc<dyn Source>) -> (At<Page>, bool) {
+    let (entity, all) = (Sample::product(), Query { limit: 1000, ..Query::all() });
+    let replicas = Arc::clone(source).replicas(Replicas::Current).unwrap();
+    let answered = replicas.query(&entity, &all).await;
+    let counted = replicas.count(&entity, &Filter::All, None).await;
+    match (answered, counted) {
+        (Ok(page), Ok(count)) => {
+            assert_eq!(page.value.hits.len() as u64, count.value);
+            (page, true)
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            assert_eq!(error.kind(), ErrorKind::TooStale, "{error}");
+            let reader = Arc::clone(source).reader().unwrap();
+            (reader.query(&entity, &all).await.unwrap(), false)
+        }
+    }
+}
+
+/// Lists after every write; the answer must have it, and say so.
+async fn lists_its_writes(source: &Arc<dyn Source>, numbers: std::ops::Range<u32>) {
     let entity = Sample::product();
-    let reader = Arc::clone(source).reader().unwrap();
     for number in numbers {
         let position = commit_one(source, put(&entity, Sample::product_record(number))).await;
-        let counted = reader.count(&entity, &Filter::All, None).await.unwrap();
-        assert_eq!(counted.value, u64::from(number) + 1);
-        assert!(counted.position.as_u64() >= position, "an answer from before the write");
-        let page = reader.query(&entity, &Query { limit: 1000, ..Query::all() }).await.unwrap();
-        assert_eq!(page.value.hits.len() as u64, counted.value);
+        let (page, _) = list(source).await;
+        assert_eq!(page.value.hits.len(), number as usize + 1);
+        assert!(page.position.as_u64() >= position, "an answer from before the write");
     }
 }
 
@@ -46,7 +62,7 @@ async fn a_replica_answers_what_it_has_and_the_primary_the_rest() {
     let db = Database::at(&primary.url());
     let source = with_replica(&db, &replica.url()).await;
     let (of_primary, of_replica) = (primary.client().await, replica.client().await);
-    counts_its_writes(&source, 0..20).await;
+    lists_its_writes(&source, 0..20).await;
 
     // It has everything now: the primary is asked for its position alone.
     let there = column(&of_primary, "SELECT pg_current_wal_lsn()").await.remove(0);
@@ -55,12 +71,11 @@ async fn a_replica_answers_what_it_has_and_the_primary_the_rest() {
         (column(&of_replica, &has_all).await == ["t"]).then_some(())
     })
     .await;
-    let reader = Arc::clone(&source).reader().unwrap();
-    let count = async || reader.count(&Sample::product(), &Filter::All, None).await.unwrap().value;
     until("the replica is asked", async || {
-        assert_eq!(count().await, 20);
+        let (page, of_replica) = list(&source).await;
+        assert_eq!(page.value.hits.len(), 20);
         let head = last_statement(&primary).await.contains("unisono_head");
-        (head && last_statement(&replica).await == "COMMIT").then_some(())
+        (of_replica && head && last_statement(&replica).await == "COMMIT").then_some(())
     })
     .await;
     let probe = source.probe().await.unwrap().engine;
@@ -71,27 +86,52 @@ async fn a_replica_answers_what_it_has_and_the_primary_the_rest() {
 
     // What it does not replay it must not be asked for.
     column(&of_replica, "SELECT pg_wal_replay_pause()").await;
-    counts_its_writes(&source, 20..25).await;
+    lists_its_writes(&source, 20..25).await;
     column(&of_replica, "SELECT pg_wal_replay_resume()").await;
 
     replica.crash();
-    counts_its_writes(&source, 25..30).await;
+    lists_its_writes(&source, 25..30).await;
     let probe = source.probe().await.unwrap().engine;
     assert!(probe.contains("replica 127.0.0.1:5549: the server cannot be reached"), "{probe}");
 
     // Once promoted, it has a history of its own, however far that has come.
     replica.start().await;
-    let asked = async || last_statement(&replica).await == "COMMIT";
     until("the replica is asked again", async || {
-        assert_eq!(count().await, 30);
-        asked().await.then_some(())
+        let (page, of_replica) = list(&source).await;
+        assert_eq!(page.value.hits.len(), 30);
+        of_replica.then_some(())
     })
     .await;
     replica.promote().await;
     let sql =
         format!("UPDATE {0}.unisono_head SET position = 1000; DELETE FROM {0}.product", db.schema);
     replica.client().await.batch_execute(&sql).await.unwrap();
-    counts_its_writes(&source, 30..35).await;
+    lists_its_writes(&source, 30..35).await;
     let probe = source.probe().await.unwrap().engine;
     assert!(probe.contains("no replica: it takes writes"), "{probe}");
+}
+
+/// Nobody can say what the primary had last, so that only an answer of whatever moment is to be had.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_primary_is_away_a_replica_answers_as_of_its_own_position() {
+    let mut primary = Server::primary(5556).await;
+    let replica = primary.standby(5557).await;
+    let db = Database::at(&primary.url());
+    let source = with_replica(&db, &replica.url()).await;
+    let entity = Sample::product();
+    lists_its_writes(&source, 0..3).await;
+    until("the replica has everything", async || list(&source).await.1.then_some(())).await;
+    primary.crash();
+
+    let all = Query::all();
+    let of = |which| Arc::clone(&source).replicas(which).unwrap();
+    let failed = of(Replicas::Current).query(&entity, &all).await.unwrap_err();
+    assert_eq!(failed.kind(), ErrorKind::Unavailable, "{failed}");
+    let page = of(Replicas::Any).query(&entity, &all).await.unwrap();
+    assert_eq!((page.value.hits.len(), page.position.as_u64()), (3, 3));
+    let keys = [Sample::key("p1"), Sample::key("none")];
+    let found: Result<_> = of(Replicas::Any).get(&entity, &keys).await;
+    let At { value, position } = found.unwrap();
+    assert_eq!(value[0].as_ref().map(|s| s.version.as_u64()), Some(2));
+    assert_eq!((value[1].is_none(), position.as_u64()), (true, 3));
 }

@@ -1,6 +1,6 @@
 #!lua
 -- Offers an entry that was read at a position; answers 'epoch', 'outdated' or 'stored'.
--- KEYS: 1 fence, 2 recent, 3 previous, 4 entry
+-- KEYS: 1 fence, 2 recent, 3 previous, 4 entry, 5 where other programs read the record, if they do
 -- ARGV: 1 epoch seen at the lookup, 2 version, 3 position of the read, 4 id, 5 when it was read, 6 milliseconds to keep
 --       it, 7 what follows epoch and version in the entry
 -- Entries begin with epoch (16), version (20) and expiry (20 characters); all of them compare as text.
@@ -18,4 +18,10 @@ if #cached == 56 and string.sub(cached, 1, 16) == epoch then
   if held > version or (held == version and ARGV[5] < string.sub(cached, 37)) then return 'outdated' end
 end
 redis.call('SET', KEYS[4], epoch .. version .. ARGV[7], 'PX', ARGV[6])
+-- Expiry and time of reading (40 characters) and a flag stand before the JSON.
+if KEYS[5] and string.sub(ARGV[7], 41, 41) == 'R' then
+  redis.call('SET', KEYS[5], string.sub(ARGV[7], 42), 'PX', ARGV[6])
+elseif KEYS[5] then
+  redis.call('UNLINK', KEYS[5])
+end
 return 'stored'

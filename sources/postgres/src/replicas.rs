@@ -1,0 +1,131 @@
+//! [`ReplicaReader`]: answers of streaming replicas, each of one snapshot, whose position it names.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use unisono_core::query::{Aggregate, Filter, Groups, Page, Query};
+use unisono_core::source::{At, Reader, Replicas};
+use unisono_core::{Entity, Error, ErrorKind, Key, Position, Result, Stored};
+use unisono_sql::Statement;
+
+use crate::error::Failed;
+use crate::parameter::{cell, optional_text};
+use crate::query::snapshot::Snapshot;
+use crate::reader::{Question, refuse_search};
+use crate::session::Session;
+use crate::source::PostgresSource;
+use crate::table::Table;
+
+/// How often a replica that is behind is asked for its position, and how long each time is waited before.
+const ATTEMPTS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// The replicas of a database as a reader.
+pub(crate) struct ReplicaReader {
+    pub(crate) source: Arc<PostgresSource>,
+    pub(crate) which: Replicas,
+}
+
+impl ReplicaReader {
+    async fn ask<Q: Question>(
+        &self,
+        operation: &'static str,
+        entity: &Entity,
+        question: &Q,
+    ) -> Result<At<Q::Answer>> {
+        let client = self.source.client();
+        let named = |e: Error| e.on(operation).at(client.name()).of(entity.name());
+        let table = &*client.table(entity.name())?;
+        let demanded = match self.which {
+            Replicas::Current => self.source.head(table).await.map_err(|e| named(e.error))?,
+            Replicas::Any => Position::ZERO,
+        };
+        let answered = client.replica(move |session: Arc<Session>| {
+            Box::pin(async move { answer(&session, table, question, demanded).await })
+        });
+        let too_stale =
+            || named(Error::new(ErrorKind::TooStale, "no replica has what is demanded"));
+        answered.await.flatten().ok_or_else(too_stale)
+    }
+}
+
+/// The answer of a replica; none if it stays behind what is demanded.
+async fn answer<Q: Question>(
+    session: &Session,
+    table: &Table,
+    question: &Q,
+    demanded: Position,
+) -> Result<Option<At<Q::Answer>>, Failed> {
+    let mut attempts = 0;
+    let mut snapshot = Snapshot::on_replica(session, table);
+    while demanded > Position::ZERO && snapshot.position().await? < demanded {
+        snapshot.end(Ok(())).await?;
+        attempts += 1;
+        if attempts == ATTEMPTS {
+            return Ok(None);
+        }
+        tokio::time::sleep(PAUSE).await;
+        snapshot = Snapshot::on_replica(session, table);
+    }
+    let answered = question.ask(table, &mut snapshot).await;
+    let (value, position) = snapshot.end(answered).await?;
+    Ok(Some(At { value, position }))
+}
+
+/// Asks for records by key.
+struct Keys<'a>(&'a [Key]);
+
+#[async_trait]
+impl Question for Keys<'_> {
+    type Answer = Vec<Option<Stored>>;
+
+    async fn ask(&self, table: &Table, snapshot: &mut Snapshot<'_>) -> Result<Vec<Option<Stored>>> {
+        let (sql, parameter) = table.get(self.0);
+        let rows = snapshot.rows(&Statement { sql, parameters: vec![parameter] }).await;
+        let rows = rows.map_err(|failed| snapshot.noted(failed))?;
+        let said = rows.first().map(|row| optional_text(row, 0)).transpose()?.flatten();
+        if table.lags(said) {
+            // Only the primary can give a position to what another program has written.
+            return Err(Error::new(
+                ErrorKind::TooStale,
+                "a write to the record has no position yet",
+            ));
+        }
+        let mut found = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            if cell(row, table.columns.len() + 2)?.is_some() {
+                let stored = table.stored(row, 1)?;
+                found.insert(stored.key.clone(), stored);
+            }
+        }
+        Ok(self.0.iter().map(|key| found.get(key).cloned()).collect())
+    }
+}
+
+#[async_trait]
+impl Reader for ReplicaReader {
+    async fn get(&self, entity: &Arc<Entity>, keys: &[Key]) -> Result<At<Vec<Option<Stored>>>> {
+        self.ask("get", entity, &Keys(keys)).await
+    }
+
+    async fn query(&self, entity: &Arc<Entity>, query: &Query) -> Result<At<Page>> {
+        refuse_search(query.search.as_deref())?;
+        self.ask("query", entity, query).await
+    }
+
+    async fn count(
+        &self,
+        entity: &Arc<Entity>,
+        filter: &Filter,
+        search: Option<&str>,
+    ) -> Result<At<u64>> {
+        refuse_search(search)?;
+        self.ask("count", entity, filter).await
+    }
+
+    async fn aggregate(&self, entity: &Arc<Entity>, aggregate: &Aggregate) -> Result<At<Groups>> {
+        self.ask("aggregate", entity, aggregate).await
+    }
+}
