@@ -24,6 +24,8 @@ pub struct Answer<T> {
     pub stale: bool,
     /// What the cache did.
     pub cache: CacheStatus,
+    /// The rule that decided whom to ask.
+    pub rule: Arc<str>,
     /// The sources that were asked before and failed, in order, with the reason in one line.
     pub failed: Vec<(Arc<str>, String)>,
 }
@@ -37,6 +39,8 @@ pub enum CacheStatus {
     Hit {
         /// Time left to live.
         ttl: Duration,
+        /// Whether its time is over and it is being read again.
+        refreshing: bool,
     },
     /// It had nothing usable; the answer was offered to it.
     Miss {

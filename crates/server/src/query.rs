@@ -219,6 +219,7 @@ mod tests {
             age: Duration::ZERO,
             stale: false,
             cache: CacheStatus::Bypass,
+            rule: "lookup".into(),
             failed: Vec::new(),
         }
     }

@@ -25,6 +25,7 @@ use crate::uri;
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const UNISONO_SOURCE: HeaderName = HeaderName::from_static("unisono-source");
+const UNISONO_RULE: HeaderName = HeaderName::from_static("unisono-rule");
 const UNISONO_STALE: HeaderName = HeaderName::from_static("unisono-stale");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -75,12 +76,15 @@ pub(crate) fn describe<T>(
         UNISONO_SOURCE,
         format_args!("{}; role={}", answer.source, answer.role.as_str()),
     );
+    writer.set(headers, UNISONO_RULE, format_args!("{}", answer.rule));
     match answer.cache {
         CacheStatus::Bypass => {
             headers.insert(CACHE_STATUS, HeaderValue::from_static("unisono; fwd=bypass"));
         }
-        CacheStatus::Hit { ttl } => {
-            writer.set(headers, CACHE_STATUS, format_args!("unisono; hit; ttl={}", ttl.as_secs()));
+        CacheStatus::Hit { ttl, refreshing } => {
+            let detail = if refreshing { "; detail=refreshing" } else { "" };
+            let hit = format_args!("unisono; hit; ttl={}{detail}", ttl.as_secs());
+            writer.set(headers, CACHE_STATUS, hit);
         }
         CacheStatus::Miss { stored, shared } => {
             let stored = if stored { "; stored" } else { "" };

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::{Semaphore, SemaphorePermit};
 use unisono_core::source::{Cache, Entry, Filled, Lookup};
 use unisono_core::{Change, Entity, Error, ErrorKind, Key, Position, Result, Stored, Timestamp};
 use unisono_policy::declaration::CacheDeclaration;
-use unisono_policy::retry;
+use unisono_policy::{refresh, retry};
 
 use crate::log::Log;
 use crate::runtime::Runtime;
@@ -19,6 +20,8 @@ const WINDOW_BYTES: usize = 4 << 20;
 /// Entries are served without a sign of life from the log for at most this long; afterwards the cache is bypassed
 /// while the truth answers, and served as stale while it does not.
 const UNVERIFIED_MAX: Duration = Duration::from_secs(3);
+/// How many times the duration of a read an entry can be read before its time is over.
+const EARLY_READS_MAX: u32 = 40;
 /// How often a quiet feed asks for a sign of life.
 const VERIFY_EVERY: Duration = Duration::from_secs(1);
 
@@ -37,6 +40,10 @@ pub(crate) struct Feed {
     hits: AtomicU64,
     misses: AtomicU64,
     refused: AtomicU64,
+    /// What reading a record takes of late, in microseconds.
+    read_micros: AtomicU64,
+    /// One permit for each miss that may ask the sources.
+    misses_room: Semaphore,
 }
 
 impl Feed {
@@ -62,6 +69,8 @@ impl Feed {
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            read_micros: AtomicU64::new(0),
+            misses_room: Semaphore::new(declared.misses_max),
         });
         if let Err(error) = feed.restart().await {
             feed.failed(&error);
@@ -91,6 +100,39 @@ impl Feed {
         Position::new(self.applied.load(Ordering::Acquire)).unwrap_or(Position::ZERO)
     }
 
+    /// Waits until a miss may ask the sources.
+    pub(crate) async fn admit(&self) -> Result<SemaphorePermit<'_>> {
+        self.misses_room.acquire().await.map_err(|_| Error::internal("admission was closed"))
+    }
+
+    /// Takes note of how long it took to read a record.
+    pub(crate) fn measured(&self, took: Duration) {
+        let before = self.read_micros.load(Ordering::Relaxed);
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let now = if before == 0 { took } else { before - before / 8 + took / 8 };
+        self.read_micros.store(now, Ordering::Relaxed);
+    }
+
+    /// How long an entry still lives before its time is over; nothing if it is only kept until it was read again.
+    pub(crate) fn left(&self, entry: &Entry, now: Timestamp) -> Duration {
+        let left = entry.expires.seconds_since(now) - self.declared.stale.as_secs_f64();
+        Duration::from_secs_f64(left.max(0.0))
+    }
+
+    /// Whether an entry should be read again now.
+    pub(crate) fn is_due(&self, entry: &Entry, now: Timestamp) -> bool {
+        let left = self.left(entry, now);
+        if left.is_zero() || !self.declared.refresh {
+            return left.is_zero();
+        }
+        let read = Duration::from_micros(self.read_micros.load(Ordering::Relaxed));
+        // No random number is as small as that; most hits need none.
+        if read * EARLY_READS_MAX < left {
+            return false;
+        }
+        refresh::is_due(left, read, self.runtime.random())
+    }
+
     /// Counts a lookup.
     pub(crate) fn count(&self, hit: bool) {
         if hit { &self.hits } else { &self.misses }.fetch_add(1, Ordering::Relaxed);
@@ -109,7 +151,8 @@ impl Feed {
         // A tenth of jitter, so that entries filled together do not end together.
         let ttl = ttl.mul_f64(1.0 - 0.1 * self.runtime.random());
         let version = stored.as_ref().map_or(read, |s| s.version);
-        let entry = Entry { stored, version, filled: now, expires: now.plus(ttl) };
+        let entry =
+            Entry { stored, version, filled: now, expires: now.plus(ttl + self.declared.stale) };
         match self.cache.fill(&self.entity, key, entry, read, epoch).await {
             Ok(Filled::Stored) => true,
             Ok(Filled::Outdated | Filled::OtherEpoch) => {
@@ -121,6 +164,17 @@ impl Feed {
                 false
             }
         }
+    }
+
+    /// Has the cache hold what a change made of its record, so that the next reader finds it. The cache would learn of it
+    /// from the log all the same.
+    pub(crate) async fn write_through(&self, change: &Change) {
+        let now = self.runtime.now();
+        let Ok(lookup) = self.lookup(&change.key, now).await else { return };
+        let stored = change.image.as_ref().map(|image| {
+            Arc::new(Stored::new(change.key.clone(), change.position, Arc::clone(image)))
+        });
+        self.fill(&change.key, stored, change.position, lookup.epoch).await;
     }
 
     /// How it is doing.
@@ -201,7 +255,7 @@ impl Feed {
         let Some(to) = window.last().map(|c| c.position) else { return Ok(()) };
         let mine: Vec<_> =
             window.iter().filter(|c| c.entity == *self.entity.name()).cloned().collect();
-        let expires = self.runtime.now().plus(self.declared.ttl);
+        let expires = self.runtime.now().plus(self.declared.ttl + self.declared.stale);
         match self.cache.follow(&self.entity, &mine, from, to, expires).await {
             Ok(()) => {
                 self.reached(to);

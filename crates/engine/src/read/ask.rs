@@ -1,12 +1,15 @@
 //! Asking the sources in the order of the plan until one answers.
 
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use unisono_core::query::{Filter, Order, Path};
 use unisono_core::source::{At, Reader};
 use unisono_core::{Consistency, Context, Error, ErrorKind, Key, Result, Role, Token, Version};
 use unisono_policy::breaker;
+use unisono_policy::hedge::HedgeBudget;
 use unisono_policy::route::{self, Candidate, Operation, Request};
 
 use crate::answer::{Answer, CacheStatus};
@@ -30,19 +33,56 @@ pub(crate) struct Reading<'a> {
     pub(crate) watch: Stopwatch,
 }
 
+/// What a source has found.
+struct Found<'a, T> {
+    answering: &'a Answering,
+    at: At<T>,
+    /// Whether it may lack what the source refuses.
+    refused: bool,
+}
+
+/// Who was asked and what came of it, in the order of their answers: one candidate, or two at once.
+type Outcomes<'c, 'a, T> = [Option<(&'c Candidate, Result<Found<'a, T>>)>; 2];
+
+/// Whether an outcome makes that of another source unnecessary.
+fn settles<T>(result: &Result<T>) -> bool {
+    result.as_ref().err().is_none_or(|error| !passes_on(error.kind()))
+}
+
 impl<'a> Reading<'a> {
     pub(crate) fn new(serving: &'a Serving, context: &'a Context, runtime: &'a Runtime) -> Self {
         Reading { serving, context, key: None, runtime, watch: runtime.stopwatch() }
     }
 
-    /// What the plan is made from.
-    pub(crate) fn request(&self, operation: Operation) -> Request {
+    /// What the plan for a read by key is made from.
+    pub(crate) fn request(&self, operation: Operation) -> Request<'a> {
         Request {
-            operation,
             consistency: self.context.consistency,
             token: self.context.token.position(&self.serving.log.name),
             fallback: self.context.fallback,
+            hints: &self.context.hints,
+            actor: self.context.actor.as_deref(),
+            ..Request::new(operation)
         }
+    }
+
+    /// What the plan for a question with a filter is made from.
+    pub(crate) fn request_for(
+        &self,
+        operation: Operation,
+        filter: &Filter,
+        order: &[Order],
+    ) -> Request<'a> {
+        let paths = filter.paths();
+        let criteria = paths.len();
+        let name = |path: &Path| Some(&*self.serving.entity.fields().get(path.field)?.name);
+        let all = paths.into_iter().chain(order.iter().map(|o| &o.path));
+        Request { criteria, fields: all.filter_map(name).collect(), ..self.request(operation) }
+    }
+
+    /// The time that is left for it.
+    pub(crate) fn left(&self) -> Duration {
+        self.context.timeout.saturating_sub(self.watch.elapsed())
     }
 
     /// A token for versions that were shown. A follower may have taken in single records beyond its position; who saw
@@ -56,40 +96,92 @@ impl<'a> Reading<'a> {
     /// wrong with a source makes the next one be asked.
     pub(crate) async fn ask<T>(
         &self,
-        operation: Operation,
+        request: &Request<'_>,
         question: Question<'a, T>,
     ) -> Result<Answer<T>> {
-        let request = self.request(operation);
-        let plan = route::plan(&request, &self.serving.facts(self.runtime.now()));
+        let (policy, facts) =
+            (&self.serving.read, self.serving.facts(request.operation, self.runtime.now()));
+        let plan = route::plan(request, policy, &facts, self.runtime.random());
         let mut failed: Vec<(Arc<str>, Error)> = Vec::new();
-        for (n, candidate) in plan.candidates.iter().enumerate() {
-            let Some(answering) = self.serving.answering.get(&candidate.source) else { continue };
-            let last = n + 1 == plan.candidates.len();
-            match self.try_one(&request, candidate, answering, last, question).await {
-                Ok((at, refused)) => {
-                    return Ok(self.answer(candidate, answering, at, refused, failed));
-                }
-                Err(error) if passes_on(error.kind()) => {
-                    failed.push((Arc::clone(&candidate.source), error))
-                }
-                Err(error) => {
-                    return Err(error.at(&candidate.source).of(self.serving.entity.name()));
+        let mut candidates = plan.candidates.as_slice();
+        while !candidates.is_empty() {
+            let outcomes = self.ask_next(request, candidates, question).await;
+            let asked = outcomes.iter().flatten().count();
+            for (candidate, result) in outcomes.into_iter().flatten() {
+                match result {
+                    Ok(found) => return Ok(self.answer(&plan.rule, candidate, found, failed)),
+                    Err(error) if passes_on(error.kind()) => {
+                        failed.push((Arc::clone(&candidate.source), error));
+                    }
+                    Err(error) => {
+                        return Err(error.at(&candidate.source).of(self.serving.entity.name()));
+                    }
                 }
             }
+            candidates = &candidates[asked..];
         }
         Err(self.nobody_answered(&plan, failed))
+    }
+
+    /// Asks the first candidate, and the second as well if that takes long and is declared: who has answered, or failed
+    /// and been followed by the other.
+    async fn ask_next<'c, T>(
+        &self,
+        request: &Request<'_>,
+        candidates: &'c [Candidate],
+        question: Question<'a, T>,
+    ) -> Outcomes<'c, 'a, T> {
+        let last = candidates.len() == 1;
+        let first = &candidates[0];
+        let hedge = self.serving.read.hedge.filter(|_| request.operation == Operation::Get);
+        let (Some(pause), Some(second)) = (hedge, candidates.get(1)) else {
+            return [Some((first, self.try_one(request, first, last, question).await)), None];
+        };
+        let mut one = pin!(self.try_one(request, first, last, question));
+        self.hedges().earn();
+        let slow = async {
+            self.runtime.sleep(pause).await;
+            // Without a budget it is waited for alone.
+            if !self.hedges().spend() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            result = &mut one => return [Some((first, result)), None],
+            () = slow => {}
+        }
+        metrics::counter!("unisono_reads_hedged_total", "source" => second.source.to_string())
+            .increment(1);
+        let mut other = pin!(self.try_one(request, second, candidates.len() == 2, question));
+        tokio::select! {
+            biased;
+            result = &mut one => match settles(&result) {
+                true => [Some((first, result)), None],
+                false => [Some((first, result)), Some((second, other.await))],
+            },
+            result = &mut other => match settles(&result) {
+                true => [Some((second, result)), None],
+                false => [Some((second, result)), Some((first, one.await))],
+            },
+        }
+    }
+
+    fn hedges(&self) -> MutexGuard<'_, HedgeBudget> {
+        self.serving.hedges.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One answer, and whether it may lack what the source refuses.
     async fn try_one<T>(
         &self,
-        request: &Request,
+        request: &Request<'_>,
         candidate: &Candidate,
-        answering: &Answering,
         last: bool,
         question: Question<'a, T>,
-    ) -> Result<(At<T>, bool)> {
-        let left = self.context.timeout.saturating_sub(self.watch.elapsed());
+    ) -> Result<Found<'a, T>> {
+        let answering = self.serving.answering.get(&candidate.source);
+        let answering = answering.ok_or_else(|| Error::internal("a candidate cannot answer"))?;
+        let left = self.left();
         if let (Some(position), Some(delivery)) = (candidate.needs_wait, &answering.delivery) {
             let limit = if last { left } else { left.min(CATCH_UP) };
             let caught_up = async {
@@ -101,22 +193,11 @@ impl<'a> Reading<'a> {
             };
             self.runtime.within(limit, caught_up).await.map_err(behind)?;
         }
-        if !answering.handle.allows(self.runtime.now()) {
-            return Err(Error::new(
-                ErrorKind::Unavailable,
-                "the source has failed repeatedly and is given a pause",
-            ));
-        }
+        let asked = answering.handle.ask(request.operation, self.runtime)?;
         let refused = self.refused(answering);
-        let left = self.context.timeout.saturating_sub(self.watch.elapsed());
-        let asked = question(Arc::clone(&answering.reader));
-        let result = self.runtime.within(left, asked).await;
-        match &result {
-            Ok(_) => answering.handle.succeeded(self.runtime.now()),
-            Err(error) => {
-                answering.handle.failed(error.kind(), self.runtime.now(), self.runtime.random())
-            }
-        }
+        let result =
+            self.runtime.within(self.left(), question(Arc::clone(&answering.reader))).await;
+        asked.end(&result);
         let at = result?;
         // A dead letter that came or went meanwhile counts as well: the answer may be from either side of it.
         let refused = refused.0 || self.refused(answering) != refused;
@@ -127,7 +208,7 @@ impl<'a> Reading<'a> {
         if request.consistency != Consistency::Eventual && at.position < request.token {
             return Err(Error::new(ErrorKind::TooStale, "the source is behind the token"));
         }
-        Ok((at, refused))
+        Ok(Found { answering, at, refused })
     }
 
     /// Whether a follower refuses the record asked for. A position says nothing about a refused record.
@@ -137,10 +218,9 @@ impl<'a> Reading<'a> {
 
     fn answer<T>(
         &self,
+        rule: &Arc<str>,
         candidate: &Candidate,
-        answering: &Answering,
-        at: At<T>,
-        refused: bool,
+        Found { answering, at, refused }: Found<'_, T>,
         failed: Vec<(Arc<str>, Error)>,
     ) -> Answer<T> {
         let log = &self.serving.log;
@@ -162,6 +242,7 @@ impl<'a> Reading<'a> {
             age: Duration::from_secs_f64(lag),
             stale: unknown || behind || refused,
             cache: CacheStatus::Bypass,
+            rule: Arc::clone(rule),
             failed: failed.into_iter().map(|(source, error)| (source, error.to_string())).collect(),
         }
     }
