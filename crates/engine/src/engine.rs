@@ -14,7 +14,6 @@ use unisono_core::{
     Stored, Token,
 };
 use unisono_policy::declaration::Declaration;
-use unisono_policy::route;
 
 use crate::answer::{Answer, Written};
 use crate::delivery::dead_letter::DeadLetter;
@@ -24,9 +23,9 @@ use crate::observe;
 use crate::open::{self, Running};
 use crate::read::ask::Reading;
 use crate::read::explain::{self, Operation};
-use crate::read::get;
 use crate::read::handle::SourceHandle;
 use crate::read::serving::Serving;
+use crate::read::{get, question};
 use crate::runtime::Runtime;
 use crate::status::{LogStatus, SourceStatus, Status};
 use crate::verify::compare::Audit;
@@ -126,18 +125,7 @@ impl Engine {
         query: &Query,
     ) -> Result<Answer<Page>> {
         let serving = self.serving(entity.name())?;
-        let operation =
-            if query.search.is_some() { route::Operation::Search } else { route::Operation::Query };
-        let question = &|reader: Arc<dyn unisono_core::source::Reader>| {
-            let work = async move { reader.query(&serving.entity, query).await };
-            Box::pin(work) as futures::future::BoxFuture<'_, _>
-        };
-        let reading = Reading::new(serving, context, &self.0.runtime);
-        let request = reading.request_for(operation, &query.filter, &query.order);
-        let mut answer: Answer<Page> = reading.ask(&request, question).await?;
-        let shown = answer.value.hits.iter().map(|hit| hit.stored.version);
-        answer.token.merge(&reading.token_of(shown));
-        Ok(answer)
+        question::query(&Reading::new(serving, context, &self.0.runtime), query).await
     }
 
     /// How many records match.
@@ -149,14 +137,7 @@ impl Engine {
         search: Option<&str>,
     ) -> Result<Answer<u64>> {
         let serving = self.serving(entity.name())?;
-        let operation =
-            if search.is_some() { route::Operation::SearchCount } else { route::Operation::Count };
-        let question = &|reader: Arc<dyn unisono_core::source::Reader>| {
-            let work = async move { reader.count(&serving.entity, filter, search).await };
-            Box::pin(work) as futures::future::BoxFuture<'_, _>
-        };
-        let reading = Reading::new(serving, context, &self.0.runtime);
-        reading.ask(&reading.request_for(operation, filter, &[]), question).await
+        question::count(&Reading::new(serving, context, &self.0.runtime), filter, search).await
     }
 
     /// Groups and totals.
@@ -167,13 +148,7 @@ impl Engine {
         aggregate: &Aggregate,
     ) -> Result<Answer<Groups>> {
         let serving = self.serving(entity.name())?;
-        let question = &|reader: Arc<dyn unisono_core::source::Reader>| {
-            let work = async move { reader.aggregate(&serving.entity, aggregate).await };
-            Box::pin(work) as futures::future::BoxFuture<'_, _>
-        };
-        let reading = Reading::new(serving, context, &self.0.runtime);
-        let request = reading.request_for(route::Operation::Aggregate, &aggregate.filter, &[]);
-        reading.ask(&request, question).await
+        question::aggregate(&Reading::new(serving, context, &self.0.runtime), aggregate).await
     }
 
     /// The changes of one record, newest first.

@@ -25,6 +25,7 @@ use crate::uri;
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const UNISONO_SOURCE: HeaderName = HeaderName::from_static("unisono-source");
+const UNISONO_FALLBACK: HeaderName = HeaderName::from_static("unisono-fallback");
 const UNISONO_RULE: HeaderName = HeaderName::from_static("unisono-rule");
 const UNISONO_STALE: HeaderName = HeaderName::from_static("unisono-stale");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -91,6 +92,10 @@ pub(crate) fn describe<T>(
             let shared = if shared { "; collapsed" } else { "" };
             writer.set(headers, CACHE_STATUS, format_args!("unisono; fwd=miss{stored}{shared}"));
         }
+    }
+    if !answer.failed.is_empty() {
+        let failed: Vec<&str> = answer.failed.iter().map(|(source, _)| source.as_ref()).collect();
+        writer.set(headers, UNISONO_FALLBACK, format_args!("{}", failed.join(", ")));
     }
     headers.insert(AGE, HeaderValue::from(answer.age.as_secs()));
     timing(writer, headers, started);

@@ -14,6 +14,7 @@ use unisono_policy::route::{self, Candidate, Operation, Request};
 
 use crate::answer::{Answer, CacheStatus};
 use crate::read::serving::{Answering, Serving};
+use crate::read::words;
 use crate::runtime::{Runtime, Stopwatch};
 
 /// How long a read waits for a follower to apply its token while another source could answer instead.
@@ -83,6 +84,12 @@ impl<'a> Reading<'a> {
     /// The time that is left for it.
     pub(crate) fn left(&self) -> Duration {
         self.context.timeout.saturating_sub(self.watch.elapsed())
+    }
+
+    /// Whether a search that failed is answered as well as can be by sources that do not search.
+    pub(crate) fn goes_on_without_search(&self, error: &Error) -> bool {
+        let allowed = self.context.fallback && !self.serving.read.no_fallback;
+        allowed && words::is_away(error.kind())
     }
 
     /// A token for versions that were shown. A follower may have taken in single records beyond its position; who saw

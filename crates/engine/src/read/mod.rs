@@ -5,4 +5,6 @@ pub(crate) mod explain;
 pub(crate) mod flight;
 pub(crate) mod get;
 pub(crate) mod handle;
+pub(crate) mod question;
 pub(crate) mod serving;
+pub(crate) mod words;

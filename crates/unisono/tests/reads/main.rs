@@ -123,16 +123,19 @@ async fn misses_do_not_all_go_to_the_sources_at_once() {
     join_all((0..50).map(|id| get(&unisono, id))).await;
     assert_eq!(gate("admitted").peak.load(Ordering::SeqCst), 5);
     assert_eq!(gate("admitted").gets(), 50);
-    gate("admitted").take(1000);
-    let hasty = Context { timeout: Duration::from_millis(900), ..Context::default() };
+
     for id in 50..60 {
         put(&unisono, id, "a").await;
     }
-    let entity = item(&unisono);
-    let keys: Vec<_> = (50..60).map(Key::Integer).collect();
-    let results = join_all(keys.iter().map(|key| unisono.engine().get(&hasty, &entity, key))).await;
-    let refused = results.iter().filter_map(|r| r.as_ref().err());
-    assert_eq!(refused.filter(|e| e.kind() == ErrorKind::Overloaded).count(), 5);
+    gate("admitted").take(1000);
+    let patient = join_all((50..55).map(|id| get(&unisono, id)));
+    let hasty = async {
+        let context = Context { timeout: Duration::from_millis(900), ..Context::default() };
+        let (entity, key) = (item(&unisono), Key::Integer(55));
+        unisono.engine().get(&context, &entity, &key).await
+    };
+    let (_, refused) = futures::future::join(patient, hasty).await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Overloaded, "no room within its time");
 }
 
 #[tokio::test(start_paused = true)]
@@ -256,4 +259,31 @@ async fn a_critical_read_passes_the_cache_by() {
     let critical = Context { hints: vec!["critical".into()], ..Context::default() };
     let answer = read(&unisono, &critical, 1).await;
     assert_eq!((answer.role, &*answer.rule), (Role::Truth, "critical"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_the_search_engine_down_words_are_looked_for_in_the_database() {
+    let unisono = open("worded", "").await;
+    for (id, name) in [(1, "Ice cream"), (2, "ice tea"), (3, "Cream cheese"), (4, "notice")] {
+        put(&unisono, id, name).await;
+    }
+    settled(&unisono).await;
+    let search = async |words: &str, fallback| {
+        let query = Query { search: Some(words.to_owned()), ..Query::all() };
+        let context = Context { fallback, ..Context::default() };
+        unisono.engine().query(&context, &item(&unisono), &query).await
+    };
+    let found = search("ice", true).await.unwrap();
+    assert_eq!((&*found.source, found.failed.len()), ("worded_copy", 0));
+    gate("worded_copy").set_down(true);
+    let found = search("ice cream", true).await.unwrap();
+    let keys: Vec<_> = found.value.hits.iter().map(|hit| hit.stored.key.clone()).collect();
+    assert_eq!(keys, [Key::Integer(1)]);
+    assert_eq!((&*found.source, &*found.failed[0].0), ("worded", "worded_copy"), "it says so");
+    let context = Context::default();
+    let number =
+        unisono.engine().count(&context, &item(&unisono), &Filter::All, Some("cream")).await;
+    assert_eq!(number.unwrap().value, 2);
+    let refused = search("ice", false).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
 }
