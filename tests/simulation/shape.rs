@@ -32,6 +32,10 @@ pub(crate) struct Shape {
     pub(crate) cache_stale: Duration,
     /// How many misses of the cache may ask the sources at once.
     pub(crate) misses_max: usize,
+    /// How long pages are kept.
+    pub(crate) results: Duration,
+    /// How many records an empty cache takes in.
+    pub(crate) warm: usize,
     pub(crate) read: ReadPolicy,
     pub(crate) write: WritePolicy,
     /// Whether the truth answers reads by key; otherwise followers have to.
@@ -87,6 +91,8 @@ impl Shape {
             cache_ttl: Duration::from_secs([20, 300][random.random_range(0..2)]),
             cache_stale: Duration::from_secs([0, 10][random.random_range(0..2)]),
             misses_max: [1, 128][random.random_range(0..2)],
+            results: Duration::from_secs([0, 0, 60][random.random_range(0..3)]),
+            warm: [0, 0, 3][random.random_range(0..3)],
             read: read_policy(random),
             write: WritePolicy {
                 strategy: WriteStrategy::ALL[random.random_range(0..2)],

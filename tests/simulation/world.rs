@@ -252,6 +252,8 @@ impl World {
                 stale: self.shape.cache_stale,
                 refresh: true,
                 misses_max: self.shape.misses_max,
+                results: self.shape.results,
+                warm: self.shape.warm,
                 options: Options::default(),
             }),
             followers: followers.collect::<unisono_core::Result<_>>()?,

@@ -327,6 +327,8 @@ impl Reader<'_> {
         let (ttl, negative_ttl) = (table.duration("ttl"), table.duration("negative_ttl"));
         let (stale, refresh) = (table.duration("stale"), table.boolean("refresh"));
         let misses_max = table.integer("misses_max").and_then(|n| usize::try_from(n).ok());
+        let results = table.duration("results");
+        let warm = table.integer("warm").and_then(|n| usize::try_from(n).ok());
         let options = self.options(&table, kind, Role::Cache);
         table.finish();
         Some(CacheDeclaration {
@@ -336,6 +338,8 @@ impl Reader<'_> {
             stale,
             refresh: refresh?,
             misses_max: misses_max?,
+            results,
+            warm: warm?,
             options,
         })
     }

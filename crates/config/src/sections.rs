@@ -277,6 +277,18 @@ pub(crate) static CACHE: Section = Section::of_role(
             "128",
             "The most reads at once that go to the sources because the cache cannot answer; further ones wait.",
         ),
+        Key::defaulting(
+            "results",
+            Shape::Duration { min: Duration::ZERO, max: DAY },
+            "0s",
+            "How long a page of a query or search is kept in the process, unless a record of the entity changes before.",
+        ),
+        Key::defaulting(
+            "warm",
+            Shape::Integer { min: 0, max: 1_000_000 },
+            "0",
+            "How many of the records that changed last are taken in from the log when the cache begins empty.",
+        ),
     ],
     &["strategy", "lease", "read", "write"],
 );

@@ -133,4 +133,6 @@ pub struct CacheStatistics {
     pub misses: u64,
     /// Answers offered and not taken in.
     pub refused: u64,
+    /// Records taken in from the log because the cache began empty.
+    pub warmed: u64,
 }

@@ -69,6 +69,10 @@ pub struct CacheDeclaration {
     pub refresh: bool,
     /// The most reads at once that misses of this cache send to the sources; further ones wait.
     pub misses_max: usize,
+    /// How long a page of a query is kept in this process, unless the entity changes before; zero for not at all.
+    pub results: Duration,
+    /// How many of the records that changed last are taken in when the cache begins empty.
+    pub warm: usize,
     /// What else is declared of it there, by the kind's options for entities.
     pub options: Options,
 }

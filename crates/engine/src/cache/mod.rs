@@ -1,7 +1,9 @@
 //! Caches follow the log: [`Feed`] carries changes to one cache and entity, and knows whether it is up to date.
 
-use std::sync::Arc;
+mod warm;
+
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -11,6 +13,7 @@ use unisono_policy::declaration::CacheDeclaration;
 use unisono_policy::{refresh, retry};
 
 use crate::log::Log;
+use crate::read::results::Results;
 use crate::runtime::Runtime;
 use crate::status::CacheStatistics;
 
@@ -29,10 +32,16 @@ const VERIFY_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Feed {
     entity: Arc<Entity>,
     declared: CacheDeclaration,
+    pub(crate) results: Option<Results>,
     cache: Arc<dyn Cache>,
     log: Arc<Log>,
     runtime: Runtime,
     applied: AtomicU64,
+    /// The last change of the entity that the feed has come to.
+    changed: AtomicU64,
+    /// A life of the cache that has begun and is still empty.
+    empty: Mutex<Option<(u64, Position)>>,
+    warmed: AtomicU64,
     /// Whether the cache has begun a life that this feed carries changes to.
     begun: AtomicBool,
     verified: AtomicI64,
@@ -59,10 +68,14 @@ impl Feed {
         let feed = Arc::new(Feed {
             entity: Arc::clone(entity),
             declared: declared.clone(),
+            results: (!declared.results.is_zero()).then(|| Results::new(declared.results)),
             cache,
             log,
             runtime: runtime.clone(),
             applied: AtomicU64::new(0),
+            changed: AtomicU64::new(0),
+            empty: Mutex::default(),
+            warmed: AtomicU64::new(0),
             begun: AtomicBool::new(false),
             verified: AtomicI64::new(0),
             down: AtomicBool::new(false),
@@ -133,6 +146,13 @@ impl Feed {
         refresh::is_due(left, read, self.runtime.random())
     }
 
+    /// Up to where the feed has come, and the last change of the entity up to there.
+    pub(crate) fn seen(&self) -> (Position, Position) {
+        // In this order: a change that is applied by now was noted before.
+        let applied = self.applied();
+        (applied, Position::new(self.changed.load(Ordering::Acquire)).unwrap_or(Position::ZERO))
+    }
+
     /// Counts a lookup.
     pub(crate) fn count(&self, hit: bool) {
         if hit { &self.hits } else { &self.misses }.fetch_add(1, Ordering::Relaxed);
@@ -186,16 +206,24 @@ impl Feed {
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
+            warmed: self.warmed.load(Ordering::Relaxed),
         }
     }
 
     async fn restart(&self) -> Result<()> {
         let head = self.log.tail.head();
-        self.cache.restart(&self.entity, head).await?;
+        let epoch = self.cache.restart(&self.entity, head).await?;
+        *self.empty() = Some((epoch, head));
+        // What changed in between is not known.
+        self.changed.store(head.as_u64(), Ordering::Release);
         self.begun.store(true, Ordering::Release);
         self.reached(head);
         self.verify();
         Ok(())
+    }
+
+    fn empty(&self) -> MutexGuard<'_, Option<(u64, Position)>> {
+        self.empty.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn reached(&self, position: Position) {
@@ -210,6 +238,10 @@ impl Feed {
     async fn run(self: Arc<Self>) {
         let mut attempt = 0;
         loop {
+            let empty = self.empty().take();
+            if let Some((epoch, head)) = empty.filter(|_| self.declared.warm > 0) {
+                self.runtime.spawn(Arc::clone(&self).warm(epoch, head));
+            }
             let result = self.step().await;
             let Err(error) = result else {
                 attempt = 0;
@@ -255,6 +287,9 @@ impl Feed {
         let Some(to) = window.last().map(|c| c.position) else { return Ok(()) };
         let mine: Vec<_> =
             window.iter().filter(|c| c.entity == *self.entity.name()).cloned().collect();
+        if let Some(last) = mine.last() {
+            self.changed.store(last.position.as_u64(), Ordering::Release);
+        }
         let expires = self.runtime.now().plus(self.declared.ttl + self.declared.stale);
         match self.cache.follow(&self.entity, &mine, from, to, expires).await {
             Ok(()) => {

@@ -86,6 +86,11 @@ impl<'a> Reading<'a> {
         self.context.timeout.saturating_sub(self.watch.elapsed())
     }
 
+    /// Whether a page that was found before may be the answer.
+    pub(crate) fn may_use_kept(&self) -> bool {
+        self.context.consistency != Consistency::Strong && self.context.hints.is_empty()
+    }
+
     /// Whether a search that failed is answered as well as can be by sources that do not search.
     pub(crate) fn goes_on_without_search(&self, error: &Error) -> bool {
         let allowed = self.context.fallback && !self.serving.read.no_fallback;

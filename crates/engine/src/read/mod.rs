@@ -6,5 +6,6 @@ pub(crate) mod flight;
 pub(crate) mod get;
 pub(crate) mod handle;
 pub(crate) mod question;
+pub(crate) mod results;
 pub(crate) mod serving;
 pub(crate) mod words;

@@ -12,8 +12,24 @@ use crate::answer::Answer;
 use crate::read::ask::Reading;
 use crate::read::words;
 
-/// One page of records.
+/// One page of records, from those kept if it is there.
 pub(crate) async fn query(reading: &Reading<'_>, query: &Query) -> Result<Answer<Page>> {
+    let feed = reading.serving.cache.as_ref();
+    let kept = feed.and_then(|feed| Some((feed, feed.results.as_ref()?)));
+    let Some((feed, results)) = kept.filter(|_| reading.may_use_kept()) else {
+        return find(reading, query).await;
+    };
+    if let Some(answer) = results.find(feed, reading, query) {
+        feed.count(true);
+        return Ok(answer);
+    }
+    feed.count(false);
+    let answer = find(reading, query).await?;
+    results.keep(reading, query, &answer);
+    Ok(answer)
+}
+
+async fn find(reading: &Reading<'_>, query: &Query) -> Result<Answer<Page>> {
     let Some(words) = &query.search else { return page(reading, Operation::Query, query).await };
     match page(reading, Operation::Search, query).await {
         Err(error) if reading.goes_on_without_search(&error) => {

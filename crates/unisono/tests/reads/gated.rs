@@ -18,7 +18,7 @@ use unisono::core::{
 };
 use unisono::engine::Runtime;
 use unisono::{Registry, Unisono, config};
-use unisono_source_memory::Memory;
+use unisono_source_memory::{Memory, MemoryDisk, Settings};
 
 /// What a test does to one source, and sees of it.
 #[derive(Default)]
@@ -27,6 +27,7 @@ pub(crate) struct Gate {
     /// How long an answer to a read takes, in milliseconds.
     pub(crate) slow: AtomicU64,
     pub(crate) gets: AtomicU64,
+    disk: Arc<MemoryDisk>,
     running: AtomicU64,
     /// The most reads by key at once.
     pub(crate) peak: AtomicU64,
@@ -80,8 +81,10 @@ impl SourceKind for Gated {
         Memory.capability()
     }
 
-    async fn open(&self, name: &str, _: &Options, e: &Environment) -> Result<Arc<dyn Source>> {
-        let inner = Memory.open(name, &Options::default(), e).await?;
+    async fn open(&self, name: &str, _: &Options, _: &Environment) -> Result<Arc<dyn Source>> {
+        // What it holds outlives the source, as a disk does.
+        let disk = Arc::clone(&gate(name).disk);
+        let inner = Memory::over(name, disk, Settings::default());
         let mut capability = inner.capability().clone();
         capability.query.scans = false;
         // The truth of a test does not search; its copy does.

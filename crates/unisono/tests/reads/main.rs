@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use serde_json::{Value as Json, json};
 use unisono::core::query::{Comparison, Filter, Path, Query};
-use unisono::core::{Context, Effect, Entity, ErrorKind, Key, Role, Value};
+use unisono::core::{Consistency, Context, Effect, Entity, ErrorKind, Key, Role, Value};
 use unisono::engine::{Answer, CacheStatus, Operation};
 use unisono::{Handle, Unisono};
 
@@ -286,4 +286,54 @@ async fn with_the_search_engine_down_words_are_looked_for_in_the_database() {
     assert_eq!(number.unwrap().value, 2);
     let refused = search("ice", false).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Unavailable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_is_kept_until_its_entity_changes() {
+    let unisono = open("kept", &format!("{CACHED}results = \"30s\"\n")).await;
+    put(&unisono, 1, "a").await;
+    let page = async |context: &Context| {
+        unisono.engine().query(context, &item(&unisono), &Query::all()).await.unwrap()
+    };
+    let fresh = Context::default();
+    pass(1.5).await;
+    assert!(matches!(page(&fresh).await.cache, CacheStatus::Bypass));
+    let kept = page(&fresh).await;
+    assert!(matches!(kept.cache, CacheStatus::Hit { .. }), "{kept:?}");
+    assert_eq!(
+        page(&Context { consistency: Consistency::Strong, ..fresh.clone() }).await.cache,
+        CacheStatus::Bypass
+    );
+
+    let items: Handle<Json> = unisono.entity("item").unwrap();
+    items.put(&json!({"id": 2, "name": "b"})).await.unwrap();
+    let own = Context { token: items.token(), ..fresh.clone() };
+    assert_eq!(page(&own).await.value.hits.len(), 2, "who wrote sees it");
+    pass(1.5).await;
+    assert_eq!(page(&fresh).await.value.hits.len(), 2, "and soon everyone");
+    assert!(matches!(page(&fresh).await.cache, CacheStatus::Hit { .. }));
+    pass(31.0).await;
+    assert_eq!(page(&fresh).await.cache, CacheStatus::Bypass, "its time is over");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_cache_takes_in_the_records_that_changed_last() {
+    let unisono = open("warmed", &format!("{CACHED}warm = 3\n")).await;
+    assert_eq!(unisono.engine().status().await.caches[0].warmed, 0);
+    for id in 0..6 {
+        put(&unisono, id, "a").await;
+    }
+    unisono.close().await.unwrap();
+    let unisono = open("warmed", &format!("{CACHED}warm = 3\n")).await;
+    let warm = async {
+        while unisono.engine().status().await.caches[0].warmed < 3 {
+            pass(0.1).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), warm).await.unwrap();
+    for (id, hit) in [(5, true), (4, true), (3, true), (2, false)] {
+        let answer = get(&unisono, id).await;
+        assert_eq!(is_hit(&answer), hit, "{id}");
+        assert_eq!(answer.value.as_deref(), Some("a"));
+    }
 }
