@@ -311,12 +311,15 @@ impl Engine {
         }
     }
 
-    /// Sets the metrics of deliveries, caches and logs to what they are now; called before they are collected.
+    /// Sets the metrics of sources, deliveries, caches and logs to what they are now; called before they are collected.
     pub fn observe(&self) {
         let running = &self.0.running;
         running.deliveries.iter().for_each(|d| observe::delivery(&d.status()));
         let caches = running.entities.values().filter_map(|s| s.cache.as_ref());
         caches.for_each(|c| observe::cache(&c.statistics()));
+        for (name, handle) in &running.sources {
+            observe::source(name, handle.breaker_state(), &handle.load());
+        }
         running.logs.values().for_each(|l| observe::log(&l.name.to_string(), l.tail.head()));
     }
 

@@ -133,6 +133,10 @@ pub struct CacheStatistics {
     pub misses: u64,
     /// Answers offered and not taken in.
     pub refused: u64,
+    /// Reads answered although newer data may exist, because nobody else could answer.
+    pub stale: u64,
+    /// Entries read again before their end, or soon after.
+    pub refreshed: u64,
     /// Records taken in from the log because the cache began empty.
     pub warmed: u64,
 }

@@ -42,6 +42,8 @@ pub(crate) struct Feed {
     /// A life of the cache that has begun and is still empty.
     empty: Mutex<Option<(u64, Position)>>,
     warmed: AtomicU64,
+    stale: AtomicU64,
+    refreshed: AtomicU64,
     /// Whether the cache has begun a life that this feed carries changes to.
     begun: AtomicBool,
     verified: AtomicI64,
@@ -76,6 +78,8 @@ impl Feed {
             changed: AtomicU64::new(0),
             empty: Mutex::default(),
             warmed: AtomicU64::new(0),
+            stale: AtomicU64::new(0),
+            refreshed: AtomicU64::new(0),
             begun: AtomicBool::new(false),
             verified: AtomicI64::new(0),
             down: AtomicBool::new(false),
@@ -158,6 +162,16 @@ impl Feed {
         if hit { &self.hits } else { &self.misses }.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts an answer that may be old.
+    pub(crate) fn count_stale(&self) {
+        self.stale.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an entry that is read again.
+    pub(crate) fn count_refreshed(&self) {
+        self.refreshed.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Offers what was read at `read`, after a lookup under `epoch`; answers whether it was taken in.
     pub(crate) async fn fill(
         &self,
@@ -206,6 +220,8 @@ impl Feed {
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
+            stale: self.stale.load(Ordering::Relaxed),
+            refreshed: self.refreshed.load(Ordering::Relaxed),
             warmed: self.warmed.load(Ordering::Relaxed),
         }
     }

@@ -58,6 +58,7 @@ struct Get<'a> {
 impl Get<'_> {
     async fn cache_first(&self, serving: &Arc<Serving>) -> Result<Found> {
         let now = self.reading.runtime.now();
+        let landings = serving.flights.landings(self.key);
         let Some(lookup) = self.lookup(now).await else {
             return self.reading.one(&self.request, self.key).await;
         };
@@ -74,7 +75,7 @@ impl Get<'_> {
             return Ok(self.cached(&lookup, entry, Currency::Current { refreshing }));
         }
         self.feed.count(false);
-        let result = self.shared(&lookup).await;
+        let result = self.shared(&lookup, landings).await;
         self.or_cached(result, &lookup)
     }
 
@@ -131,6 +132,7 @@ impl Get<'_> {
         let fallback = self.request.fallback && !self.reading.serving.read.no_fallback;
         match (result, self.usable(lookup)) {
             (Err(error), Some(entry)) if passes_on(error.kind()) && fallback => {
+                self.feed.count_stale();
                 Ok(self.cached(lookup, entry, Currency::Unknown))
             }
             (result, _) => result,
@@ -138,7 +140,8 @@ impl Get<'_> {
     }
 
     /// Asks the sources once for all callers that want the key at the same time, and fills the cache.
-    async fn shared(&self, lookup: &Lookup) -> Result<Found> {
+    /// `landings` were counted before the lookup.
+    async fn shared(&self, lookup: &Lookup, landings: u32) -> Result<Found> {
         let needed = match self.request.consistency {
             Consistency::Eventual => Position::ZERO,
             _ => self.request.token,
@@ -146,7 +149,15 @@ impl Get<'_> {
         let serving = self.reading.serving;
         match serving.flights.board(self.key, needed, serving.log.tail.head()) {
             Boarded::Pilot(pilot) => {
-                let result = self.read_and_fill(lookup).await;
+                // A read that ended since the lookup has left its answer in the cache.
+                let found = match serving.flights.landings(self.key) == landings {
+                    true => None,
+                    false => self.found_meanwhile().await,
+                };
+                let result = match found {
+                    Some(answer) => Ok(answer),
+                    None => self.read_and_fill(lookup).await,
+                };
                 if let Ok(answer) = &result {
                     pilot.land(answer.clone());
                 }
@@ -174,6 +185,13 @@ impl Get<'_> {
             other => other,
         };
         Answer { token, cache, ..landed }
+    }
+
+    async fn found_meanwhile(&self) -> Option<Found> {
+        let now = self.reading.runtime.now();
+        let lookup = self.lookup(now).await?;
+        let entry = self.usable(&lookup).filter(|_| self.feed.is_verified(now))?;
+        Some(self.cached(&lookup, entry, Currency::Current { refreshing: false }))
     }
 
     async fn read_and_fill(&self, lookup: &Lookup) -> Result<Found> {
@@ -244,6 +262,7 @@ async fn refresh(serving: Arc<Serving>, key: Key, epoch: u64, runtime: Runtime) 
     if let Boarded::Pilot(pilot) = serving.flights.board(&key, Position::ZERO, head)
         && let Ok(answer) = get.read_and_fill(&lookup).await
     {
+        feed.count_refreshed();
         pilot.land(answer);
     }
 }

@@ -340,3 +340,14 @@ async fn an_empty_cache_takes_in_the_records_that_changed_last() {
         assert_eq!(answer.value.as_deref(), Some("a"));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_that_asks_for_one_record_costs_one_read() {
+    let unisono = open("crowd", CACHED).await;
+    put(&unisono, 1, "a").await;
+    gate("crowd").take(10);
+    let crowd = (0..500).map(|_| get(&unisono, 1));
+    let answers = join_all(crowd).await;
+    assert!(answers.iter().all(|a| a.value.as_deref() == Some("a")));
+    assert_eq!(gate("crowd").gets(), 1);
+}
