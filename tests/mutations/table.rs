@@ -322,7 +322,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "fill-at-the-position-of-its-read",
         "crates/engine/src/read/get.rs",
         "let read: Position = answer.position;",
-        "let read: Position = self.serving.log.tail.head();",
+        "let read: Position = self.reading.serving.log.tail.head();",
     ),
     guard(
         "cache-needs-signs-of-life",
@@ -333,8 +333,20 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     guard(
         "cache-read-token",
         "crates/engine/src/read/get.rs",
-        "context.consistency == Consistency::Eventual || lookup.applied >= token",
-        "lookup.applied >= token || true",
+        "|| lookup.applied.max(entry.version) >= self.request.token",
+        "|| lookup.applied.max(entry.version) >= self.request.token || true",
+    ),
+    guard(
+        "kept-page-until-a-change",
+        "crates/engine/src/read/results.rs",
+        "(changed <= read).then",
+        "(changed <= read || true).then",
+    ),
+    guard(
+        "written-through-as-of-its-change",
+        "crates/engine/src/cache/mod.rs",
+        "self.fill(&change.key, stored, change.position, lookup.epoch).await;",
+        "self.fill(&change.key, stored, self.log.tail.head(), lookup.epoch).await;",
     ),
     guard(
         "read-position",

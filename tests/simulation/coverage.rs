@@ -12,6 +12,7 @@ pub(crate) const WANTED: &[&str] = &[
     "cache fill refused",
     "cache fill taken in",
     "cache hit",
+    "cache hit, read again meanwhile",
     "cache hit, stale",
     "checkpoint moved",
     "closed and reopened",

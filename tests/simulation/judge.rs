@@ -31,7 +31,7 @@ impl World {
         self.notices_a_lost_disk(&engine).await?;
         self.finds_what_was_changed_by_hand(&engine).await?;
         self.discards(&engine).await?;
-        if self.seed.is_multiple_of(2) {
+        if self.seed.is_multiple_of(2) && !self.shape.read.no_fallback {
             self.goes_on_without_the_truth(&engine).await?;
         }
         self.closes_and_reopens(engine).await
@@ -163,7 +163,7 @@ impl World {
         let token = engine.head_token().await.map_err(|e| e.to_string())?;
         self.agrees(engine).await?;
         let truth = self.records("truth").await?;
-        let lasts = Duration::from_secs(30);
+        let lasts = Duration::from_secs(45);
         self.faults.outage("truth", lasts);
         let begin = tokio::time::Instant::now();
         for n in 0..6 {

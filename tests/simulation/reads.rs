@@ -40,8 +40,12 @@ impl Client {
     }
 
     fn note_cache<T>(&self, answer: &Answer<T>) {
-        if let CacheStatus::Miss { shared: true, .. } = answer.cache {
-            self.history.count("read shared");
+        match answer.cache {
+            CacheStatus::Miss { shared: true, .. } => self.history.count("read shared"),
+            CacheStatus::Hit { refreshing: true, .. } => {
+                self.history.count("cache hit, read again meanwhile");
+            }
+            _ => {}
         }
     }
 
@@ -158,6 +162,7 @@ impl Client {
 }
 
 fn with<T, U>(answer: Answer<T>, value: U) -> Answer<U> {
-    let Answer { source, role, replica, position, token, age, stale, cache, failed, .. } = answer;
-    Answer { value, source, role, replica, position, token, age, stale, cache, failed }
+    let Answer { source, role, replica, position, token, age, stale, cache, rule, failed, .. } =
+        answer;
+    Answer { value, source, role, replica, position, token, age, stale, cache, rule, failed }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use rand::Rng;
 use rand::rngs::StdRng;
+use unisono_policy::read::{Place, ReadPolicy, ReadRule, ReadStrategy};
+use unisono_policy::write::{WritePolicy, WriteStrategy};
 
 use crate::faults::{FATES, Weights};
 
@@ -26,6 +28,16 @@ pub(crate) struct Shape {
     pub(crate) batch: usize,
     /// How long cached records live. Those that outlive an outage meet a log that was trimmed meanwhile.
     pub(crate) cache_ttl: Duration,
+    /// How long beyond their time they are served.
+    pub(crate) cache_stale: Duration,
+    /// How many misses of the cache may ask the sources at once.
+    pub(crate) misses_max: usize,
+    /// How long pages are kept.
+    pub(crate) results: Duration,
+    /// How many records an empty cache takes in.
+    pub(crate) warm: usize,
+    pub(crate) read: ReadPolicy,
+    pub(crate) write: WritePolicy,
     /// Whether the truth answers reads by key; otherwise followers have to.
     pub(crate) truth_gets: bool,
     /// Whether only one source answers reads by key: a follower that is slow.
@@ -77,6 +89,15 @@ impl Shape {
             lanes: [[4, 3], [2, 1], [1, 1]][if hectic { 0 } else { random.random_range(0..3) }],
             batch: [2, 5, 1000][random.random_range(0..3)],
             cache_ttl: Duration::from_secs([20, 300][random.random_range(0..2)]),
+            cache_stale: Duration::from_secs([0, 10][random.random_range(0..2)]),
+            misses_max: [1, 128][random.random_range(0..2)],
+            results: Duration::from_secs([0, 0, 60][random.random_range(0..3)]),
+            warm: [0, 0, 3][random.random_range(0..3)],
+            read: read_policy(random),
+            write: WritePolicy {
+                strategy: WriteStrategy::ALL[random.random_range(0..2)],
+                hold: Duration::from_millis([0, 1500][random.random_range(0..2)]),
+            },
             truth_gets: !one_follower_gets && random.random_bool(0.7),
             one_follower_gets,
             followers_index: random.random_bool(0.5),
@@ -91,5 +112,28 @@ impl Shape {
             },
             weights,
         }
+    }
+}
+
+fn read_policy(random: &mut StdRng) -> ReadPolicy {
+    let rule = |name: &str, ask: &[&str]| ReadRule {
+        name: name.into(),
+        when: None,
+        ask: ask.iter().map(|place| Place::parse(place)).collect(),
+        only: false,
+    };
+    let millis = |random: &mut StdRng, millis| {
+        random.random_bool(0.4).then(|| Duration::from_millis(millis))
+    };
+    ReadPolicy {
+        strategy: [0, 0, 0, 1, 2].map(|n| ReadStrategy::ALL[n])[random.random_range(0..5)],
+        no_fallback: random.random_bool(0.1),
+        lag_max: millis(random, 2000),
+        hedge: millis(random, 10),
+        rules: match random.random_range(0..6) {
+            0 => vec![rule("followers", &["cache", "followers"])],
+            1 => vec![rule("picky", &["picky", "truth"])],
+            _ => Vec::new(),
+        },
     }
 }

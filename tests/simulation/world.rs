@@ -249,9 +249,16 @@ impl World {
                 source: "cache".into(),
                 ttl: self.shape.cache_ttl,
                 negative_ttl: Duration::from_secs(5),
+                stale: self.shape.cache_stale,
+                refresh: true,
+                misses_max: self.shape.misses_max,
+                results: self.shape.results,
+                warm: self.shape.warm,
                 options: Options::default(),
             }),
             followers: followers.collect::<unisono_core::Result<_>>()?,
+            read: self.shape.read.clone(),
+            write: self.shape.write,
         };
         Ok(Declaration {
             sources: BTreeMap::new(),

@@ -13,6 +13,7 @@ use unisono_policy::rule::Rule;
 use crate::document::{Data, Item, Name};
 use crate::fields::{self, DeclaredField};
 use crate::kinds::Kinds;
+use crate::policies;
 use crate::problem::{Report, Spot};
 use crate::sections::{CACHE, ENTITY, FOLLOWER};
 use crate::sources::{DeclaredSource, KnownKind, able};
@@ -117,6 +118,8 @@ fn entity(
     let followers = followers.collect::<Vec<_>>();
     let cache = table.item("cache").map(|found| reader.cache(found));
     let uses = reader.uses;
+    let read = policies::read(&table, &uses);
+    let write = policies::write(&table);
     table.finish();
 
     let all = || {
@@ -127,6 +130,8 @@ fn entity(
             truth_options,
             cache: cache.map_or(Some(None), |c| c.map(Some))?,
             followers: followers.into_iter().collect::<Option<_>>()?,
+            read: read?,
+            write,
         })
     };
     DeclaredEntity { declaration: all(), uses }
@@ -320,8 +325,22 @@ impl Reader<'_> {
             self.keeps(source, None);
         }
         let (ttl, negative_ttl) = (table.duration("ttl"), table.duration("negative_ttl"));
+        let (stale, refresh) = (table.duration("stale"), table.boolean("refresh"));
+        let misses_max = table.integer("misses_max").and_then(|n| usize::try_from(n).ok());
+        let results = table.duration("results");
+        let warm = table.integer("warm").and_then(|n| usize::try_from(n).ok());
         let options = self.options(&table, kind, Role::Cache);
         table.finish();
-        Some(CacheDeclaration { source: source?.value.into(), ttl, negative_ttl, options })
+        Some(CacheDeclaration {
+            source: source?.value.into(),
+            ttl,
+            negative_ttl,
+            stale,
+            refresh: refresh?,
+            misses_max: misses_max?,
+            results,
+            warm: warm?,
+            options,
+        })
     }
 }

@@ -11,6 +11,7 @@ mod fields;
 mod interpolate;
 mod kinds;
 mod options;
+mod policies;
 mod problem;
 mod quantity;
 mod schema;

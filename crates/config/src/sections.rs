@@ -208,20 +208,11 @@ pub(crate) static ENTITY: Section = Section::of_role(
             "Its fields: a type, or a table with a type and rules.",
         ),
         Key::optional("cache", Shape::Table(&CACHE), CACHE.doc),
+        Key::optional("read", Shape::Table(&READ), READ.doc),
+        Key::optional("write", Shape::Table(&WRITE), WRITE.doc),
         Key::optional("followers", Shape::Tables(&FOLLOWER), FOLLOWER.doc),
     ],
-    &[
-        "strategy",
-        "ack",
-        "residency",
-        "repair",
-        "read",
-        "write",
-        "history",
-        "partitions",
-        "priority",
-        "soft_delete",
-    ],
+    &["strategy", "ack", "residency", "repair", "history", "partitions", "priority", "soft_delete"],
 );
 
 /// `[entities.NAME.fields.FIELD]`
@@ -289,8 +280,114 @@ pub(crate) static CACHE: Section = Section::of_role(
             "10s",
             "How long the absence of a record is remembered.",
         ),
+        Key::defaulting(
+            "stale",
+            Shape::Duration { min: Duration::ZERO, max: YEARS },
+            "0s",
+            "How long beyond its time an entry is still served, while it is read again.",
+        ),
+        Key::defaulting(
+            "refresh",
+            Shape::Boolean,
+            "true",
+            "Whether an entry that is asked for is read again shortly before its time is over, so that nobody waits at the end.",
+        ),
+        Key::defaulting(
+            "misses_max",
+            Shape::Integer { min: 1, max: 100_000 },
+            "128",
+            "The most reads at once that go to the sources because the cache cannot answer; further ones wait.",
+        ),
+        Key::defaulting(
+            "results",
+            Shape::Duration { min: Duration::ZERO, max: DAY },
+            "0s",
+            "How long a page of a query or search is kept in the process, unless a record of the entity changes before.",
+        ),
+        Key::defaulting(
+            "warm",
+            Shape::Integer { min: 0, max: 1_000_000 },
+            "0",
+            "How many of the records that changed last are taken in from the log when the cache begins empty.",
+        ),
     ],
-    &["strategy", "refresh", "stale", "lease", "read", "write"],
+    &["strategy", "lease", "read", "write"],
+);
+
+/// `[entities.NAME.read]`
+pub(crate) static READ: Section = Section::new(
+    "How the entity is read: in which order its cache and sources are asked.",
+    &[
+        Key::defaulting(
+            "strategy",
+            Shape::Choice(&["cache_first", "database_first", "parallel"]),
+            "cache_first",
+            "For one record: the cache and then the sources; the sources, and the cache when they fail; or both at once.",
+        ),
+        Key::defaulting(
+            "fallback",
+            Shape::Boolean,
+            "true",
+            "Whether another source answers when the first choice fails.",
+        ),
+        Key::optional(
+            "lag_max",
+            Shape::Duration { min: Duration::from_millis(1), max: YEARS },
+            "A follower that lags by more is asked only if nobody else answers.",
+        ),
+        Key::optional(
+            "hedge",
+            Shape::Duration { min: Duration::from_millis(1), max: DAY },
+            "After how long without an answer to a read by key a second source is asked as well, for at most one read in twenty.",
+        ),
+        Key::optional("rules", Shape::Tables(&READ_RULE), READ_RULE.doc),
+    ],
+    &["region", "coalesce"],
+);
+
+/// `[[entities.NAME.read.rules]]`
+pub(crate) static READ_RULE: Section = Section::new(
+    "Whom to ask first. The first rule whose condition holds decides; without any rule, `critical` reads ask the truth alone, words and several criteria a search index, the rest the cache.",
+    &[
+        Key::required("name", Shape::Text, "How answers name it."),
+        Key::optional(
+            "when",
+            Shape::Text,
+            "Condition in CEL over the request: its operation, search, criteria, fields, hints, consistency and actor; every read if not given.",
+        ),
+        Key::required(
+            "ask",
+            Shape::Texts,
+            "Whom to ask, in order: cache, truth, followers, search (followers with a search index), or names of sources.",
+        ),
+        Key::defaulting(
+            "only",
+            Shape::Boolean,
+            "false",
+            "Whether nobody else is asked when these fail.",
+        ),
+    ],
+    &[],
+);
+
+/// `[entities.NAME.write]`
+pub(crate) static WRITE: Section = Section::new(
+    "How the entity is written.",
+    &[
+        Key::defaulting(
+            "strategy",
+            Shape::Choice(&["write_around", "write_through"]),
+            "write_around",
+            "Whether the cache learns of a write from the log, moments later, or holds it before the writer is answered.",
+        ),
+        Key::defaulting(
+            "hold",
+            Shape::Duration { min: Duration::ZERO, max: DAY },
+            "0s",
+            "For how long a write is held while the truth cannot be reached, before it fails.",
+        ),
+    ],
+    &["journal", "ack"],
 );
 
 /// `[[entities.NAME.followers]]`

@@ -46,6 +46,8 @@ pub struct Context {
     pub timeout: Duration,
     /// Whether another source may answer when the preferred one fails.
     pub fallback: bool,
+    /// What the caller says about a read, for the rules that decide whom to ask; `critical` is known to the built-in ones.
+    pub hints: Vec<Arc<str>>,
     /// Makes a repeated write have the effect of one; at most 255 bytes.
     pub idempotency_key: Option<Arc<str>>,
     /// Hash of the request as the caller sent it, to tell a repetition from another use of the same key;
@@ -64,6 +66,7 @@ impl Default for Context {
             token: Token::default(),
             timeout: Duration::from_secs(30),
             fallback: true,
+            hints: Vec::new(),
             idempotency_key: None,
             fingerprint: None,
             actor: None,

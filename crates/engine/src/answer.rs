@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use unisono_core::{Change, Position, Role, Token};
+use unisono_core::{Change, Error, Position, Role, Token};
 
 /// An answer to a read. Every answer names its source, its position and its age.
 #[derive(Clone, Debug)]
@@ -26,8 +26,19 @@ pub struct Answer<T> {
     pub stale: bool,
     /// What the cache did.
     pub cache: CacheStatus,
+    /// The rule that decided whom to ask.
+    pub rule: Arc<str>,
     /// The sources that were asked before and failed, in order, with the reason in one line.
     pub failed: Vec<(Arc<str>, String)>,
+}
+
+impl<T> Answer<T> {
+    /// Notes that the answer stands in for that of sources that could not be asked.
+    pub(crate) fn instead_of(mut self, error: &Error) -> Self {
+        let source = error.source_name().map_or("search".into(), Into::into);
+        self.failed.insert(0, (source, error.to_string()));
+        self
+    }
 }
 
 /// What the cache did for a read.
@@ -39,6 +50,8 @@ pub enum CacheStatus {
     Hit {
         /// Time left to live.
         ttl: Duration,
+        /// Whether its time is over and it is being read again.
+        refreshing: bool,
     },
     /// It had nothing usable; the answer was offered to it.
     Miss {

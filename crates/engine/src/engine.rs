@@ -14,7 +14,6 @@ use unisono_core::{
     Stored, Token,
 };
 use unisono_policy::declaration::Declaration;
-use unisono_policy::route;
 
 use crate::answer::{Answer, Written};
 use crate::delivery::dead_letter::DeadLetter;
@@ -23,13 +22,16 @@ use crate::log::Log;
 use crate::observe;
 use crate::open::{self, Running};
 use crate::read::ask::Reading;
-use crate::read::get;
+use crate::read::explain::{self, Operation};
+use crate::read::handle::SourceHandle;
 use crate::read::serving::Serving;
+use crate::read::{get, question};
 use crate::runtime::Runtime;
 use crate::status::{LogStatus, SourceStatus, Status};
 use crate::verify::compare::Audit;
 use crate::verify::report::{Comparison, Progress, Report, VerifyOptions};
 use crate::write::idempotency::{InFlight, fingerprint};
+use crate::write::{hold, through};
 
 /// A running Unisono: sources opened, deliveries going. Cheap to clone; all clones are the same engine.
 #[derive(Clone)]
@@ -123,17 +125,7 @@ impl Engine {
         query: &Query,
     ) -> Result<Answer<Page>> {
         let serving = self.serving(entity.name())?;
-        let operation =
-            if query.search.is_some() { route::Operation::Search } else { route::Operation::Query };
-        let question = &|reader: Arc<dyn unisono_core::source::Reader>| {
-            let work = async move { reader.query(&serving.entity, query).await };
-            Box::pin(work) as futures::future::BoxFuture<'_, _>
-        };
-        let reading = Reading::new(serving, context, &self.0.runtime);
-        let mut answer: Answer<Page> = reading.ask(operation, question).await?;
-        let shown = answer.value.hits.iter().map(|hit| hit.stored.version);
-        answer.token.merge(&reading.token_of(shown));
-        Ok(answer)
+        question::query(&Reading::new(serving, context, &self.0.runtime), query).await
     }
 
     /// How many records match.
@@ -145,13 +137,7 @@ impl Engine {
         search: Option<&str>,
     ) -> Result<Answer<u64>> {
         let serving = self.serving(entity.name())?;
-        let operation =
-            if search.is_some() { route::Operation::SearchCount } else { route::Operation::Count };
-        let question = &|reader: Arc<dyn unisono_core::source::Reader>| {
-            let work = async move { reader.count(&serving.entity, filter, search).await };
-            Box::pin(work) as futures::future::BoxFuture<'_, _>
-        };
-        Reading::new(serving, context, &self.0.runtime).ask(operation, question).await
+        question::count(&Reading::new(serving, context, &self.0.runtime), filter, search).await
     }
 
     /// Groups and totals.
@@ -162,13 +148,7 @@ impl Engine {
         aggregate: &Aggregate,
     ) -> Result<Answer<Groups>> {
         let serving = self.serving(entity.name())?;
-        let question = &|reader: Arc<dyn unisono_core::source::Reader>| {
-            let work = async move { reader.aggregate(&serving.entity, aggregate).await };
-            Box::pin(work) as futures::future::BoxFuture<'_, _>
-        };
-        Reading::new(serving, context, &self.0.runtime)
-            .ask(route::Operation::Aggregate, question)
-            .await
+        question::aggregate(&Reading::new(serving, context, &self.0.runtime), aggregate).await
     }
 
     /// The changes of one record, newest first.
@@ -193,16 +173,28 @@ impl Engine {
             Some(key) => Some(self.0.in_flight.enter(key)?),
             None => None,
         };
+        let hold = self.hold(&writes);
         let unit = self.unit(context, writes);
-        let committed = self.0.runtime.within(context.timeout, log.committer.commit(unit)).await;
+        let runtime = &self.0.runtime;
+        let committing = hold::commit(&log.committer, unit, hold, runtime);
+        let committed = runtime.within(context.timeout, committing).await;
         drop(running);
-        committed.map(|c| written(&log, context, c)).map_err(|error| {
-            if error.kind() == ErrorKind::Timeout {
-                error.effect(Effect::Unknown).on("write")
-            } else {
-                error
-            }
-        })
+        let committed = committed.map_err(|error| match error.kind() {
+            ErrorKind::Timeout => error.effect(Effect::Unknown).on("write"),
+            _ => error,
+        })?;
+        self.write_through(&committed).await;
+        Ok(written(&log, context, committed))
+    }
+
+    /// For how long writes are held while their truth cannot be reached: for as long as all of them agree to.
+    fn hold(&self, writes: &[Write]) -> Duration {
+        let declared = writes.iter().filter_map(|w| self.serving(w.entity.name()).ok());
+        declared.map(|serving| serving.write.hold).min().unwrap_or_default()
+    }
+
+    async fn write_through(&self, committed: &Committed) {
+        through::write(&self.0.running.entities, committed, &self.0.runtime).await;
     }
 
     /// Writes that take place each for itself, in order, in as few commits as possible.
@@ -231,6 +223,9 @@ impl Engine {
         }
         for (log, numbers, units) in by_log.into_values() {
             for (n, result) in numbers.into_iter().zip(log.committer.commit_each(units).await) {
+                if let Ok(committed) = &result {
+                    self.write_through(committed).await;
+                }
                 results[n] = Some(result.map(|c| written(&log, context, c)));
             }
         }
@@ -272,7 +267,7 @@ impl Engine {
     pub async fn status(&self) -> Status {
         let running = &self.0.running;
         // At the same time, and bounded: one that does not answer must not keep back what is said of the others.
-        let sources = running.sources.values().map(|handle| self.look_at(&handle.source));
+        let sources = running.sources.values().map(|handle| self.look_at(handle));
         let logs = running.logs.values().map(|log| async move {
             let head = log.tail.head();
             let bounds = self.0.runtime.within(LOOK_MAX, log.truth.bounds()).await;
@@ -294,7 +289,8 @@ impl Engine {
         }
     }
 
-    async fn look_at(&self, source: &Arc<dyn Source>) -> SourceStatus {
+    async fn look_at(&self, handle: &SourceHandle) -> SourceStatus {
+        let source = &handle.source;
         let probe = self.0.runtime.within(LOOK_MAX, source.probe()).await;
         let (state, probe) = match probe {
             Ok(probe) => ("up".to_owned(), probe),
@@ -310,15 +306,20 @@ impl Engine {
             state,
             engine: probe.engine,
             bytes: probe.bytes,
+            breaker: handle.breaker_state(),
+            load: handle.load(),
         }
     }
 
-    /// Sets the metrics of deliveries, caches and logs to what they are now; called before they are collected.
+    /// Sets the metrics of sources, deliveries, caches and logs to what they are now; called before they are collected.
     pub fn observe(&self) {
         let running = &self.0.running;
         running.deliveries.iter().for_each(|d| observe::delivery(&d.status()));
         let caches = running.entities.values().filter_map(|s| s.cache.as_ref());
         caches.for_each(|c| observe::cache(&c.statistics()));
+        for (name, handle) in &running.sources {
+            observe::source(name, handle.breaker_state(), &handle.load());
+        }
         running.logs.values().for_each(|l| observe::log(&l.name.to_string(), l.tail.head()));
     }
 
@@ -415,28 +416,10 @@ impl Engine {
         entity: &Arc<Entity>,
         operation: &Operation,
     ) -> Vec<String> {
-        let Ok(serving) = self.serving(entity.name()) else { return Vec::new() };
-        let now = self.0.runtime.now();
-        let reading = Reading::new(serving, context, &self.0.runtime);
-        let request = reading.request(operation.routed());
-        let mut facts = serving.facts(now);
-        facts.extend(serving.cache.iter().map(|feed| route::Facts {
-            source: Arc::clone(feed.source()),
-            role: unisono_core::Role::Cache,
-            query: Default::default(),
-            blocked: !feed.is_verified(now),
-            applied: Some(feed.applied()),
-            lag: Duration::ZERO,
-            filtered: false,
-        }));
-        let plan = route::plan(&request, &facts);
-        let asked = plan
-            .candidates
-            .iter()
-            .enumerate()
-            .map(|(n, c)| format!("{}. {} ({}): {}", n + 1, c.source, c.role.as_str(), c.why));
-        let not = plan.excluded.iter().map(|(source, reason)| format!("-  {source}: {reason}"));
-        asked.chain(not).collect()
+        let serving = self.serving(entity.name());
+        serving.map_or(Vec::new(), |serving| {
+            explain::explain(serving, context, operation, &self.0.runtime)
+        })
     }
 
     /// Stops taking requests, lets running ones and checkpoints finish, closes the sources.
@@ -550,7 +533,7 @@ impl Engine {
         })
     }
 
-    fn serving(&self, name: &str) -> Result<&Serving> {
+    fn serving(&self, name: &str) -> Result<&Arc<Serving>> {
         let entities = &self.0.running.entities;
         entities.get(name).ok_or_else(|| {
             let error =
@@ -572,26 +555,4 @@ fn written(log: &Log, context: &Context, committed: Committed) -> Written {
         token.merge(&Token::at(log.name.clone(), last.position));
     }
     Written { changes: committed.changes, token, replayed: committed.replayed }
-}
-
-/// An operation to explain.
-#[derive(Clone, Debug)]
-pub enum Operation {
-    /// [`Engine::get`].
-    Get(Key),
-    /// [`Engine::query`].
-    Query(Box<Query>),
-    /// [`Engine::aggregate`].
-    Aggregate(Box<Aggregate>),
-}
-
-impl Operation {
-    fn routed(&self) -> route::Operation {
-        match self {
-            Operation::Get(_) => route::Operation::Get,
-            Operation::Query(query) if query.search.is_some() => route::Operation::Search,
-            Operation::Query(_) => route::Operation::Query,
-            Operation::Aggregate(_) => route::Operation::Aggregate,
-        }
-    }
 }

@@ -19,5 +19,6 @@ mod watched;
 mod write;
 
 pub use answer::{Answer, CacheStatus, Written};
-pub use engine::{Engine, Operation};
+pub use engine::Engine;
+pub use read::explain::Operation;
 pub use runtime::Runtime;

@@ -3,7 +3,7 @@
 use metrics::{counter, gauge};
 use unisono_core::Position;
 
-use crate::status::{CacheStatistics, DeliveryState, DeliveryStatus};
+use crate::status::{CacheStatistics, DeliveryState, DeliveryStatus, LoadStatus};
 
 /// Sets the metrics of one delivery.
 pub(crate) fn delivery(status: &DeliveryStatus) {
@@ -21,6 +21,19 @@ pub(crate) fn delivery(status: &DeliveryStatus) {
     counter!("unisono_delivery_failures_total", &labels).absolute(status.retries);
 }
 
+/// Sets the metrics of one source.
+pub(crate) fn source(name: &str, breaker: &str, load: &[LoadStatus]) {
+    let asked = f64::from(u8::from(breaker == "closed"));
+    gauge!("unisono_source_asked", "source" => name.to_owned()).set(asked);
+    for class in load {
+        let labels = [("source", name.to_owned()), ("class", class.class.to_owned())];
+        gauge!("unisono_source_in_flight", &labels).set(f64::from(class.in_flight));
+        gauge!("unisono_source_latency_seconds", &labels).set(class.latency_seconds);
+        counter!("unisono_source_questions_total", &labels).absolute(class.asked);
+        counter!("unisono_source_failures_total", &labels).absolute(class.failed);
+    }
+}
+
 /// Sets the metrics of one cache.
 pub(crate) fn cache(statistics: &CacheStatistics) {
     let labels =
@@ -28,6 +41,9 @@ pub(crate) fn cache(statistics: &CacheStatistics) {
     counter!("unisono_cache_hits_total", &labels).absolute(statistics.hits);
     counter!("unisono_cache_misses_total", &labels).absolute(statistics.misses);
     counter!("unisono_cache_refused_total", &labels).absolute(statistics.refused);
+    counter!("unisono_cache_stale_total", &labels).absolute(statistics.stale);
+    counter!("unisono_cache_refreshed_total", &labels).absolute(statistics.refreshed);
+    counter!("unisono_cache_warmed_total", &labels).absolute(statistics.warmed);
 }
 
 /// Sets the metrics of one log.

@@ -14,7 +14,8 @@ use crate::delivery::{Delivery, Target};
 use crate::late::Late;
 use crate::log::tail::Tail;
 use crate::log::{Log, trim};
-use crate::read::serving::{Answering, Serving, SourceHandle};
+use crate::read::handle::SourceHandle;
+use crate::read::serving::{Answering, Serving};
 use crate::runtime::Runtime;
 use crate::write::commit::Committer;
 
@@ -22,7 +23,7 @@ use crate::write::commit::Committer;
 pub(crate) struct Running {
     pub(crate) sources: BTreeMap<Arc<str>, Arc<SourceHandle>>,
     pub(crate) logs: BTreeMap<Arc<str>, Arc<Log>>,
-    pub(crate) entities: HashMap<Arc<str>, Serving>,
+    pub(crate) entities: HashMap<Arc<str>, Arc<Serving>>,
     pub(crate) deliveries: Vec<Arc<Delivery>>,
     /// What was changed in the sources' schemas.
     pub(crate) notes: Vec<String>,
@@ -48,7 +49,7 @@ pub(crate) async fn open(
     for declared in declaration.entities.values() {
         running.start_log(&declared.truth, runtime).await?;
         let serving = running.serve(declared, runtime).await?;
-        running.entities.insert(Arc::clone(declared.entity.name()), serving);
+        running.entities.insert(Arc::clone(declared.entity.name()), Arc::new(serving));
     }
     for log in running.logs.values() {
         runtime.spawn(Arc::clone(&log.tail).poll(runtime.clone()));
@@ -191,6 +192,9 @@ impl Running {
             answering,
             cache,
             flights: Default::default(),
+            read: declared.read.clone(),
+            write: declared.write,
+            hedges: Default::default(),
         })
     }
 

@@ -33,6 +33,25 @@ pub struct SourceStatus {
     pub engine: String,
     /// Bytes that it occupies, where that is cheap to tell.
     pub bytes: Option<u64>,
+    /// Whether it is asked: `closed` if so, `open` after repeated failures, `half_open` while it is tried.
+    pub breaker: &'static str,
+    /// How busy it is, for each class of questions that it was asked.
+    pub load: Vec<LoadStatus>,
+}
+
+/// How busy a source is with one class of questions.
+#[derive(Clone, Debug, Serialize)]
+pub struct LoadStatus {
+    /// `get`, `query`, `search` or `aggregate`.
+    pub class: &'static str,
+    /// What a question takes, in seconds: the peak of late, slowly forgotten.
+    pub latency_seconds: f64,
+    /// Questions under way.
+    pub in_flight: u32,
+    /// Questions asked since the start.
+    pub asked: u64,
+    /// Those that failed because of the source.
+    pub failed: u64,
 }
 
 /// Where a log begins and ends.
@@ -114,4 +133,10 @@ pub struct CacheStatistics {
     pub misses: u64,
     /// Answers offered and not taken in.
     pub refused: u64,
+    /// Reads answered although newer data may exist, because nobody else could answer.
+    pub stale: u64,
+    /// Entries read again before their end, or soon after.
+    pub refreshed: u64,
+    /// Records taken in from the log because the cache began empty.
+    pub warmed: u64,
 }

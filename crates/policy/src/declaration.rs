@@ -7,7 +7,9 @@ use std::time::Duration;
 use unisono_core::Entity;
 use unisono_core::kind::Options;
 
+use crate::read::ReadPolicy;
 use crate::rule::Rule;
+use crate::write::WritePolicy;
 
 /// Everything that the engine needs to know.
 #[derive(Clone, Debug, Default)]
@@ -46,6 +48,10 @@ pub struct EntityDeclaration {
     pub cache: Option<CacheDeclaration>,
     /// The sources that are fed from the log.
     pub followers: Vec<FollowerDeclaration>,
+    /// How it is read.
+    pub read: ReadPolicy,
+    /// How it is written.
+    pub write: WritePolicy,
 }
 
 /// How records of an entity are cached.
@@ -57,6 +63,16 @@ pub struct CacheDeclaration {
     pub ttl: Duration,
     /// How long the absence of a record is remembered.
     pub negative_ttl: Duration,
+    /// How long beyond its time an entry is still served, while it is read again.
+    pub stale: Duration,
+    /// Whether an entry is read again shortly before its time is over, as [`crate::refresh`] has it.
+    pub refresh: bool,
+    /// The most reads at once that misses of this cache send to the sources; further ones wait.
+    pub misses_max: usize,
+    /// How long a page of a query is kept in this process, unless the entity changes before; zero for not at all.
+    pub results: Duration,
+    /// How many of the records that changed last are taken in when the cache begins empty.
+    pub warm: usize,
     /// What else is declared of it there, by the kind's options for entities.
     pub options: Options,
 }

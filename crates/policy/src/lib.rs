@@ -1,11 +1,17 @@
 //! Pure decisions of Unisono: no I/O, no clock, no randomness of its own. Same facts, same plan.
 //!
-//! Reading order: what is declared, conditions over records, where a read goes, whether to try again, when to stop
-//! asking a source, and how much to send at once.
+//! Reading order: what is declared, conditions over records and requests, the rules of reads, where a read goes, how busy
+//! a source is, when to read again before the end, whether to try again, when to stop asking a source, and how much to
+//! send at once.
 
 pub mod batch;
 pub mod breaker;
 pub mod declaration;
+pub mod hedge;
+pub mod load;
+pub mod read;
+pub mod refresh;
 pub mod retry;
 pub mod route;
 pub mod rule;
+pub mod write;

@@ -7,7 +7,8 @@
 //! | query, count, aggregate | the truth, then followers that hold all records |
 //! | any, strong | the truth alone |
 //!
-//! Sources that would read every record come after those that would not. A follower that has not applied the token
+//! The rule that the read falls under ([`crate::read`]) can put places before that order. Among equals the less loaded of two
+//! random ones comes first. Sources that would read every record come after those that would not. A follower that has not applied the token
 //! comes last and is marked: asking it means waiting first. A source behind an open breaker is not asked.
 
 use std::fmt;
@@ -16,6 +17,8 @@ use std::time::Duration;
 
 use unisono_core::capability::QueryCapability;
 use unisono_core::{Consistency, Position, Role};
+
+use crate::read::{Place, ReadPolicy};
 
 /// What is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +38,20 @@ pub enum Operation {
 }
 
 impl Operation {
-    fn searches(self) -> bool {
+    /// The word for it in rules and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Operation::Get => "get",
+            Operation::Query => "query",
+            Operation::Search => "search",
+            Operation::Count => "count",
+            Operation::SearchCount => "search_count",
+            Operation::Aggregate => "aggregate",
+        }
+    }
+
+    /// Whether it looks for words.
+    pub fn searches(self) -> bool {
         matches!(self, Operation::Search | Operation::SearchCount)
     }
 
@@ -51,8 +67,8 @@ impl Operation {
 }
 
 /// What the caller asks for.
-#[derive(Clone, Copy, Debug)]
-pub struct Request {
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
     /// What is read.
     pub operation: Operation,
     /// How fresh the answer must be.
@@ -61,6 +77,30 @@ pub struct Request {
     pub token: Position,
     /// Whether a second source may be asked when the first fails.
     pub fallback: bool,
+    /// How many tests the filter has; 1 for a read by key.
+    pub criteria: usize,
+    /// The fields that are tested or ordered by.
+    pub fields: Vec<&'a str>,
+    /// What the caller says about the read, such as `critical`.
+    pub hints: &'a [Arc<str>],
+    /// Who asks.
+    pub actor: Option<&'a str>,
+}
+
+impl Request<'_> {
+    /// A session read of an anonymous caller without demands.
+    pub fn new(operation: Operation) -> Self {
+        Request {
+            operation,
+            consistency: Consistency::Session,
+            token: Position::ZERO,
+            fallback: true,
+            criteria: 1,
+            fields: Vec::new(),
+            hints: &[],
+            actor: None,
+        }
+    }
 }
 
 /// What is known of one source of the entity.
@@ -78,6 +118,8 @@ pub struct Facts {
     pub applied: Option<Position>,
     /// How far behind it is in time.
     pub lag: Duration,
+    /// Seconds that a further question may expect to take: latency times questions under way.
+    pub load: f64,
     /// Whether it holds only the records that its `where` keeps.
     pub filtered: bool,
 }
@@ -129,51 +171,102 @@ pub enum Reason {
     NotServing,
     /// It has applied less than the token demands, and a cache is not waited for.
     Behind,
-    /// The caller allows no second source.
+    /// No second source is allowed.
     NoFallback,
+    /// The rule that the read falls under asks others only.
+    NotInRule,
 }
 
 /// The sources to ask, in order, and those that are not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
+    /// The rule that the read falls under.
+    pub rule: Arc<str>,
     /// Whom to ask, best first.
     pub candidates: Vec<Candidate>,
     /// Whom not to ask, and why.
     pub excluded: Vec<(Arc<str>, Reason)>,
 }
 
-/// Decides whom to ask. `sources` are those of the entity, in the order of their declaration.
-pub fn plan(request: &Request, sources: &[Facts]) -> Plan {
+/// Decides whom to ask. `sources` are those of the entity, in the order of their declaration; `random`, evenly in
+/// `0.0..1.0`, chooses which two of several equal sources are compared by their load.
+pub fn plan(request: &Request<'_>, policy: &ReadPolicy, sources: &[Facts], random: f64) -> Plan {
+    let rule = policy.rule(request);
     let truth_blocked = sources.iter().any(|s| s.role == Role::Truth && s.blocked);
-    let mut plan = Plan::default();
+    let mut plan = Plan { rule: Arc::clone(&rule.name), ..Plan::default() };
     let mut ranked = Vec::with_capacity(sources.len());
     for source in sources {
-        match consider(request, source) {
-            Ok(why) => {
-                let waits = why == Why::FollowerCatchesUp;
-                let candidate = Candidate {
-                    source: Arc::clone(&source.source),
-                    role: source.role,
-                    why,
-                    needs_wait: waits.then_some(request.token),
-                    stale: truth_blocked && source.role != Role::Truth,
-                };
-                ranked.push((rank(request.operation, why), source.lag, candidate));
+        let why = match consider(request, source) {
+            Ok(why) => why,
+            Err(reason) => {
+                plan.excluded.push((Arc::clone(&source.source), reason));
+                continue;
             }
-            Err(reason) => plan.excluded.push((Arc::clone(&source.source), reason)),
-        }
+        };
+        let waits = why == Why::FollowerCatchesUp;
+        // A source that must be waited for, or lags too much, loses its place in the rule.
+        let lags = policy.lag_max.is_some_and(|max| source.lag > max);
+        let place = match rule.ask.iter().position(|place| is_at(place, source)) {
+            None if rule.only => {
+                plan.excluded.push((Arc::clone(&source.source), Reason::NotInRule));
+                continue;
+            }
+            Some(place) if !waits && !lags => place,
+            _ => rule.ask.len(),
+        };
+        let candidate = Candidate {
+            source: Arc::clone(&source.source),
+            role: source.role,
+            why,
+            needs_wait: waits.then_some(request.token),
+            stale: truth_blocked && source.role != Role::Truth,
+        };
+        let rank = (place, lags, rank(request.operation, why));
+        ranked.push((rank, source.load, candidate));
     }
     // Stable, so that the order of declaration decides between equals.
-    ranked.sort_by_key(|(rank, lag, _)| (*rank, *lag));
+    ranked.sort_by_key(|(rank, _, _)| *rank);
+    for equals in ranked.chunk_by_mut(|(a, _, _), (b, _, _)| a == b) {
+        choose(equals, random);
+    }
     plan.candidates = ranked.into_iter().map(|(_, _, candidate)| candidate).collect();
-    if !request.fallback && plan.candidates.len() > 1 {
+    if (policy.no_fallback || !request.fallback) && plan.candidates.len() > 1 {
         let rest = plan.candidates.drain(1..);
         plan.excluded.extend(rest.map(|c| (c.source, Reason::NoFallback)));
     }
     plan
 }
 
-fn consider(request: &Request, source: &Facts) -> Result<Why, Reason> {
+/// Brings the less loaded of two random ones to the front, and the other behind it.
+fn choose<R>(equals: &mut [(R, f64, Candidate)], random: f64) {
+    let n = equals.len();
+    if n < 2 {
+        return;
+    }
+    let pairs = n * (n - 1);
+    let pair = ((random * pairs as f64) as usize).min(pairs - 1);
+    let (a, b) = (pair / (n - 1), pair % (n - 1));
+    let b = if b >= a { b + 1 } else { b };
+    let (first, second) = if equals[b].1 < equals[a].1 { (b, a) } else { (a, b) };
+    equals.swap(0, first);
+    // The one at the front has just gone where the first came from.
+    let second = if second == 0 { first } else { second };
+    equals.swap(1, second);
+}
+
+fn is_at(place: &Place, source: &Facts) -> bool {
+    match place {
+        Place::Cache => source.role == Role::Cache,
+        Place::Truth => source.role == Role::Truth,
+        Place::Followers => source.role == Role::Follower,
+        Place::Search => {
+            source.role == Role::Follower && source.query.search && !source.query.scans
+        }
+        Place::Source(name) => *name == source.source,
+    }
+}
+
+fn consider(request: &Request<'_>, source: &Facts) -> Result<Why, Reason> {
     let operation = request.operation;
     let can = match source.role {
         Role::Cache => operation == Operation::Get,
@@ -244,7 +337,8 @@ impl fmt::Display for Reason {
             Reason::Filtered => "holds only some of the records",
             Reason::NotServing => "is still being filled",
             Reason::Behind => "has applied less than the token demands",
-            Reason::NoFallback => "the caller allows no second source",
+            Reason::NoFallback => "no second source is allowed",
+            Reason::NotInRule => "the rule asks others only",
         })
     }
 }

@@ -39,12 +39,17 @@ impl Rule {
     ///
     /// Fails with `invalid_config`, naming what is not known or does not fit.
     pub fn compile(entity: &Entity, text: &str) -> Result<Rule> {
+        Self::compile_over("record", entity, text)
+    }
+
+    /// Compiles a condition over the fields of `entity`, which it calls `root`.
+    pub(crate) fn compile_over(root: &'static str, entity: &Entity, text: &str) -> Result<Rule> {
         if text.len() > Self::BYTES_MAX {
             return Err(invalid("the condition is longer than 4096 bytes").of(entity.name()));
         }
         let parsed = std::thread::scope(|scope| {
             let work =
-                || parse(text).and_then(|expression| resolve::condition(entity, &expression));
+                || parse(text).and_then(|expression| resolve::condition(root, entity, &expression));
             let thread =
                 std::thread::Builder::new().stack_size(Self::STACK_BYTES).spawn_scoped(scope, work);
             match thread.map(std::thread::ScopedJoinHandle::join) {
@@ -64,6 +69,11 @@ impl Rule {
     /// Whether a record satisfies it. A condition that cannot be decided for a record, such as an order with a null,
     /// is not satisfied.
     pub fn holds(&self, _entity: &Entity, record: &Record) -> bool {
+        self.holds_for(record)
+    }
+
+    /// The same, for a record of whatever the condition was compiled over.
+    pub(crate) fn holds_for(&self, record: &Record) -> bool {
         evaluate::holds(&self.root, record)
     }
 }

@@ -217,6 +217,8 @@ mod tests {
             state: state.into(),
             engine: String::new(),
             bytes: None,
+            breaker: "closed",
+            load: Vec::new(),
         }
     }
 
@@ -253,6 +255,8 @@ mod tests {
             truth_options: unisono::core::kind::Options::default(),
             cache: None,
             followers: Vec::new(),
+            read: Default::default(),
+            write: Default::default(),
         };
         let declaration = Declaration {
             entities: [("product".into(), declared)].into(),

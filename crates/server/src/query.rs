@@ -236,6 +236,7 @@ mod tests {
             age: Duration::ZERO,
             stale: false,
             cache: CacheStatus::Bypass,
+            rule: "lookup".into(),
             failed: Vec::new(),
         }
     }

@@ -26,6 +26,8 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const UNISONO_SOURCE: HeaderName = HeaderName::from_static("unisono-source");
 const UNISONO_SERVED_BY: HeaderName = HeaderName::from_static("unisono-served-by");
+const UNISONO_FALLBACK: HeaderName = HeaderName::from_static("unisono-fallback");
+const UNISONO_RULE: HeaderName = HeaderName::from_static("unisono-rule");
 const UNISONO_STALE: HeaderName = HeaderName::from_static("unisono-stale");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -77,18 +79,25 @@ pub(crate) fn describe<T>(
         format_args!("{}; role={}", answer.source, answer.role.as_str()),
     );
     headers.insert(UNISONO_SERVED_BY, HeaderValue::from_static(served_by(answer)));
+    writer.set(headers, UNISONO_RULE, format_args!("{}", answer.rule));
     match answer.cache {
         CacheStatus::Bypass => {
             headers.insert(CACHE_STATUS, HeaderValue::from_static("unisono; fwd=bypass"));
         }
-        CacheStatus::Hit { ttl } => {
-            writer.set(headers, CACHE_STATUS, format_args!("unisono; hit; ttl={}", ttl.as_secs()));
+        CacheStatus::Hit { ttl, refreshing } => {
+            let detail = if refreshing { "; detail=refreshing" } else { "" };
+            let hit = format_args!("unisono; hit; ttl={}{detail}", ttl.as_secs());
+            writer.set(headers, CACHE_STATUS, hit);
         }
         CacheStatus::Miss { stored, shared } => {
             let stored = if stored { "; stored" } else { "" };
             let shared = if shared { "; collapsed" } else { "" };
             writer.set(headers, CACHE_STATUS, format_args!("unisono; fwd=miss{stored}{shared}"));
         }
+    }
+    if !answer.failed.is_empty() {
+        let failed: Vec<&str> = answer.failed.iter().map(|(source, _)| source.as_ref()).collect();
+        writer.set(headers, UNISONO_FALLBACK, format_args!("{}", failed.join(", ")));
     }
     headers.insert(AGE, HeaderValue::from(answer.age.as_secs()));
     timing(writer, headers, started);

@@ -64,6 +64,10 @@ pub(crate) fn context(
                 }
                 context.timeout = limit.min(Duration::from_secs(seconds));
             }
+            "hint" if is_hint(&value) => context.hints.push(value.into()),
+            "hint" => {
+                return Err(preference("a hint is a word of letters, digits, `-` and `_`", &value));
+            }
             "fallback" if value == "none" => context.fallback = false,
             "fallback" => return Err(preference("fallback can only be `none`", &value)),
             // Preferences that a server does not know are ignored (RFC 7240).
@@ -86,6 +90,12 @@ fn preferences(headers: &HeaderMap) -> Result<Vec<(String, String)>> {
         (name.trim().to_ascii_lowercase(), value.trim().trim_matches('"').to_owned())
     });
     Ok(preferences.collect())
+}
+
+/// Whether a text can be a hint.
+fn is_hint(text: &str) -> bool {
+    let word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    (1..=64).contains(&text.len()) && text.bytes().all(word)
 }
 
 fn preference(message: &'static str, value: &str) -> Error {

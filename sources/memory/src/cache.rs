@@ -139,10 +139,10 @@ impl Caches {
         if control.recent.may_have_changed(key, read) {
             return Filled::Outdated;
         }
-        // What has expired makes room for the same version again, but never for an older one.
+        // The same version makes room for itself if it then lives longer, an older one never.
         let holds = |cached: &Entry| {
             cached.version > entry.version
-                || (cached.version == entry.version && entry.filled < cached.expires)
+                || (cached.version == entry.version && entry.expires <= cached.expires)
         };
         if self.entries.peek(&PlaceRef(epoch, key)).is_some_and(|cached| holds(&cached)) {
             return Filled::Outdated;

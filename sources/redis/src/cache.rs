@@ -131,7 +131,7 @@ impl RedisSource {
             digits(entry.version),
             digits(read),
             id(key),
-            instant(entry.filled).into_bytes(),
+            instant(entry.expires).into_bytes(),
             milliseconds(entry.filled, entry.expires),
             entry_tail(&shelf.entity, record, entry.filled, entry.expires),
         ];

@@ -18,6 +18,7 @@ mod put;
 mod repair;
 mod serve;
 mod status;
+mod top;
 mod verify;
 
 use std::path::PathBuf;
@@ -99,6 +100,7 @@ pub(crate) enum Command {
     Import(import::Args),
     Export(export::Args),
     Status(status::Args),
+    Top(top::Args),
     Log(log::Args),
     Verify(verify::Args),
     Repair(repair::Args),
@@ -124,6 +126,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         Command::Import(args) => import::run(args, &session).await,
         Command::Export(args) => export::run(args, &session).await,
         Command::Status(args) => status::run(args, &session).await,
+        Command::Top(args) => top::run(args, &session).await,
         Command::Log(args) => log::run(args, &session).await,
         Command::Verify(args) => verify::run(args, &session).await,
         Command::Repair(args) => repair::run(args, &session).await,

@@ -29,7 +29,8 @@ pub(super) async fn run(args: Args, session: &Session) -> Result<u8> {
 fn show(status: &Json, output: Output) -> Result<()> {
     let size = |row: &Json| row["bytes"].as_u64().map(text::size).unwrap_or_default();
     let sources = rows(status, "sources", &|row| {
-        vec![of(row, "name"), of(row, "kind"), of(row, "state"), of(row, "engine"), size(row)]
+        let state = of(row, "state") + asked(row);
+        vec![of(row, "name"), of(row, "kind"), state, of(row, "engine"), size(row)]
     });
     output.table(&["source", "kind", "state", "engine", "size"], sources)?;
     let logs = rows(status, "logs", &|row| {
@@ -70,14 +71,30 @@ fn show(status: &Json, output: Output) -> Result<()> {
     Ok(())
 }
 
-fn rows(status: &Json, part: &str, row: &dyn Fn(&Json) -> Vec<String>) -> Vec<Vec<String>> {
+/// A remark about a source that is not asked at present.
+fn asked(row: &Json) -> &'static str {
+    match row["breaker"].as_str() {
+        Some("open") => ", not asked for a while",
+        Some("half_open") => ", tried again",
+        _ => "",
+    }
+}
+
+/// The rows of a part of the status.
+pub(super) fn rows(
+    status: &Json,
+    part: &str,
+    row: &dyn Fn(&Json) -> Vec<String>,
+) -> Vec<Vec<String>> {
     status[part].as_array().into_iter().flatten().map(row).collect()
 }
 
-fn of(row: &Json, name: &str) -> String {
+/// A member of a row as a cell.
+pub(super) fn of(row: &Json, name: &str) -> String {
     row.get(name).map(text::cell).unwrap_or_default()
 }
 
-fn number(row: &Json, name: &str) -> String {
+/// A whole number of a row as a cell.
+pub(super) fn number(row: &Json, name: &str) -> String {
     row[name].as_u64().map(text::count).unwrap_or_default()
 }

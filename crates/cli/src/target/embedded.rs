@@ -13,8 +13,8 @@ use unisono::core::{
     Change, Context, Entity, Error, ErrorKind, Key, LogName, Position, Record, Result, Stored,
     json as codec,
 };
+use unisono::engine::Operation;
 use unisono::engine::delivery::dead_letter::DeadLetter;
-use unisono::engine::engine::Operation;
 use unisono::engine::verify::report::VerifyOptions;
 use unisono::engine::{Answer, Engine};
 

@@ -1,7 +1,7 @@
 //! [`Output`]: results on standard output, as text and tables for people or as JSON for programs.
 
 use std::fmt::Display;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use comfy_table::{LineStyle, Table, presets};
 use serde::Serialize;
@@ -46,15 +46,33 @@ impl Output {
 
     /// A table with a heading; nothing at all if there are no rows.
     pub(crate) fn table(self, heading: &[&str], rows: Vec<Vec<String>>) -> Result<()> {
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING.header_separator(LineStyle::none().fill('─')));
-        table.set_header(heading);
-        table.add_rows(rows);
-        self.line(table)
+        table(heading, rows).map_or(Ok(()), |table| self.line(table))
     }
+
+    /// Several tables, in place of what the terminal showed before; below it where there is no terminal.
+    pub(crate) fn screen(self, tables: impl IntoIterator<Item = Table>) -> Result<()> {
+        let mut out = io::stdout().lock();
+        if out.is_terminal() {
+            // Cursor to the top, then clear: ECMA-48.
+            write!(out, "\x1b[H\x1b[2J").map_err(lost)?;
+        }
+        for table in tables {
+            writeln!(out, "{table}\n").map_err(lost)?;
+        }
+        out.flush().map_err(lost)
+    }
+}
+
+/// A table with a heading; none if there are no rows.
+pub(crate) fn table(heading: &[&str], rows: Vec<Vec<String>>) -> Option<Table> {
+    if rows.is_empty() {
+        return None;
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING.header_separator(LineStyle::none().fill('─')));
+    table.set_header(heading);
+    table.add_rows(rows);
+    Some(table)
 }
 
 /// A message beside the results, on standard error. A closed standard error is no reason to stop.

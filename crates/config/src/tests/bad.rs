@@ -282,6 +282,36 @@ const BAD: &[(&str, &str, &str)] = &[
         "sources that can be a cache: ram",
     ),
     (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\" }\nread = { strategy = §\"cahce_first\" }\n",
+        "`cahce_first` is not one of cache_first, database_first, parallel",
+        "did you mean `cache_first`?",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\" }\nread = { rules = [{ name = \"r\", ask = [§\"mian\"] }] }\n",
+        "the entity has no place `mian` to ask",
+        "did you mean `main`?",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\" }\nread = { rules = [{ name = \"r\", ask = §[] }] }\n",
+        "a rule names at least one place to ask",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\" }\nread = { rules = [{ name = \"r\", when = §\"request.criterias > 1\", ask = [\"truth\"] }] }\n",
+        "`request.criterias` is not declared",
+        "did you mean `criteria`?",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\" }\nread = { rules = [{ name = \"r\", when = §\"record.id == 'x'\", ask = [\"truth\"] }] }\n",
+        "`record` is not known",
+        "conditions use `request`",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\" }\nwrite = { hold = §\"long\" }\n",
+        "`hold` takes a duration",
+        "",
+    ),
+    (
         "+[entities.b]\ntruth = \"main\"\ncache = { source = \"ram\", ttl = §\"fast\" }\nfields = { id = \"string\" }\n",
         "`ttl` takes a duration",
         "",

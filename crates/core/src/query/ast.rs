@@ -194,6 +194,22 @@ impl Filter {
         }
     }
 
+    /// Where its tests look: a path for each.
+    pub fn paths(&self) -> Vec<&Path> {
+        match self {
+            Filter::All => Vec::new(),
+            Filter::And(all) | Filter::Or(all) => all.iter().flat_map(Filter::paths).collect(),
+            Filter::Not(inner) => inner.paths(),
+            Filter::Compare(path, ..)
+            | Filter::In(path, _)
+            | Filter::Between(path, ..)
+            | Filter::Like(path, _)
+            | Filter::Prefix(path, _)
+            | Filter::Contains(path, _)
+            | Filter::IsNull(path) => vec![path],
+        }
+    }
+
     /// How deep connectives are nested; 1 for a single test.
     pub fn depth(&self) -> usize {
         1 + match self {

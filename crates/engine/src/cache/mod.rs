@@ -1,15 +1,19 @@
 //! Caches follow the log: [`Feed`] carries changes to one cache and entity, and knows whether it is up to date.
 
-use std::sync::Arc;
+mod warm;
+
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::{Semaphore, SemaphorePermit};
 use unisono_core::source::{Cache, Entry, Filled, Lookup};
 use unisono_core::{Change, Entity, Error, ErrorKind, Key, Position, Result, Stored, Timestamp};
 use unisono_policy::declaration::CacheDeclaration;
-use unisono_policy::retry;
+use unisono_policy::{refresh, retry};
 
 use crate::log::Log;
+use crate::read::results::Results;
 use crate::runtime::Runtime;
 use crate::status::CacheStatistics;
 
@@ -19,6 +23,8 @@ const WINDOW_BYTES: usize = 4 << 20;
 /// Entries are served without a sign of life from the log for at most this long; afterwards the cache is bypassed
 /// while the truth answers, and served as stale while it does not.
 const UNVERIFIED_MAX: Duration = Duration::from_secs(3);
+/// How many times the duration of a read an entry can be read before its time is over.
+const EARLY_READS_MAX: u32 = 40;
 /// How often a quiet feed asks for a sign of life.
 const VERIFY_EVERY: Duration = Duration::from_secs(1);
 
@@ -26,10 +32,18 @@ const VERIFY_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Feed {
     entity: Arc<Entity>,
     declared: CacheDeclaration,
+    pub(crate) results: Option<Results>,
     cache: Arc<dyn Cache>,
     log: Arc<Log>,
     runtime: Runtime,
     applied: AtomicU64,
+    /// The last change of the entity that the feed has come to.
+    changed: AtomicU64,
+    /// A life of the cache that has begun and is still empty.
+    empty: Mutex<Option<(u64, Position)>>,
+    warmed: AtomicU64,
+    stale: AtomicU64,
+    refreshed: AtomicU64,
     /// Whether the cache has begun a life that this feed carries changes to.
     begun: AtomicBool,
     verified: AtomicI64,
@@ -37,6 +51,10 @@ pub(crate) struct Feed {
     hits: AtomicU64,
     misses: AtomicU64,
     refused: AtomicU64,
+    /// What reading a record takes of late, in microseconds.
+    read_micros: AtomicU64,
+    /// One permit for each miss that may ask the sources.
+    misses_room: Semaphore,
 }
 
 impl Feed {
@@ -52,16 +70,24 @@ impl Feed {
         let feed = Arc::new(Feed {
             entity: Arc::clone(entity),
             declared: declared.clone(),
+            results: (!declared.results.is_zero()).then(|| Results::new(declared.results)),
             cache,
             log,
             runtime: runtime.clone(),
             applied: AtomicU64::new(0),
+            changed: AtomicU64::new(0),
+            empty: Mutex::default(),
+            warmed: AtomicU64::new(0),
+            stale: AtomicU64::new(0),
+            refreshed: AtomicU64::new(0),
             begun: AtomicBool::new(false),
             verified: AtomicI64::new(0),
             down: AtomicBool::new(false),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            read_micros: AtomicU64::new(0),
+            misses_room: Semaphore::new(declared.misses_max),
         });
         if let Err(error) = feed.restart().await {
             feed.failed(&error);
@@ -91,9 +117,59 @@ impl Feed {
         Position::new(self.applied.load(Ordering::Acquire)).unwrap_or(Position::ZERO)
     }
 
+    /// Waits until a miss may ask the sources.
+    pub(crate) async fn admit(&self) -> Result<SemaphorePermit<'_>> {
+        self.misses_room.acquire().await.map_err(|_| Error::internal("admission was closed"))
+    }
+
+    /// Takes note of how long it took to read a record.
+    pub(crate) fn measured(&self, took: Duration) {
+        let before = self.read_micros.load(Ordering::Relaxed);
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let now = if before == 0 { took } else { before - before / 8 + took / 8 };
+        self.read_micros.store(now, Ordering::Relaxed);
+    }
+
+    /// How long an entry still lives before its time is over; nothing if it is only kept until it was read again.
+    pub(crate) fn left(&self, entry: &Entry, now: Timestamp) -> Duration {
+        let left = entry.expires.seconds_since(now) - self.declared.stale.as_secs_f64();
+        Duration::from_secs_f64(left.max(0.0))
+    }
+
+    /// Whether an entry should be read again now.
+    pub(crate) fn is_due(&self, entry: &Entry, now: Timestamp) -> bool {
+        let left = self.left(entry, now);
+        if left.is_zero() || !self.declared.refresh {
+            return left.is_zero();
+        }
+        let read = Duration::from_micros(self.read_micros.load(Ordering::Relaxed));
+        // No random number is as small as that; most hits need none.
+        if read * EARLY_READS_MAX < left {
+            return false;
+        }
+        refresh::is_due(left, read, self.runtime.random())
+    }
+
+    /// Up to where the feed has come, and the last change of the entity up to there.
+    pub(crate) fn seen(&self) -> (Position, Position) {
+        // In this order: a change that is applied by now was noted before.
+        let applied = self.applied();
+        (applied, Position::new(self.changed.load(Ordering::Acquire)).unwrap_or(Position::ZERO))
+    }
+
     /// Counts a lookup.
     pub(crate) fn count(&self, hit: bool) {
         if hit { &self.hits } else { &self.misses }.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an answer that may be old.
+    pub(crate) fn count_stale(&self) {
+        self.stale.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an entry that is read again.
+    pub(crate) fn count_refreshed(&self) {
+        self.refreshed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Offers what was read at `read`, after a lookup under `epoch`; answers whether it was taken in.
@@ -109,7 +185,8 @@ impl Feed {
         // A tenth of jitter, so that entries filled together do not end together.
         let ttl = ttl.mul_f64(1.0 - 0.1 * self.runtime.random());
         let version = stored.as_ref().map_or(read, |s| s.version);
-        let entry = Entry { stored, version, filled: now, expires: now.plus(ttl) };
+        let entry =
+            Entry { stored, version, filled: now, expires: now.plus(ttl + self.declared.stale) };
         match self.cache.fill(&self.entity, key, entry, read, epoch).await {
             Ok(Filled::Stored) => true,
             Ok(Filled::Outdated | Filled::OtherEpoch) => {
@@ -123,6 +200,17 @@ impl Feed {
         }
     }
 
+    /// Has the cache hold what a change made of its record, so that the next reader finds it. The cache would learn of it
+    /// from the log all the same.
+    pub(crate) async fn write_through(&self, change: &Change) {
+        let now = self.runtime.now();
+        let Ok(lookup) = self.lookup(&change.key, now).await else { return };
+        let stored = change.image.as_ref().map(|image| {
+            Arc::new(Stored::new(change.key.clone(), change.position, Arc::clone(image)))
+        });
+        self.fill(&change.key, stored, change.position, lookup.epoch).await;
+    }
+
     /// How it is doing.
     pub(crate) fn statistics(&self) -> CacheStatistics {
         CacheStatistics {
@@ -132,16 +220,26 @@ impl Feed {
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
+            stale: self.stale.load(Ordering::Relaxed),
+            refreshed: self.refreshed.load(Ordering::Relaxed),
+            warmed: self.warmed.load(Ordering::Relaxed),
         }
     }
 
     async fn restart(&self) -> Result<()> {
         let head = self.log.tail.head();
-        self.cache.restart(&self.entity, head).await?;
+        let epoch = self.cache.restart(&self.entity, head).await?;
+        *self.empty() = Some((epoch, head));
+        // What changed in between is not known.
+        self.changed.store(head.as_u64(), Ordering::Release);
         self.begun.store(true, Ordering::Release);
         self.reached(head);
         self.verify();
         Ok(())
+    }
+
+    fn empty(&self) -> MutexGuard<'_, Option<(u64, Position)>> {
+        self.empty.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn reached(&self, position: Position) {
@@ -156,6 +254,10 @@ impl Feed {
     async fn run(self: Arc<Self>) {
         let mut attempt = 0;
         loop {
+            let empty = self.empty().take();
+            if let Some((epoch, head)) = empty.filter(|_| self.declared.warm > 0) {
+                self.runtime.spawn(Arc::clone(&self).warm(epoch, head));
+            }
             let result = self.step().await;
             let Err(error) = result else {
                 attempt = 0;
@@ -191,8 +293,8 @@ impl Feed {
             () = self.log.tail.beyond(from) => Ok(()),
             () = self.runtime.sleep(VERIFY_EVERY) => {
                 self.log.truth.bounds().await?;
-                self.verify();
-                Ok(())
+                // Taking in nothing asks the cache whether it is still where it was: it may have lost everything.
+                self.take_in(&[], from, from).await
             }
         }
     }
@@ -201,8 +303,15 @@ impl Feed {
         let Some(to) = window.last().map(|c| c.position) else { return Ok(()) };
         let mine: Vec<_> =
             window.iter().filter(|c| c.entity == *self.entity.name()).cloned().collect();
-        let expires = self.runtime.now().plus(self.declared.ttl);
-        match self.cache.follow(&self.entity, &mine, from, to, expires).await {
+        if let Some(last) = mine.last() {
+            self.changed.store(last.position.as_u64(), Ordering::Release);
+        }
+        self.take_in(&mine, from, to).await
+    }
+
+    async fn take_in(&self, mine: &[Arc<Change>], from: Position, to: Position) -> Result<()> {
+        let expires = self.runtime.now().plus(self.declared.ttl + self.declared.stale);
+        match self.cache.follow(&self.entity, mine, from, to, expires).await {
             Ok(()) => {
                 self.reached(to);
                 self.verify();

@@ -1,16 +1,20 @@
 //! Asking the sources in the order of the plan until one answers.
 
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use unisono_core::source::{At, Reader, Replicas};
+use unisono_core::query::{Filter, Order, Path};
+use unisono_core::source::{At, Reader};
 use unisono_core::{Consistency, Context, Error, ErrorKind, Key, Result, Role, Token, Version};
 use unisono_policy::breaker;
+use unisono_policy::hedge::HedgeBudget;
 use unisono_policy::route::{self, Candidate, Operation, Request};
 
 use crate::answer::{Answer, CacheStatus};
 use crate::read::serving::{Answering, Serving};
+use crate::read::{replicas, words};
 use crate::runtime::{Runtime, Stopwatch};
 
 /// How long a read waits for a follower to apply its token while another source could answer instead.
@@ -19,15 +23,6 @@ const CATCH_UP: Duration = Duration::from_millis(500);
 /// Asks one source a question.
 pub(crate) type Question<'a, T> =
     &'a (dyn Fn(Arc<dyn Reader>) -> BoxFuture<'a, Result<At<T>>> + Sync);
-
-/// What a source said.
-struct Said<T> {
-    at: At<T>,
-    /// Whether a read replica of it said so.
-    replica: bool,
-    /// Whether it may lack what the source refuses.
-    refused: bool,
-}
 
 /// One read: what it demands, and the time that it has left.
 pub(crate) struct Reading<'a> {
@@ -39,19 +34,69 @@ pub(crate) struct Reading<'a> {
     pub(crate) watch: Stopwatch,
 }
 
+/// What a source has found.
+pub(super) struct Found<'a, T> {
+    pub(super) answering: &'a Answering,
+    pub(super) at: At<T>,
+    /// Whether a read replica of the source has.
+    pub(super) replica: bool,
+    /// Whether it may lack what the source refuses.
+    pub(super) refused: bool,
+}
+
+/// Who was asked and what came of it, in the order of their answers: one candidate, or two at once.
+type Outcomes<'c, 'a, T> = [Option<(&'c Candidate, Result<Found<'a, T>>)>; 2];
+
+/// Whether an outcome makes that of another source unnecessary.
+fn settles<T>(result: &Result<T>) -> bool {
+    result.as_ref().err().is_none_or(|error| !passes_on(error.kind()))
+}
+
 impl<'a> Reading<'a> {
     pub(crate) fn new(serving: &'a Serving, context: &'a Context, runtime: &'a Runtime) -> Self {
         Reading { serving, context, key: None, runtime, watch: runtime.stopwatch() }
     }
 
-    /// What the plan is made from.
-    pub(crate) fn request(&self, operation: Operation) -> Request {
+    /// What the plan for a read by key is made from.
+    pub(crate) fn request(&self, operation: Operation) -> Request<'a> {
         Request {
-            operation,
             consistency: self.context.consistency,
             token: self.context.token.position(&self.serving.log.name),
             fallback: self.context.fallback,
+            hints: &self.context.hints,
+            actor: self.context.actor.as_deref(),
+            ..Request::new(operation)
         }
+    }
+
+    /// What the plan for a question with a filter is made from.
+    pub(crate) fn request_for(
+        &self,
+        operation: Operation,
+        filter: &Filter,
+        order: &[Order],
+    ) -> Request<'a> {
+        let paths = filter.paths();
+        let criteria = paths.len();
+        let name = |path: &Path| Some(&*self.serving.entity.fields().get(path.field)?.name);
+        let all = paths.into_iter().chain(order.iter().map(|o| &o.path));
+        Request { criteria, fields: all.filter_map(name).collect(), ..self.request(operation) }
+    }
+
+    /// The time that is left for it.
+    pub(crate) fn left(&self) -> Duration {
+        self.context.timeout.saturating_sub(self.watch.elapsed())
+    }
+
+    /// Whether a page that was found before may be the answer.
+    pub(crate) fn may_use_kept(&self) -> bool {
+        self.context.consistency != Consistency::Strong && self.context.hints.is_empty()
+    }
+
+    /// Whether a search that failed is answered as well as can be by sources that do not search.
+    pub(crate) fn goes_on_without_search(&self, error: &Error) -> bool {
+        let allowed = self.context.fallback && !self.serving.read.no_fallback;
+        allowed && words::is_away(error.kind())
     }
 
     /// A token for versions that were shown. A follower may have taken in single records beyond its position; who saw
@@ -65,80 +110,104 @@ impl<'a> Reading<'a> {
     /// wrong with a source makes the next one be asked.
     pub(crate) async fn ask<T>(
         &self,
-        operation: Operation,
+        request: &Request<'_>,
         question: Question<'a, T>,
     ) -> Result<Answer<T>> {
-        let request = self.request(operation);
-        let plan = route::plan(&request, &self.serving.facts(self.runtime.now()));
+        let (policy, facts) =
+            (&self.serving.read, self.serving.facts(request.operation, self.runtime.now()));
+        let plan = route::plan(request, policy, &facts, self.runtime.random());
         let mut failed: Vec<(Arc<str>, Error)> = Vec::new();
-        for (n, candidate) in plan.candidates.iter().enumerate() {
-            let Some(answering) = self.serving.answering.get(&candidate.source) else { continue };
-            let last = n + 1 == plan.candidates.len();
-            match self.try_one(&request, candidate, answering, last, question).await {
-                Ok(said) => return Ok(self.answer(candidate, answering, said, failed)),
-                Err(error) if passes_on(error.kind()) => {
-                    failed.push((Arc::clone(&candidate.source), error))
-                }
-                Err(error) => {
-                    return Err(error.at(&candidate.source).of(self.serving.entity.name()));
+        let mut candidates = plan.candidates.as_slice();
+        while !candidates.is_empty() {
+            let outcomes = self.ask_next(request, candidates, question).await;
+            let asked = outcomes.iter().flatten().count();
+            for (candidate, result) in outcomes.into_iter().flatten() {
+                match result {
+                    Ok(found) => return Ok(self.answer(&plan.rule, candidate, found, failed)),
+                    Err(error) if passes_on(error.kind()) => {
+                        failed.push((Arc::clone(&candidate.source), error));
+                    }
+                    Err(error) => {
+                        return Err(error.at(&candidate.source).of(self.serving.entity.name()));
+                    }
                 }
             }
+            candidates = &candidates[asked..];
         }
-        match self.ask_replicas(&request, &plan, &mut failed, question).await {
-            Some(answer) => Ok(answer),
-            None => Err(self.nobody_answered(&plan, failed)),
-        }
-    }
-
-    /// While the truth cannot be asked, its read replicas know what it knew.
-    async fn ask_replicas<T>(
-        &self,
-        request: &Request,
-        plan: &route::Plan,
-        failed: &mut Vec<(Arc<str>, Error)>,
-        question: Question<'a, T>,
-    ) -> Option<Answer<T>> {
-        let name = &self.serving.log.name.truth;
-        let is_away =
-            |(source, error): &(Arc<str>, Error)| source == name && breaker::counts(error.kind());
-        let blocked = (Arc::clone(name), route::Reason::Blocked);
-        let away = failed.iter().any(is_away) || plan.excluded.contains(&blocked);
-        if !away || !request.fallback || request.consistency == Consistency::Strong {
-            return None;
-        }
-        let answering = self.serving.answering.get(name)?;
-        let replicas = Arc::clone(&answering.handle.source).replicas(Replicas::Any)?;
-        let left = self.context.timeout.saturating_sub(self.watch.elapsed());
-        let asked = self.runtime.within(left, question(replicas)).await;
-        match asked.and_then(|at| fresh_enough(request, at)) {
-            Ok(at) => {
+        match self.ask_replicas(request, &plan, &failed, question).await {
+            Some(found) => {
                 let candidate = Candidate {
-                    source: Arc::clone(name),
-                    role: answering.role,
+                    source: Arc::clone(&self.serving.log.name.truth),
+                    role: Role::Truth,
                     why: route::Why::Truth,
                     needs_wait: None,
                     stale: true,
                 };
-                let said = Said { at, replica: true, refused: false };
-                Some(self.answer(&candidate, answering, said, std::mem::take(failed)))
+                Ok(self.answer(&plan.rule, &candidate, found, failed))
             }
-            Err(error) => {
-                tracing::debug!(%error, source = %name, "no read replica can answer for it");
-                None
-            }
+            None => Err(self.nobody_answered(&plan, failed)),
         }
     }
 
-    /// What one candidate says.
+    /// Asks the first candidate, and the second as well if that takes long and is declared: who has answered, or failed
+    /// and been followed by the other.
+    async fn ask_next<'c, T>(
+        &self,
+        request: &Request<'_>,
+        candidates: &'c [Candidate],
+        question: Question<'a, T>,
+    ) -> Outcomes<'c, 'a, T> {
+        let last = candidates.len() == 1;
+        let first = &candidates[0];
+        let hedge = self.serving.read.hedge.filter(|_| request.operation == Operation::Get);
+        let (Some(pause), Some(second)) = (hedge, candidates.get(1)) else {
+            return [Some((first, self.try_one(request, first, last, question).await)), None];
+        };
+        let mut one = pin!(self.try_one(request, first, last, question));
+        self.hedges().earn();
+        let slow = async {
+            self.runtime.sleep(pause).await;
+            // Without a budget it is waited for alone.
+            if !self.hedges().spend() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            result = &mut one => return [Some((first, result)), None],
+            () = slow => {}
+        }
+        metrics::counter!("unisono_reads_hedged_total", "source" => second.source.to_string())
+            .increment(1);
+        let mut other = pin!(self.try_one(request, second, candidates.len() == 2, question));
+        tokio::select! {
+            biased;
+            result = &mut one => match settles(&result) {
+                true => [Some((first, result)), None],
+                false => [Some((first, result)), Some((second, other.await))],
+            },
+            result = &mut other => match settles(&result) {
+                true => [Some((second, result)), None],
+                false => [Some((second, result)), Some((first, one.await))],
+            },
+        }
+    }
+
+    fn hedges(&self) -> MutexGuard<'_, HedgeBudget> {
+        self.serving.hedges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One answer, and whether it may lack what the source refuses.
     async fn try_one<T>(
         &self,
-        request: &Request,
+        request: &Request<'_>,
         candidate: &Candidate,
-        answering: &Answering,
         last: bool,
         question: Question<'a, T>,
-    ) -> Result<Said<T>> {
-        let left = self.context.timeout.saturating_sub(self.watch.elapsed());
+    ) -> Result<Found<'a, T>> {
+        let answering = self.serving.answering.get(&candidate.source);
+        let answering = answering.ok_or_else(|| Error::internal("a candidate cannot answer"))?;
+        let left = self.left();
         if let (Some(position), Some(delivery)) = (candidate.needs_wait, &answering.delivery) {
             let limit = if last { left } else { left.min(CATCH_UP) };
             let caught_up = async {
@@ -150,22 +219,11 @@ impl<'a> Reading<'a> {
             };
             self.runtime.within(limit, caught_up).await.map_err(behind)?;
         }
-        if !answering.handle.allows(self.runtime.now()) {
-            return Err(Error::new(
-                ErrorKind::Unavailable,
-                "the source has failed repeatedly and is given a pause",
-            ));
-        }
+        let asked = answering.handle.ask(request.operation, self.runtime)?;
         let refused = self.refused(answering);
-        let left = self.context.timeout.saturating_sub(self.watch.elapsed());
-        let asked = ask_source(request, answering, question);
-        let result = self.runtime.within(left, asked).await;
-        match &result {
-            Ok(_) => answering.handle.succeeded(self.runtime.now()),
-            Err(error) => {
-                answering.handle.failed(error.kind(), self.runtime.now(), self.runtime.random())
-            }
-        }
+        let asking = replicas::ask_source(request, answering, question);
+        let result = self.runtime.within(self.left(), asking).await;
+        asked.end(&result);
         let (at, replica) = result?;
         // A dead letter that came or went meanwhile counts as well: the answer may be from either side of it.
         let refused = refused.0 || self.refused(answering) != refused;
@@ -173,7 +231,7 @@ impl<'a> Reading<'a> {
             return Err(Error::new(ErrorKind::TooStale, "the follower refuses this record")
                 .hint("see `unisono dead-letters list`"));
         }
-        Ok(Said { at: fresh_enough(request, at)?, replica, refused })
+        Ok(Found { answering, at: fresh_enough(request, at)?, replica, refused })
     }
 
     /// Whether a follower refuses the record asked for. A position says nothing about a refused record.
@@ -183,12 +241,11 @@ impl<'a> Reading<'a> {
 
     fn answer<T>(
         &self,
+        rule: &Arc<str>,
         candidate: &Candidate,
-        answering: &Answering,
-        said: Said<T>,
+        Found { answering, at, replica, refused }: Found<'_, T>,
         failed: Vec<(Arc<str>, Error)>,
     ) -> Answer<T> {
-        let Said { at, replica, refused } = said;
         let log = &self.serving.log;
         let mut token = self.context.token.clone();
         token.merge(&Token::at(log.name.clone(), at.position));
@@ -214,6 +271,7 @@ impl<'a> Reading<'a> {
             age: Duration::from_secs_f64(lag),
             stale: unknown || behind || refused,
             cache: CacheStatus::Bypass,
+            rule: Arc::clone(rule),
             failed: failed.into_iter().map(|(source, error)| (source, error.to_string())).collect(),
         }
     }
@@ -244,28 +302,8 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// Asks a source, or a read replica that has everything, to spare it what is not read by key. Answers too which it was.
-async fn ask_source<T>(
-    request: &Request,
-    answering: &Answering,
-    question: Question<'_, T>,
-) -> Result<(At<T>, bool)> {
-    let spared = request.operation != Operation::Get && request.consistency != Consistency::Strong;
-    let source = Arc::clone(&answering.handle.source);
-    if answering.role == Role::Truth
-        && spared
-        && let Some(replicas) = source.replicas(Replicas::Current)
-    {
-        match question(replicas).await {
-            Err(error) if error.kind() == ErrorKind::TooStale => {}
-            asked => return asked.map(|at| (at, true)),
-        }
-    }
-    question(Arc::clone(&answering.reader)).await.map(|at| (at, false))
-}
-
 /// Refuses an answer that lacks what the caller has seen.
-fn fresh_enough<T>(request: &Request, at: At<T>) -> Result<At<T>> {
+pub(super) fn fresh_enough<T>(request: &Request<'_>, at: At<T>) -> Result<At<T>> {
     if request.consistency != Consistency::Eventual && at.position < request.token {
         return Err(Error::new(ErrorKind::TooStale, "the source is behind the token"));
     }

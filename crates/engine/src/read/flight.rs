@@ -1,6 +1,7 @@
 //! Single flight: one caller reads a missing record, the others that ask meanwhile wait for its answer.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use unisono_core::{Key, Position, Stored};
@@ -12,8 +13,14 @@ use crate::watched::Watched;
 pub(crate) type Landed = Answer<Option<Arc<Stored>>>;
 
 /// The reads that are under way for one entity.
-#[derive(Default)]
-pub(crate) struct Flights(Mutex<HashMap<Key, Flight>>);
+pub(crate) struct Flights {
+    flying: Mutex<HashMap<Key, Flight>>,
+    /// How many flights of the keys of a group have landed.
+    landed: [AtomicU32; GROUPS],
+}
+
+/// Keys are told apart roughly: mistaking one for another costs a look into the cache.
+const GROUPS: usize = 64;
 
 struct Flight {
     /// The head of the log when the read began: an answer of the truth contains everything up to it.
@@ -49,6 +56,12 @@ pub(crate) struct Pilot<'a> {
     landing: Arc<Landing>,
 }
 
+impl Default for Flights {
+    fn default() -> Self {
+        Flights { flying: Mutex::default(), landed: [const { AtomicU32::new(0) }; GROUPS] }
+    }
+}
+
 impl Flights {
     /// Joins a read of the key that began late enough to bring home `needed`, or begins one at `head`.
     pub(crate) fn board(&self, key: &Key, needed: Position, head: Position) -> Boarded<'_> {
@@ -63,8 +76,17 @@ impl Flights {
         Boarded::Pilot(Pilot { flights: self, key: key.clone(), landing })
     }
 
+    /// Changes when a read of the key ends: who then begins another one may find its answer in the cache.
+    pub(crate) fn landings(&self, key: &Key) -> u32 {
+        self.group(key).load(Ordering::Acquire)
+    }
+
+    fn group(&self, key: &Key) -> &AtomicU32 {
+        &self.landed[(key.stable_hash() % GROUPS as u64) as usize]
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Flight>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.flying.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -98,6 +120,7 @@ impl Landing {
 
 impl Drop for Pilot<'_> {
     fn drop(&mut self) {
+        self.flights.group(&self.key).fetch_add(1, Ordering::Release);
         let mut flights = self.flights.lock();
         if flights.get(&self.key).is_some_and(|f| Arc::ptr_eq(&f.landing, &self.landing)) {
             flights.remove(&self.key);

@@ -1,4 +1,6 @@
 use super::*;
+use crate::read::ReadRule;
+use crate::rule::Rule;
 
 /// Reads a topology of lines such as `main truth get filter agg` or `find follower search at=7 where`.
 fn sources(text: &str) -> Vec<Facts> {
@@ -27,6 +29,7 @@ fn sources(text: &str) -> Vec<Facts> {
                 blocked: has("blocked"),
                 applied: number("at=").map(|n| Position::new(n).unwrap()),
                 lag: Duration::from_secs(number("lag=").unwrap_or(0)),
+                load: number("load=").unwrap_or(0) as f64,
                 filtered: has("where"),
             }
         })
@@ -45,7 +48,11 @@ fn shown(plan: &Plan) -> String {
 
 fn route(text: &str, operation: Operation, consistency: Consistency, token: u64) -> String {
     let token = Position::new(token).unwrap();
-    shown(&plan(&Request { operation, consistency, token, fallback: true }, &sources(text)))
+    decide(&Request { consistency, token, ..Request::new(operation) }, &ReadPolicy::default(), text)
+}
+
+fn decide(request: &Request<'_>, policy: &ReadPolicy, text: &str) -> String {
+    shown(&plan(request, policy, &sources(text), 0.0))
 }
 
 const USUAL: &str = "
@@ -123,14 +130,85 @@ fn a_source_that_reads_every_record_is_asked_after_the_others() {
 }
 
 #[test]
-fn among_equal_followers_the_one_with_less_lag_is_asked_first() {
+fn of_two_random_followers_the_less_loaded_is_asked_first() {
     let text = "
         main truth filter blocked
-        a    follower filter at=9 lag=5
-        b    follower filter at=9 lag=1
-        c    follower filter at=9 lag=5
+        a    follower filter at=9 load=5
+        b    follower filter at=9 load=1
+        c    follower filter at=9 load=3
     ";
-    assert_eq!(route(text, Query, Session, 1), "b stale, a stale, c stale, -main:Blocked");
+    let request = Request::new(Query);
+    let first = |random: f64| {
+        let plan = plan(&request, &ReadPolicy::default(), &sources(text), random);
+        assert_eq!(plan.candidates.len(), 3, "each of them is asked once");
+        plan.candidates[0].source.to_string()
+    };
+    let firsts: Vec<_> = (0..60).map(|n| first(f64::from(n) / 60.0)).collect();
+    let share = |name: &str| firsts.iter().filter(|f| *f == name).count();
+    assert_eq!((share("a"), share("b"), share("c")), (0, 40, 20), "the busiest never wins a pair");
+}
+
+#[test]
+fn a_follower_that_lags_too_much_is_asked_last() {
+    let text = "
+        main  truth filter blocked
+        tardy follower filter at=9 lag=5
+        good  follower filter at=9 lag=1 load=9
+    ";
+    let policy = ReadPolicy { lag_max: Some(Duration::from_secs(2)), ..ReadPolicy::default() };
+    assert_eq!(
+        decide(&Request::new(Query), &policy, text),
+        "good stale, tardy stale, -main:Blocked"
+    );
+}
+
+#[test]
+fn questions_of_several_criteria_go_to_a_search_index() {
+    let text = "
+        main truth get filter agg
+        find follower get filter agg search at=7
+    ";
+    let two = Request { criteria: 2, ..Request::new(Query) };
+    assert_eq!(decide(&two, &ReadPolicy::default(), text), "find, main");
+    assert_eq!(decide(&Request::new(Query), &ReadPolicy::default(), text), "main, find");
+    let behind = Request { token: Position::new(8).unwrap(), ..two.clone() };
+    assert_eq!(decide(&behind, &ReadPolicy::default(), text), "main, find wait=8");
+    let scanning = text.replace("search", "search scans");
+    assert_eq!(decide(&two, &ReadPolicy::default(), &scanning), "main, find");
+}
+
+#[test]
+fn a_critical_read_is_the_truths_alone() {
+    let hints: [Arc<str>; 1] = ["critical".into()];
+    let request = Request { hints: &hints, ..Request::new(Get) };
+    let expected = "main, -memory:NotInRule, -find:Filtered, -copy:NotInRule";
+    assert_eq!(decide(&request, &ReadPolicy::default(), USUAL), expected);
+}
+
+#[test]
+fn the_first_declared_rule_that_holds_names_the_places() {
+    let rule = |name: &str, when: Option<&str>, ask: &[&str], only| ReadRule {
+        name: name.into(),
+        when: when.map(|text| Arc::new(Rule::of_request(text).unwrap())),
+        ask: ask.iter().map(|place| Place::parse(place)).collect(),
+        only,
+    };
+    let policy = ReadPolicy {
+        rules: vec![
+            rule("mine", Some("request.actor == 'report'"), &["copy"], true),
+            rule("stock", Some("'stock' in request.fields"), &["copy", "truth"], false),
+            rule("rest", None, &["followers"], false),
+        ],
+        ..ReadPolicy::default()
+    };
+    let of = |request: &Request<'_>| decide(request, &policy, USUAL);
+    let report = Request { actor: Some("report"), ..Request::new(Query) };
+    assert_eq!(of(&report), "copy, -main:NotInRule, -memory:Unable, -find:Filtered");
+    let stock = Request { fields: vec!["stock"], ..Request::new(Query) };
+    assert_eq!(of(&stock), "copy, main, -memory:Unable, -find:Filtered");
+    let plan = plan(&stock, &policy, &sources(USUAL), 0.0);
+    assert_eq!(&*plan.rule, "stock");
+    assert_eq!(of(&Request::new(Get)), "copy, memory, main, -find:Filtered");
 }
 
 #[test]
@@ -145,10 +223,9 @@ fn a_follower_that_is_being_filled_is_not_asked() {
 
 #[test]
 fn without_fallback_only_the_first_is_asked() {
-    let request =
-        Request { operation: Get, consistency: Session, token: Position::ZERO, fallback: false };
-    assert_eq!(
-        shown(&plan(&request, &sources(USUAL))),
-        "memory, -find:Filtered, -main:NoFallback, -copy:NoFallback"
-    );
+    let request = Request { fallback: false, ..Request::new(Get) };
+    let expected = "memory, -find:Filtered, -main:NoFallback, -copy:NoFallback";
+    assert_eq!(decide(&request, &ReadPolicy::default(), USUAL), expected);
+    let policy = ReadPolicy { no_fallback: true, ..ReadPolicy::default() };
+    assert_eq!(decide(&Request::new(Get), &policy, USUAL), expected);
 }

@@ -27,8 +27,12 @@ const FUNCTIONS: [&str; 10] = [
 ];
 
 /// Resolves a whole condition.
-pub(super) fn condition(entity: &Entity, expression: &IdedExpr) -> Result<Node> {
-    let mut resolver = Resolver { entity, elements: Vec::new(), depth: 0 };
+pub(super) fn condition(
+    root: &'static str,
+    entity: &Entity,
+    expression: &IdedExpr,
+) -> Result<Node> {
+    let mut resolver = Resolver { root, entity, elements: Vec::new(), depth: 0 };
     let root = resolver.resolve(expression)?;
     root.ty
         .require(&Type::Boolean, "a condition")
@@ -37,6 +41,8 @@ pub(super) fn condition(entity: &Entity, expression: &IdedExpr) -> Result<Node> 
 }
 
 struct Resolver<'a> {
+    /// What the condition calls the thing that it is about.
+    root: &'static str,
     entity: &'a Entity,
     /// Name and type of the variables of the enclosing `exists` and `all`, outermost first.
     elements: Vec<(String, Type)>,
@@ -90,15 +96,16 @@ impl Resolver<'_> {
         if let Some(n) = self.elements.iter().rposition(|(variable, _)| variable == name) {
             return Ok(Typed::new(Node::Element(n), self.elements[n].1.clone()));
         }
-        if name == "record" {
-            return Err(invalid("`record` is used as a value")
-                .hint("name one of its fields: record.<field>"));
+        let root = self.root;
+        if name == root {
+            return Err(invalid(format!("`{root}` is used as a value"))
+                .hint(format!("name one of its fields: {root}.<field>")));
         }
         let error = invalid(format!("`{name}` is not known"));
         Err(match self.entity.field(name) {
-            Some(_) => error.hint(format!("did you mean `record.{name}`?")),
+            Some(_) => error.hint(format!("did you mean `{root}.{name}`?")),
             None => error
-                .hint(format!("conditions use `record` and its fields: {}", self.field_names())),
+                .hint(format!("conditions use `{root}` and its fields: {}", self.field_names())),
         })
     }
 
@@ -108,13 +115,13 @@ impl Resolver<'_> {
     }
 
     fn select(&mut self, select: &SelectExpr) -> Result<Typed> {
-        let is_record = matches!(&select.operand.expr, Expr::Ident(name) if name == "record")
-            && !self.elements.iter().any(|(variable, _)| variable == "record");
+        let is_record = matches!(&select.operand.expr, Expr::Ident(name) if name == self.root)
+            && !self.elements.iter().any(|(variable, _)| variable == self.root);
         let selected = if is_record {
             let Some(n) = self.entity.index_of(&select.field) else {
                 let names = self.entity.fields().iter().map(|f| f.name.as_ref());
                 return Err(unknown_field(
-                    &format!("record.{}", select.field),
+                    &format!("{}.{}", self.root, select.field),
                     &select.field,
                     names,
                 ));

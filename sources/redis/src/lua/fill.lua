@@ -1,7 +1,7 @@
 #!lua
 -- Offers an entry that was read at a position; answers 'epoch', 'outdated' or 'stored'.
 -- KEYS: 1 fence, 2 recent, 3 previous, 4 entry, 5 where other programs read the record, if they do
--- ARGV: 1 epoch seen at the lookup, 2 version, 3 position of the read, 4 id, 5 when it was read, 6 milliseconds to keep
+-- ARGV: 1 epoch seen at the lookup, 2 version, 3 position of the read, 4 id, 5 when it ends, 6 milliseconds to keep
 --       it, 7 what follows epoch and version in the entry
 -- Entries begin with epoch (16), version (20) and expiry (20 characters); all of them compare as text.
 local epoch, version, read = ARGV[1], ARGV[2], ARGV[3]
@@ -15,7 +15,8 @@ if changed and changed > read then return 'outdated' end
 local cached = redis.call('GETRANGE', KEYS[4], 0, 55)
 if #cached == 56 and string.sub(cached, 1, 16) == epoch then
   local held = string.sub(cached, 17, 36)
-  if held > version or (held == version and ARGV[5] < string.sub(cached, 37)) then return 'outdated' end
+  -- The same version makes room for itself if it then lives longer.
+  if held > version or (held == version and ARGV[5] <= string.sub(cached, 37)) then return 'outdated' end
 end
 redis.call('SET', KEYS[4], epoch .. version .. ARGV[7], 'PX', ARGV[6])
 -- Expiry and time of reading (40 characters) and a flag stand before the JSON.

@@ -218,9 +218,9 @@ const MUTANTS: &[Mutant] = &[
         &[cut(FILL, " and string.sub(cached, 1, 16) == epoch", "")],
     ),
     doubled(
-        "fill: which of two equal versions was read later",
-        "both are right; only the age that is told would be too high",
-        &[cut(FILL, " or (held == version and ARGV[5] < string.sub(cached, 37))", "")],
+        "fill: which of two equal versions lives longer",
+        "both are right; an entry could only end earlier",
+        &[cut(FILL, " or (held == version and ARGV[5] <= string.sub(cached, 37))", "")],
     ),
 ];
 

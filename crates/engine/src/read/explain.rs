@@ -1,0 +1,63 @@
+//! The decision for a read, told without making it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use unisono_core::query::{Aggregate, Query};
+use unisono_core::{Context, Key, Role};
+use unisono_policy::route::{self, Facts};
+
+use crate::read::ask::Reading;
+use crate::read::serving::Serving;
+use crate::runtime::Runtime;
+
+/// An operation to explain.
+#[derive(Clone, Debug)]
+pub enum Operation {
+    /// [`Engine::get`](crate::Engine::get).
+    Get(Key),
+    /// [`Engine::query`](crate::Engine::query).
+    Query(Box<Query>),
+    /// [`Engine::aggregate`](crate::Engine::aggregate).
+    Aggregate(Box<Aggregate>),
+}
+
+/// The rule, and one line for each source: those that would be asked, in order, and those that would not.
+pub(crate) fn explain(
+    serving: &Serving,
+    context: &Context,
+    operation: &Operation,
+    runtime: &Runtime,
+) -> Vec<String> {
+    let reading = Reading::new(serving, context, runtime);
+    let request = match operation {
+        Operation::Get(_) => reading.request(route::Operation::Get),
+        Operation::Query(query) => {
+            let searches = query.search.is_some();
+            let routed = if searches { route::Operation::Search } else { route::Operation::Query };
+            reading.request_for(routed, &query.filter, &query.order)
+        }
+        Operation::Aggregate(aggregate) => {
+            reading.request_for(route::Operation::Aggregate, &aggregate.filter, &[])
+        }
+    };
+    let now = runtime.now();
+    let mut facts = serving.facts(request.operation, now);
+    facts.extend(serving.cache.iter().map(|feed| Facts {
+        source: Arc::clone(feed.source()),
+        role: Role::Cache,
+        query: Default::default(),
+        blocked: !feed.is_verified(now),
+        applied: Some(feed.applied()),
+        lag: Duration::ZERO,
+        load: 0.0,
+        filtered: false,
+    }));
+    let plan = route::plan(&request, &serving.read, &facts, 0.0);
+    let rule = std::iter::once(format!("rule {}", plan.rule));
+    let asked = plan.candidates.iter().enumerate();
+    let asked =
+        asked.map(|(n, c)| format!("{}. {} ({}): {}", n + 1, c.source, c.role.as_str(), c.why));
+    let not = plan.excluded.iter().map(|(source, reason)| format!("-  {source}: {reason}"));
+    rule.chain(asked).chain(not).collect()
+}

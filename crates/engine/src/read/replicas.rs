@@ -1,0 +1,63 @@
+//! Read replicas of the truth: they spare it questions, and answer for it while it is away.
+
+use std::sync::Arc;
+
+use unisono_core::source::{At, Replicas};
+use unisono_core::{Consistency, Error, ErrorKind, Result, Role};
+use unisono_policy::breaker;
+use unisono_policy::route::{Operation, Plan, Reason, Request};
+
+use crate::read::ask::{Found, Question, Reading, fresh_enough};
+use crate::read::serving::Answering;
+
+/// Asks a source, or a read replica that has everything, to spare it what is not read by key. Answers too which it was.
+pub(super) async fn ask_source<T>(
+    request: &Request<'_>,
+    answering: &Answering,
+    question: Question<'_, T>,
+) -> Result<(At<T>, bool)> {
+    let spared = request.operation != Operation::Get && request.consistency != Consistency::Strong;
+    let source = Arc::clone(&answering.handle.source);
+    if answering.role == Role::Truth
+        && spared
+        && let Some(replicas) = source.replicas(Replicas::Current)
+    {
+        match question(replicas).await {
+            Err(error) if error.kind() == ErrorKind::TooStale => {}
+            asked => return asked.map(|at| (at, true)),
+        }
+    }
+    question(Arc::clone(&answering.reader)).await.map(|at| (at, false))
+}
+
+impl<'a> Reading<'a> {
+    /// While the truth cannot be asked, its read replicas know what it knew. They answer nothing that the plan kept from
+    /// the truth for another reason.
+    pub(super) async fn ask_replicas<T>(
+        &self,
+        request: &Request<'_>,
+        plan: &Plan,
+        failed: &[(Arc<str>, Error)],
+        question: Question<'a, T>,
+    ) -> Option<Found<'a, T>> {
+        let name = &self.serving.log.name.truth;
+        let is_away =
+            |(source, error): &(Arc<str>, Error)| source == name && breaker::counts(error.kind());
+        let blocked = (Arc::clone(name), Reason::Blocked);
+        let away = failed.iter().any(is_away) || plan.excluded.contains(&blocked);
+        let fallback = request.fallback && !self.serving.read.no_fallback;
+        if !away || !fallback || request.consistency == Consistency::Strong {
+            return None;
+        }
+        let answering = self.serving.answering.get(name)?;
+        let replicas = Arc::clone(&answering.handle.source).replicas(Replicas::Any)?;
+        let asked = self.runtime.within(self.left(), question(replicas)).await;
+        match asked.and_then(|at| fresh_enough(request, at)) {
+            Ok(at) => Some(Found { answering, at, replica: true, refused: false }),
+            Err(error) => {
+                tracing::debug!(%error, source = %name, "no read replica can answer for it");
+                None
+            }
+        }
+    }
+}

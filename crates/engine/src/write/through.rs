@@ -1,0 +1,38 @@
+//! Writing through: caches hold what was written before the writer is answered, where that is declared.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use unisono_core::write::Committed;
+use unisono_policy::write::WriteStrategy;
+
+use crate::read::serving::Serving;
+use crate::runtime::Runtime;
+
+/// How long an answer waits for caches; one that takes longer learns of the write from the log.
+const WAIT_MAX: Duration = Duration::from_millis(500);
+
+/// Has the caches of the changed entities hold what was committed.
+pub(crate) async fn write(
+    entities: &HashMap<Arc<str>, Arc<Serving>>,
+    committed: &Committed,
+    runtime: &Runtime,
+) {
+    let fills = committed.changes.iter().filter_map(|change| {
+        let serving = entities.get(&change.entity)?;
+        let feed = serving.cache.as_ref()?;
+        let declared = serving.write.strategy == WriteStrategy::WriteThrough;
+        declared.then(|| feed.write_through(change))
+    });
+    let fills: Vec<_> = fills.collect();
+    if fills.is_empty() {
+        return;
+    }
+    let all = async {
+        join_all(fills).await;
+        Ok(())
+    };
+    let _ = runtime.within(WAIT_MAX, all).await;
+}

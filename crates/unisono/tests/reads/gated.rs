@@ -1,0 +1,271 @@
+//! A memory whose reads and commits can be slowed and refused, in virtual time.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use unisono::core::clock::Clock;
+use unisono::core::kind::{Environment, OptionSpec, Options, SourceKind};
+use unisono::core::query::{Aggregate, Filter, Groups, Page, Query};
+use unisono::core::source::{
+    At, Auditor, Binding, Cache, Follower, LogBounds, Probe, Reader, Source, Truth,
+};
+use unisono::core::write::{Committed, Unit};
+use unisono::core::{
+    Capability, Change, Effect, Entity, Error, ErrorKind, Key, Position, Result, Stored, Timestamp,
+};
+use unisono::engine::Runtime;
+use unisono::{Registry, Unisono, config};
+use unisono_source_memory::{Memory, MemoryDisk, Settings};
+
+/// What a test does to one source, and sees of it.
+#[derive(Default)]
+pub(crate) struct Gate {
+    pub(crate) down: AtomicBool,
+    /// How long an answer to a read takes, in milliseconds.
+    pub(crate) slow: AtomicU64,
+    pub(crate) gets: AtomicU64,
+    disk: Arc<MemoryDisk>,
+    running: AtomicU64,
+    /// The most reads by key at once.
+    pub(crate) peak: AtomicU64,
+}
+
+static GATES: LazyLock<Mutex<HashMap<String, Arc<Gate>>>> = LazyLock::new(Mutex::default);
+
+/// The gate of a source; every test has sources of its own names.
+pub(crate) fn gate(name: &str) -> Arc<Gate> {
+    Arc::clone(GATES.lock().unwrap().entry(name.to_owned()).or_default())
+}
+
+impl Gate {
+    pub(crate) fn set_down(&self, down: bool) {
+        self.down.store(down, Ordering::SeqCst);
+    }
+
+    pub(crate) fn take(&self, millis: u64) {
+        self.slow.store(millis, Ordering::SeqCst);
+    }
+
+    pub(crate) fn gets(&self) -> u64 {
+        self.gets.load(Ordering::SeqCst)
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.down.load(Ordering::SeqCst) {
+            true => Err(Error::new(ErrorKind::Unavailable, "down").effect(Effect::None)),
+            false => Ok(()),
+        }
+    }
+}
+
+pub(crate) struct Gated;
+
+#[async_trait]
+impl SourceKind for Gated {
+    fn name(&self) -> &'static str {
+        "gated"
+    }
+
+    fn summary(&self) -> &'static str {
+        "A memory behind a gate."
+    }
+
+    fn options(&self) -> &'static [OptionSpec] {
+        &[]
+    }
+
+    fn capability(&self) -> Capability {
+        Memory.capability()
+    }
+
+    async fn open(&self, name: &str, _: &Options, _: &Environment) -> Result<Arc<dyn Source>> {
+        // What it holds outlives the source, as a disk does.
+        let disk = Arc::clone(&gate(name).disk);
+        let inner = Memory::over(name, disk, Settings::default());
+        let mut capability = inner.capability().clone();
+        capability.query.scans = false;
+        // The truth of a test does not search; its copy does.
+        capability.query.search = name.ends_with("_copy");
+        Ok(Arc::new(Behind { inner, capability, gate: gate(name) }))
+    }
+}
+
+struct Behind {
+    inner: Arc<dyn Source>,
+    capability: Capability,
+    gate: Arc<Gate>,
+}
+
+impl Behind {
+    fn reading(&self) -> Arc<dyn Reader> {
+        Arc::clone(&self.inner).reader().unwrap()
+    }
+
+    fn owning(&self) -> Arc<dyn Truth> {
+        Arc::clone(&self.inner).truth().unwrap()
+    }
+}
+
+#[async_trait]
+impl Source for Behind {
+    fn name(&self) -> &Arc<str> {
+        self.inner.name()
+    }
+
+    fn kind(&self) -> &'static str {
+        "gated"
+    }
+
+    fn capability(&self) -> &Capability {
+        &self.capability
+    }
+
+    async fn prepare(&self, bindings: &[Binding]) -> Result<Vec<String>> {
+        self.inner.prepare(bindings).await
+    }
+
+    async fn probe(&self) -> Result<Probe> {
+        self.gate.check()?;
+        self.inner.probe().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+
+    fn reader(self: Arc<Self>) -> Option<Arc<dyn Reader>> {
+        Some(self)
+    }
+
+    fn truth(self: Arc<Self>) -> Option<Arc<dyn Truth>> {
+        Some(self)
+    }
+
+    fn follower(self: Arc<Self>) -> Option<Arc<dyn Follower>> {
+        Arc::clone(&self.inner).follower()
+    }
+
+    fn cache(self: Arc<Self>) -> Option<Arc<dyn Cache>> {
+        Arc::clone(&self.inner).cache()
+    }
+
+    fn auditor(self: Arc<Self>) -> Option<Arc<dyn Auditor>> {
+        Arc::clone(&self.inner).auditor()
+    }
+}
+
+#[async_trait]
+impl Reader for Behind {
+    async fn get(&self, entity: &Arc<Entity>, keys: &[Key]) -> Result<At<Vec<Option<Stored>>>> {
+        let gate = &self.gate;
+        gate.gets.fetch_add(1, Ordering::SeqCst);
+        let running = gate.running.fetch_add(1, Ordering::SeqCst) + 1;
+        gate.peak.fetch_max(running, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(gate.slow.load(Ordering::SeqCst))).await;
+        gate.running.fetch_sub(1, Ordering::SeqCst);
+        gate.check()?;
+        self.reading().get(entity, keys).await
+    }
+
+    async fn query(&self, entity: &Arc<Entity>, query: &Query) -> Result<At<Page>> {
+        self.gate.check()?;
+        self.reading().query(entity, query).await
+    }
+
+    async fn count(
+        &self,
+        entity: &Arc<Entity>,
+        filter: &Filter,
+        search: Option<&str>,
+    ) -> Result<At<u64>> {
+        self.gate.check()?;
+        self.reading().count(entity, filter, search).await
+    }
+
+    async fn aggregate(&self, entity: &Arc<Entity>, aggregate: &Aggregate) -> Result<At<Groups>> {
+        self.gate.check()?;
+        self.reading().aggregate(entity, aggregate).await
+    }
+}
+
+#[async_trait]
+impl Truth for Behind {
+    async fn commit(&self, units: Vec<Unit>) -> Result<Vec<Result<Committed>>> {
+        self.gate.check()?;
+        self.owning().commit(units).await
+    }
+
+    async fn bounds(&self) -> Result<LogBounds> {
+        self.gate.check()?;
+        self.owning().bounds().await
+    }
+
+    async fn read_log(
+        &self,
+        after: Position,
+        changes_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Arc<Change>>> {
+        self.gate.check()?;
+        self.owning().read_log(after, changes_max, bytes_max).await
+    }
+
+    async fn history(
+        &self,
+        entity: &Arc<Entity>,
+        key: &Key,
+        before: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<Arc<Change>>> {
+        self.owning().history(entity, key, before, limit).await
+    }
+
+    async fn trim(&self, through: Position, outcomes_before: Timestamp) -> Result<u64> {
+        self.owning().trim(through, outcomes_before).await
+    }
+
+    async fn put_state(&self, space: &str, name: &str, value: Option<String>) -> Result<()> {
+        self.owning().put_state(space, name, value).await
+    }
+
+    async fn list_state(&self, space: &str) -> Result<Vec<(String, String)>> {
+        self.owning().list_state(space).await
+    }
+}
+
+/// The time of tokio's paused timers.
+struct VirtualClock(tokio::time::Instant);
+
+impl Clock for VirtualClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::EPOCH.plus(Duration::from_secs(1_000_000_000) + self.0.elapsed())
+    }
+}
+
+/// Opens an entity `item` with a truth `<name>`, a follower `<name>_copy` and a cache, in virtual time.
+pub(crate) async fn open(name: &str, options: &str) -> Unisono {
+    let text = format!(
+        r#"
+[sources.{name}]
+kind = "gated"
+[sources.{name}_copy]
+kind = "gated"
+[sources.near]
+kind = "memory"
+[entities.item]
+key = "id"
+truth = "{name}"
+fields = {{ id = "integer", name = {{ type = "string", search = true }}, stock = "integer" }}
+followers = [{{ source = "{name}_copy" }}]
+{options}
+"#
+    );
+    let registry = Registry::builtin().with(&Gated);
+    let configuration = config::parse(&text, "test.toml", &registry, &config::Process);
+    let configuration = configuration.unwrap_or_else(|report| panic!("{report}"));
+    let runtime = Runtime::seeded(Arc::new(VirtualClock(tokio::time::Instant::now())), 7);
+    Unisono::open_with(configuration, &registry, runtime).await.unwrap()
+}
