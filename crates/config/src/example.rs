@@ -6,7 +6,9 @@ use unisono_core::Role;
 use unisono_core::kind::SourceKind;
 
 use crate::options::{self, Key, Section, Shape};
-use crate::sections::{CACHE, ENTITY, FIELD, FILE, FOLLOWER, LOG, ROUTE, SERVER, TLS, TOKEN};
+use crate::sections::{
+    CACHE, ENTITY, FIELD, FILE, FOLLOWER, LOG, READ, READ_RULE, ROUTE, SERVER, TLS, TOKEN, WRITE,
+};
 
 const HEAD: &str = "\
 # Every option of Unisono. Options that are commented out show their default, or an example where there is none.
@@ -87,6 +89,16 @@ fn entity(out: &mut String, kinds: &[&'static dyn SourceKind]) {
         head(out, "[entities.product.cache]", CACHE.doc);
         keys(out, &of_kind(&CACHE, *cache), &[("source", &quoted(cache.name()))]);
     }
+    head(out, "[entities.product.read]", READ.doc);
+    keys(out, &READ, &[]);
+    let rule = [
+        ("name", "\"reports\""),
+        ("when", "\"request.criteria > 2 && request.actor == 'reports'\""),
+        ("ask", "[\"followers\", \"truth\"]"),
+    ];
+    commented(out, "[[entities.product.read.rules]]", &READ_RULE, &rule);
+    head(out, "[entities.product.write]", WRITE.doc);
+    keys(out, &WRITE, &[]);
     let cache = cache.map(|k| k.name());
     let others =
         can(Role::Follower).filter(|k| k.name() != truth.name() && Some(k.name()) != cache);
