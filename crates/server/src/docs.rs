@@ -229,6 +229,7 @@ fn general_sections() -> Markup {
                 tr { td { code { "consistency=eventual" } } td { "any healthy source" } }
                 tr { td { code { "consistency=session" } } td { "at least the token sent; this is the default" } }
                 tr { td { code { "consistency=strong" } } td { "the truth itself" } }
+                tr { td { code { "hint=critical" } } td { "the truth alone, unless declared rules say otherwise" } }
                 tr { td { code { "fallback=none" } } td { "no other source when the preferred one fails" } }
                 tr { td { code { "wait=5" } } td { "give up after so many seconds" } }
                 tr { td { code { "return=minimal" } } td { "no record in the answer to a write" } }

@@ -333,7 +333,7 @@ pub(super) fn parameters() -> Json {
         "meta": query_parameter("meta", json!({ "type": "boolean", "default": false }),
             "Wrap each record with its version, source and age."),
         "token": header("Unisono-Token", "The answer contains at least what this token has seen."),
-        "prefer": header("Prefer", "`consistency=eventual|session|strong`, `wait=<seconds>`, `fallback=none`, `return=minimal`."),
+        "prefer": header("Prefer", "`consistency=eventual|session|strong`, `wait=<seconds>`, `fallback=none`, `hint=<word>` for the rules that decide who answers (`critical`: the truth alone), `return=minimal`."),
         "if_match": header("If-Match", "The version that the record must have: `\"v17\"`, or `*`."),
         "if_none_match": header("If-None-Match", "`*`: the record must not be there. For reads: the versions at hand."),
         "idempotency_key": header("Idempotency-Key", "1 to 255 visible characters; the repeated request has the effect of one."),
@@ -349,6 +349,8 @@ pub(super) fn headers() -> Json {
         "Unisono-Token": header("Send it with later reads to never see anything older."),
         "Unisono-Source": header("The source that answered, and its role."),
         "Unisono-Served-By": header("What sort of source that was: `cache`, `replica`, `primary` or `follower`."),
+        "Unisono-Rule": header("The rule that decided whom to ask."),
+        "Unisono-Fallback": header("The sources that were asked before and could not answer."),
         "Unisono-Stale": header("`true` if newer data may exist that the source has not taken in."),
         "Cache-Status": header("What the cache did (RFC 9211)."),
     })
@@ -419,6 +421,8 @@ fn content(description: &str, schema: &Json) -> Json {
         "Unisono-Token",
         "Unisono-Source",
         "Unisono-Served-By",
+        "Unisono-Rule",
+        "Unisono-Fallback",
         "Unisono-Stale",
         "Cache-Status",
     ];

@@ -20,6 +20,10 @@ use unisono_source_memory::Memory;
 const CONFIGURATION: &str = r#"
 [server]
 listen = "127.0.0.1:0"
+[[server.routes]]
+path = "/products"
+entity = "product"
+envelope = true
 
 [sources.main]
 kind = "memory"

@@ -1,6 +1,6 @@
 //! One record and many: conditions, tokens, preferences, idempotency, lists.
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use crate::harness::start;
 
@@ -157,11 +157,47 @@ async fn a_cached_record_says_that_it_is_one() {
         statuses.push(answer.header("cache-status").to_owned());
         if answer.header("cache-status").starts_with("unisono; hit; ttl=") {
             assert_eq!(answer.header("unisono-source"), "fast; role=cache");
+            assert_eq!(answer.header("unisono-rule"), "lookup");
             return;
         }
         tokio::task::yield_now().await;
     }
     panic!("never a hit: {statuses:?}");
+}
+
+#[tokio::test]
+async fn a_hint_decides_who_answers() {
+    let server = start(|_| {}).await;
+    server.product("a").await;
+    let hinted = |hint| server.send(server.request("GET", "/v1/product/a").header("prefer", hint));
+    let critical = hinted("hint=critical").await;
+    assert_eq!(critical.header("unisono-source"), "main; role=truth");
+    assert_eq!(critical.header("unisono-rule"), "critical");
+    assert_eq!(hinted("hint=other").await.header("unisono-rule"), "lookup");
+    let bad = hinted("hint=\"two words\"").await;
+    assert_eq!((bad.status.as_u16(), &bad.json["code"]), (400, &json!("invalid_input")));
+}
+
+#[tokio::test]
+async fn records_are_served_at_a_declared_path_in_an_envelope() {
+    let server = start(|_| {}).await;
+    let made = server.post("/products", json!({"id": "a", "name": "chair"})).await;
+    assert_eq!((made.status.as_u16(), made.header("location")), (201, "/products/a"));
+    assert_eq!(
+        (&made.json["source"], &made.json["data"]["name"]),
+        (&json!("primary"), &json!("chair"))
+    );
+    let read = server.get("/products/a").await;
+    assert_eq!(read.json["source"], read.header("unisono-served-by"));
+    assert_eq!(read.json["data"], server.get("/v1/product/a").await.json, "the same record");
+    let list = server.get("/products?stock=eq.0").await;
+    assert_eq!((&list.json["data"][0]["id"], &list.json["next"]), (&json!("a"), &Json::Null));
+    let changed = server.put("/products/a", json!({"id": "a", "name": "table"})).await;
+    assert_eq!((changed.status.as_u16(), &changed.json["data"]["name"]), (200, &json!("table")));
+    let gone = server.send(server.request("DELETE", "/products/a")).await;
+    assert_eq!(gone.status.as_u16(), 204);
+    let missing = server.get("/products/b").await;
+    assert_eq!((missing.status.as_u16(), &missing.json["code"]), (404, &json!("not_found")));
 }
 
 #[tokio::test]
