@@ -377,8 +377,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     guard(
         "stale-when-the-truth-is-silent",
         "crates/engine/src/read/ask.rs",
-        "candidate.stale || asked_in_vain || silent",
-        "candidate.stale",
+        "let unknown = stale || asked_in_vain || silent;",
+        "let unknown = stale;",
     ),
     doubled(
         "the passenger looks at the position of the answer as well; this saves it a wait in vain",

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::key::Key;
 use crate::position::{Position, Version};
-use crate::record::Record;
+use crate::record::{Record, Stored};
 use crate::time::Timestamp;
 
 /// What a change did.
@@ -57,6 +57,12 @@ pub struct Change {
 }
 
 impl Change {
+    /// The record as the change left it; `None` for a delete.
+    pub fn stored(&self) -> Option<Stored> {
+        let image = self.image.as_ref()?;
+        Some(Stored::new(self.key.clone(), self.position, Arc::clone(image)))
+    }
+
     /// About how many bytes the change occupies, for batch budgets.
     pub fn weight(&self) -> usize {
         128 + self.image.as_ref().map_or(0, |r| r.weight())

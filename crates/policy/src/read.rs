@@ -112,6 +112,11 @@ fn built_in(name: &str, place: Place, only: bool) -> ReadRule {
 }
 
 impl ReadPolicy {
+    /// Whether another source may answer, if the caller allows it.
+    pub fn falls_back(&self, allowed: bool) -> bool {
+        allowed && !self.no_fallback
+    }
+
     /// The rule that a read falls under. With declared rules of which none holds, it is a lookup.
     pub fn rule(&self, request: &Request<'_>) -> &ReadRule {
         if self.rules.is_empty() {

@@ -230,7 +230,7 @@ pub fn plan(request: &Request<'_>, policy: &ReadPolicy, sources: &[Facts], rando
         choose(equals, random);
     }
     plan.candidates = ranked.into_iter().map(|(_, _, candidate)| candidate).collect();
-    if (policy.no_fallback || !request.fallback) && plan.candidates.len() > 1 {
+    if !policy.falls_back(request.fallback) && plan.candidates.len() > 1 {
         let rest = plan.candidates.drain(1..);
         plan.excluded.extend(rest.map(|c| (c.source, Reason::NoFallback)));
     }

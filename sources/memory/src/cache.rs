@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use async_trait::async_trait;
 use quick_cache::{Equivalent, Weighter};
 use unisono_core::source::{Cache, Entry, Filled, Lookup};
-use unisono_core::{Change, Entity, Error, ErrorKind, Key, Position, Result, Stored, Timestamp};
+use unisono_core::{Change, Entity, Error, ErrorKind, Key, Position, Result, Timestamp};
 
 use crate::recent::Recent;
 use crate::source::MemorySource;
@@ -202,9 +202,8 @@ impl Caches {
 /// What a key is after a change: its record, or its absence. It counts as put in when the write was asked for, so its
 /// age is never told too low.
 fn entry_of(change: &Change, expires: Timestamp) -> Entry {
-    let stored = |image| Arc::new(Stored::new(change.key.clone(), change.position, image));
     Entry {
-        stored: change.image.clone().map(stored),
+        stored: change.stored().map(Arc::new),
         version: change.position,
         filled: change.time,
         expires,

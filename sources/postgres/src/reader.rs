@@ -1,5 +1,6 @@
 //! The reader: every answer is of one snapshot of the primary, whose position it names.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -84,8 +85,7 @@ impl PostgresSource {
             Box::pin(async move { session.rows(Use::Often, sql, &[]).await })
         });
         let rows = asked.await?;
-        let said = rows.first().map(|row| optional_text(row, 0)).transpose()?.flatten();
-        Ok(table.position_of(said)?)
+        Ok(table.position_of(said(&rows)?)?)
     }
 }
 
@@ -102,24 +102,13 @@ impl Reader for PostgresSource {
             })
         };
         let named = |e: Failed| e.error.on("get").at(client.name()).of(entity.name());
-        let said = |rows: &[Row]| -> Result<Option<String>> {
-            let said = rows.first().map(|row| optional_text(row, 0)).transpose()?.flatten();
-            Ok(said.map(str::to_owned))
-        };
         let mut rows = ask().await.map_err(named)?;
-        if table.lags(said(&rows)?.as_deref()) {
+        if table.lags(said(&rows)?) {
             self.settle(&table, keys).await.map_err(named)?;
             rows = ask().await.map_err(named)?;
         }
-        let position = table.position_of(said(&rows)?.as_deref())?;
-        let mut found = std::collections::HashMap::with_capacity(rows.len());
-        for row in &rows {
-            if cell(row, table.columns.len() + 2)?.is_some() {
-                let stored = table.stored(row, 1)?;
-                found.insert(stored.key.clone(), stored);
-            }
-        }
-        Ok(At { value: keys.iter().map(|key| found.get(key).cloned()).collect(), position })
+        let position = table.position_of(said(&rows)?)?;
+        Ok(At { value: by_key(&table, &rows, keys)?, position })
     }
 
     async fn query(&self, entity: &Arc<Entity>, query: &Query) -> Result<At<Page>> {
@@ -140,6 +129,23 @@ impl Reader for PostgresSource {
     async fn aggregate(&self, entity: &Arc<Entity>, aggregate: &Aggregate) -> Result<At<Groups>> {
         self.ask("aggregate", entity, aggregate).await
     }
+}
+
+/// What the first column says of the position.
+pub(crate) fn said(rows: &[Row]) -> Result<Option<&str>> {
+    Ok(rows.first().map(|row| optional_text(row, 0)).transpose()?.flatten())
+}
+
+/// The records of rows that [`Table::get`] asked for, in the order of the keys.
+pub(crate) fn by_key(table: &Table, rows: &[Row], keys: &[Key]) -> Result<Vec<Option<Stored>>> {
+    let mut found = HashMap::with_capacity(rows.len());
+    for row in rows {
+        if cell(row, table.columns.len() + 2)?.is_some() {
+            let stored = table.stored(row, 1)?;
+            found.insert(stored.key.clone(), stored);
+        }
+    }
+    Ok(keys.iter().map(|key| found.get(key).cloned()).collect())
 }
 
 /// Refuses a question that looks for words.

@@ -1,6 +1,5 @@
 //! [`ReplicaReader`]: answers of streaming replicas, each of one snapshot, whose position it names.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +10,8 @@ use unisono_core::{Entity, Error, ErrorKind, Key, Position, Result, Stored};
 use unisono_sql::Statement;
 
 use crate::error::Failed;
-use crate::parameter::{cell, optional_text};
 use crate::query::snapshot::Snapshot;
-use crate::reader::{Question, refuse_search};
+use crate::reader::{Question, by_key, refuse_search, said};
 use crate::session::Session;
 use crate::source::PostgresSource;
 use crate::table::Table;
@@ -85,22 +83,14 @@ impl Question for Keys<'_> {
         let (sql, parameter) = table.get(self.0);
         let rows = snapshot.rows(&Statement { sql, parameters: vec![parameter] }).await;
         let rows = rows.map_err(|failed| snapshot.noted(failed))?;
-        let said = rows.first().map(|row| optional_text(row, 0)).transpose()?.flatten();
-        if table.lags(said) {
+        if table.lags(said(&rows)?) {
             // Only the primary can give a position to what another program has written.
             return Err(Error::new(
                 ErrorKind::TooStale,
                 "a write to the record has no position yet",
             ));
         }
-        let mut found = HashMap::with_capacity(rows.len());
-        for row in &rows {
-            if cell(row, table.columns.len() + 2)?.is_some() {
-                let stored = table.stored(row, 1)?;
-                found.insert(stored.key.clone(), stored);
-            }
-        }
-        Ok(self.0.iter().map(|key| found.get(key).cloned()).collect())
+        by_key(table, &rows, self.0)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use unisono_core::source::{Cache, Entry, Filled, Lookup};
-use unisono_core::{Change, Entity, ErrorKind, Key, Position, Role, Stored, Timestamp};
+use unisono_core::{Change, Entity, ErrorKind, Key, Position, Role, Timestamp};
 use unisono_testkit::{Changes, Sample};
 
 use crate::cases::cases;
@@ -64,9 +64,7 @@ impl Cached {
     }
 
     fn entry(&self, change: &Change) -> Entry {
-        let stored = change.image.as_ref().map(|image| {
-            Arc::new(Stored::new(change.key.clone(), change.position, Arc::clone(image)))
-        });
+        let stored = change.stored().map(Arc::new);
         Entry { stored, version: change.position, filled: self.now, expires: self.expires() }
     }
 

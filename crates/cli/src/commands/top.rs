@@ -161,8 +161,8 @@ impl View<'_> {
     /// How many times a second a counter of the source rose since the look before.
     fn rate(&self, name: &str, counter: &str) -> String {
         let of = |status: &Json| {
-            let row = Self::of_source(status, "sources", "name", name).first().copied().cloned();
-            row.map_or(0, |row| total(&row, counter))
+            let rows = Self::of_source(status, "sources", "name", name);
+            rows.first().map_or(0, |row| total(row, counter))
         };
         let Some(before) = self.before else { return String::new() };
         let rose = of(self.status).saturating_sub(of(before));

@@ -180,13 +180,7 @@ impl Feed {
         read: Position,
         epoch: u64,
     ) -> bool {
-        let now = self.runtime.now();
-        let ttl = if stored.is_some() { self.declared.ttl } else { self.declared.negative_ttl };
-        // A tenth of jitter, so that entries filled together do not end together.
-        let ttl = ttl.mul_f64(1.0 - 0.1 * self.runtime.random());
-        let version = stored.as_ref().map_or(read, |s| s.version);
-        let entry =
-            Entry { stored, version, filled: now, expires: now.plus(ttl + self.declared.stale) };
+        let entry = self.entry(stored, read);
         match self.cache.fill(&self.entity, key, entry, read, epoch).await {
             Ok(Filled::Stored) => true,
             Ok(Filled::Outdated | Filled::OtherEpoch) => {
@@ -200,14 +194,22 @@ impl Feed {
         }
     }
 
+    /// An entry that begins now, of what was read at `read`.
+    fn entry(&self, stored: Option<Arc<Stored>>, read: Position) -> Entry {
+        let now = self.runtime.now();
+        let ttl = if stored.is_some() { self.declared.ttl } else { self.declared.negative_ttl };
+        // A tenth of jitter, so that entries filled together do not end together.
+        let ttl = ttl.mul_f64(1.0 - 0.1 * self.runtime.random());
+        let version = stored.as_ref().map_or(read, |s| s.version);
+        Entry { stored, version, filled: now, expires: now.plus(ttl + self.declared.stale) }
+    }
+
     /// Has the cache hold what a change made of its record, so that the next reader finds it. The cache would learn of it
     /// from the log all the same.
     pub(crate) async fn write_through(&self, change: &Change) {
         let now = self.runtime.now();
         let Ok(lookup) = self.lookup(&change.key, now).await else { return };
-        let stored = change.image.as_ref().map(|image| {
-            Arc::new(Stored::new(change.key.clone(), change.position, Arc::clone(image)))
-        });
+        let stored = change.stored().map(Arc::new);
         self.fill(&change.key, stored, change.position, lookup.epoch).await;
     }
 

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use unisono_core::source::{Entry, Filled};
-use unisono_core::{Change, Key, Position, Result, Stored};
+use unisono_core::source::Filled;
+use unisono_core::{Change, Key, Position, Result};
 
 use crate::cache::Feed;
 
@@ -35,14 +35,8 @@ impl Feed {
         recent.truncate(wanted);
         let mut filled = 0;
         for change in recent {
-            let now = self.runtime.now();
-            let stored = change.image.as_ref().map(|image| {
-                Arc::new(Stored::new(change.key.clone(), change.position, Arc::clone(image)))
-            });
             // The last change of a record is its state at the head.
-            let ttl = self.declared.ttl.mul_f64(1.0 - 0.1 * self.runtime.random());
-            let expires = now.plus(ttl + self.declared.stale);
-            let entry = Entry { stored, version: change.position, filled: now, expires };
+            let entry = self.entry(change.stored().map(Arc::new), head);
             match self.cache.fill(&self.entity, &change.key, entry, head, epoch).await? {
                 Filled::Stored => {
                     filled += 1;

@@ -95,8 +95,7 @@ impl<'a> Reading<'a> {
 
     /// Whether a search that failed is answered as well as can be by sources that do not search.
     pub(crate) fn goes_on_without_search(&self, error: &Error) -> bool {
-        let allowed = self.context.fallback && !self.serving.read.no_fallback;
-        allowed && words::is_away(error.kind())
+        self.serving.read.falls_back(self.context.fallback) && words::is_away(error.kind())
     }
 
     /// A token for versions that were shown. A follower may have taken in single records beyond its position; who saw
@@ -123,7 +122,10 @@ impl<'a> Reading<'a> {
             let asked = outcomes.iter().flatten().count();
             for (candidate, result) in outcomes.into_iter().flatten() {
                 match result {
-                    Ok(found) => return Ok(self.answer(&plan.rule, candidate, found, failed)),
+                    Ok(found) => {
+                        let Candidate { source, stale, .. } = candidate;
+                        return Ok(self.answer(&plan.rule, source, *stale, found, failed));
+                    }
                     Err(error) if passes_on(error.kind()) => {
                         failed.push((Arc::clone(&candidate.source), error));
                     }
@@ -136,14 +138,7 @@ impl<'a> Reading<'a> {
         }
         match self.ask_replicas(request, &plan, &failed, question).await {
             Some(found) => {
-                let candidate = Candidate {
-                    source: Arc::clone(&self.serving.log.name.truth),
-                    role: Role::Truth,
-                    why: route::Why::Truth,
-                    needs_wait: None,
-                    stale: true,
-                };
-                Ok(self.answer(&plan.rule, &candidate, found, failed))
+                Ok(self.answer(&plan.rule, &self.serving.log.name.truth, true, found, failed))
             }
             None => Err(self.nobody_answered(&plan, failed)),
         }
@@ -239,10 +234,12 @@ impl<'a> Reading<'a> {
         answering.delivery.as_ref().map_or((false, 0), |d| d.is_refused(self.key))
     }
 
+    /// `stale` says that nobody can tell whether newer data exists.
     fn answer<T>(
         &self,
         rule: &Arc<str>,
-        candidate: &Candidate,
+        source: &Arc<str>,
+        stale: bool,
         Found { answering, at, replica, refused }: Found<'_, T>,
         failed: Vec<(Arc<str>, Error)>,
     ) -> Answer<T> {
@@ -254,7 +251,7 @@ impl<'a> Reading<'a> {
         let asked_in_vain = failed.iter().any(|(source, _)| *source == log.name.truth);
         let now = self.runtime.now();
         let silent = answering.role != Role::Truth && log.tail.is_silent(now);
-        let unknown = candidate.stale || asked_in_vain || silent;
+        let unknown = stale || asked_in_vain || silent;
         let lag = match &answering.delivery {
             Some(delivery) if behind => delivery.status().lag_seconds,
             // Until then every answer had what the truth had.
@@ -263,7 +260,7 @@ impl<'a> Reading<'a> {
         };
         Answer {
             value: at.value,
-            source: Arc::clone(&candidate.source),
+            source: Arc::clone(source),
             role: answering.role,
             replica,
             position: at.position,

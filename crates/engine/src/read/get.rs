@@ -129,7 +129,7 @@ impl Get<'_> {
 
     /// If the log gives no sign of life and no source answers, what the cache has is better than nothing.
     fn or_cached(&self, result: Result<Found>, lookup: &Lookup) -> Result<Found> {
-        let fallback = self.request.fallback && !self.reading.serving.read.no_fallback;
+        let fallback = self.reading.serving.read.falls_back(self.request.fallback);
         match (result, self.usable(lookup)) {
             (Err(error), Some(entry)) if passes_on(error.kind()) && fallback => {
                 self.feed.count_stale();

@@ -10,7 +10,7 @@ use unisono_policy::route::Operation;
 
 use crate::answer::Answer;
 use crate::read::ask::Reading;
-use crate::read::words;
+use crate::read::{results, words};
 
 /// One page of records, from those kept if it is there.
 pub(crate) async fn query(reading: &Reading<'_>, query: &Query) -> Result<Answer<Page>> {
@@ -19,13 +19,14 @@ pub(crate) async fn query(reading: &Reading<'_>, query: &Query) -> Result<Answer
     let Some((feed, results)) = kept.filter(|_| reading.may_use_kept()) else {
         return find(reading, query).await;
     };
-    if let Some(answer) = results.find(feed, reading, query) {
+    let name = results::name(query);
+    if let Some(answer) = results.find(feed, reading, &name) {
         feed.count(true);
         return Ok(answer);
     }
     feed.count(false);
     let answer = find(reading, query).await?;
-    results.keep(reading, query, &answer);
+    results.keep(reading, name, &answer);
     Ok(answer)
 }
 

@@ -45,7 +45,7 @@ impl<'a> Reading<'a> {
             |(source, error): &(Arc<str>, Error)| source == name && breaker::counts(error.kind());
         let blocked = (Arc::clone(name), Reason::Blocked);
         let away = failed.iter().any(is_away) || plan.excluded.contains(&blocked);
-        let fallback = request.fallback && !self.serving.read.no_fallback;
+        let fallback = self.serving.read.falls_back(request.fallback);
         if !away || !fallback || request.consistency == Consistency::Strong {
             return None;
         }

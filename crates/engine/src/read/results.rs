@@ -36,15 +36,15 @@ impl Results {
         Results { ttl, pages: quick_cache::sync::Cache::new(PAGES_MAX) }
     }
 
-    /// The page for a query, if it still holds and is as late as the caller demands.
+    /// The page of this name, if it still holds and is as late as the caller demands.
     pub(crate) fn find(
         &self,
         feed: &Feed,
         reading: &Reading<'_>,
-        query: &Query,
+        name: &str,
     ) -> Option<Answer<Page>> {
         let now = reading.runtime.now();
-        let kept = self.pages.get(name(query).as_str())?;
+        let kept = self.pages.get(name)?;
         let age = now.seconds_since(kept.read).max(0.0);
         let left = self.ttl.checked_sub(Duration::from_secs_f64(age))?;
         let position = feed.holds_to(kept.answer.position)?;
@@ -65,20 +65,20 @@ impl Results {
     }
 
     /// Keeps a page, if nothing newer is known to exist.
-    pub(crate) fn keep(&self, reading: &Reading<'_>, query: &Query, answer: &Answer<Page>) {
+    pub(crate) fn keep(&self, reading: &Reading<'_>, name: String, answer: &Answer<Page>) {
         let whole = !answer.stale && answer.failed.is_empty();
         if whole && answer.value.hits.len() <= RECORDS_MAX {
             // What the caller knew before is no part of the answer.
             let token = reading.token_of([answer.position]);
             let answer = Answer { token, ..answer.clone() };
             let kept = Kept { answer, read: reading.runtime.now() };
-            self.pages.insert(name(query).into(), Arc::new(kept));
+            self.pages.insert(name.into(), Arc::new(kept));
         }
     }
 }
 
 /// What tells a query from every other one.
-fn name(query: &Query) -> String {
+pub(crate) fn name(query: &Query) -> String {
     format!("{query:?}")
 }
 

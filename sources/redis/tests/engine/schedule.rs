@@ -13,7 +13,7 @@ use rand::{Rng, SeedableRng};
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
 use unisono_core::source::{Cache, Entry, Filled, Lookup};
-use unisono_core::{Change, Entity, ErrorKind, Position, Record, Role, Stored};
+use unisono_core::{Change, Entity, ErrorKind, Position, Record, Role};
 use unisono_testkit::{Changes, Sample};
 
 use crate::common::{ask, at, binding, now, open};
@@ -55,11 +55,7 @@ impl Log {
 
     /// What a reader finds in a snapshot.
     pub(crate) fn read(&self, id: &str, position: usize) -> Entry {
-        let image = |c: &Arc<Change>| {
-            let image = c.image.clone()?;
-            Some(Arc::new(Stored::new(c.key.clone(), c.position, image)))
-        };
-        let stored = self.last(id, position).and_then(image);
+        let stored = self.last(id, position).and_then(|change| change.stored()).map(Arc::new);
         let version = stored.as_ref().map_or(at_position(position), |s| s.version);
         let (filled, expires) = (now(), now().plus(Duration::from_secs(600)));
         Entry { stored, version, filled, expires }

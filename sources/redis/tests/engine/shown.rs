@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use serde_json::{Value as Json, json};
 use unisono_core::source::{Cache, Entry, Filled, Source};
-use unisono_core::{Change, ErrorKind, Position, Role, Stored};
+use unisono_core::{Change, ErrorKind, Position, Role};
 use unisono_testkit::{Changes, Sample};
 
 use crate::common::{Server, ask, at, binding, now, open};
@@ -22,9 +22,8 @@ async fn showing(server: &Server) -> Arc<dyn Source> {
 
 /// An entry as a reader offers it that finds the state after a change.
 fn entry(change: &Change) -> Entry {
-    let stored = |image| Arc::new(Stored::new(change.key.clone(), change.position, image));
     Entry {
-        stored: change.image.clone().map(stored),
+        stored: change.stored().map(Arc::new),
         version: change.position,
         filled: now(),
         expires: now().plus(Duration::from_secs(60)),
