@@ -208,13 +208,15 @@ fn session_sql(server: &Server, access: Access) -> String {
         ),
         SORTED_BYTES * 128,
     );
+    // A transaction whose process is stopped, or can no longer be reached, must not stop the others for long: even one
+    // that only reads holds up every change of its tables.
     if server.engine.starts_with("MariaDB") {
+        sql += &format!(", idle_transaction_timeout = {IDLE_SECONDS}");
         // A long list of keys stays a list of keys, which the index answers and whose rows are locked.
         sql += ", in_predicate_conversion_threshold = 0";
-        if access == Access::Write {
-            // A process that is stopped in the middle of a transaction must not stop the others for long.
-            sql += &format!(", idle_transaction_timeout = {IDLE_SECONDS}");
-        }
+    } else {
+        // MySQL cannot tell a transaction from a connection in the pool, which is opened again when it is needed.
+        sql += &format!(", wait_timeout = {IDLE_SECONDS}");
     }
     sql
 }

@@ -4,10 +4,15 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::{Database, column, commit, get, put, thing, unit};
+use common::{Database, column, commit, get, open, prepare, put, thing, unit};
 use mysql_async::prelude::Queryable;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use unisono_core::kind::OptionValue;
+use unisono_core::query::Query;
 use unisono_core::write::Action;
 use unisono_core::{Entity, ErrorKind, Field, FieldType, Key, Position, Record, Role};
 use unisono_testkit::{Changes, Sample};
@@ -232,4 +237,56 @@ async fn a_long_log_is_trimmed_in_pieces_and_a_long_history_is_walked() {
     let history = truth.history(&entity, &Key::Integer(1), None, 700).await.unwrap();
     assert_eq!(history.len(), 250, "what was trimmed is not part of the history");
     db.drop().await;
+}
+
+/// A port before the server at which answers stop arriving when the flag is set, though the server's end stays open.
+async fn deaf_port(target: u16) -> (u16, Arc<AtomicBool>) {
+    let deaf = Arc::new(AtomicBool::new(false));
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let flag = Arc::clone(&deaf);
+    let accept = async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(("127.0.0.1", target)).await.unwrap();
+            let (mut from_client, mut to_client) = client.into_split();
+            let (mut from_server, mut to_server) = server.into_split();
+            let flag = Arc::clone(&flag);
+            tokio::spawn(async move {
+                let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
+                // The client's end of the connection is not passed on.
+                std::future::pending::<()>().await;
+            });
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 64 << 10];
+                while let Ok(count @ 1..) = from_server.read(&mut buffer).await {
+                    if !flag.load(Ordering::SeqCst) {
+                        let _ = to_client.write_all(&buffer[..count]).await;
+                    }
+                }
+            });
+        }
+    };
+    tokio::spawn(accept);
+    (port, deaf)
+}
+
+#[tokio::test]
+async fn a_reader_that_cannot_be_reached_any_more_holds_up_nobody() {
+    let db = Database::new();
+    let entity = Sample::product();
+    let (port, deaf) = deaf_port(3351).await;
+    let url = db.url().replace(":3351/", &format!(":{port}/"));
+    let mut options = db.options_with(&url, Some(&db.ca));
+    let limit = OptionValue::Duration(std::time::Duration::from_secs(1));
+    options.0.insert("request_timeout".into(), limit);
+    let source = open(&options).await.unwrap();
+    prepare(&source, Role::Truth, &[&entity]).await.unwrap();
+    assert!(get(&source, &entity, Key::String("p1".into())).await.is_none());
+    deaf.store(true, Ordering::SeqCst);
+    let reader = Arc::clone(&source).reader().unwrap();
+    let error = reader.query(&entity, &Query::all()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+
+    let sql = format!("SET SESSION lock_wait_timeout = 40; DROP DATABASE `{}`", db.name);
+    db.outside().await.query_drop(sql).await.unwrap();
 }

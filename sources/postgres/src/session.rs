@@ -22,8 +22,11 @@ const STATEMENTS_MAX: usize = 128;
 /// The longest that asking the server to cancel a statement may take.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A setting of the connection itself. A pooler refuses it, or does not hand it on to the server that it lends.
-const MARK: &str = "-c unisono.direct=on";
+/// Settings of the connection itself. A pooler refuses them, or does not hand them on to the server that it lends.
+///
+/// A transaction whose process is stopped, or can no longer be reached, must not stop the others for long: even one
+/// that only reads holds up every change of its tables. Behind a pooler that is the pooler's to do.
+const MARK: &str = "-c unisono.direct=on -c idle_in_transaction_session_timeout=10s";
 
 /// How a statement is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,9 +78,9 @@ impl Session {
         }
         let mut connected = None;
         if manner.prepared.load(Ordering::Relaxed) {
-            let given = config.get_options().map(|given| format!("{given} ")).unwrap_or_default();
+            let given = config.get_options().unwrap_or_default();
             let mut marked = config.clone();
-            marked.options(given + MARK);
+            marked.options(format!("{MARK} {given}"));
             connected = match reached(&marked, manner).await {
                 Err(failed) if failed.is_of_startup() => {
                     manner.prepared.store(false, Ordering::Relaxed);

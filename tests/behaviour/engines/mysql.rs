@@ -22,6 +22,8 @@ pub(crate) async fn wipe(options: &Options) -> Result<()> {
     let opts =
         OptsBuilder::from_opts(opts).db_name(None::<String>).prefer_socket(false).ssl_opts(tls);
     let mut conn = Conn::new(opts).await.map_err(failed)?;
-    conn.query_drop(format!("DROP DATABASE IF EXISTS `{database}`")).await.map_err(failed)?;
+    // By itself the server waits a day for whoever still has a table in use.
+    let sql = format!("SET SESSION lock_wait_timeout = 30; DROP DATABASE IF EXISTS `{database}`");
+    conn.query_drop(sql).await.map_err(failed)?;
     conn.disconnect().await.map_err(failed)
 }

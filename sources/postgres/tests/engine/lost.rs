@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use unisono_core::query::Query;
 use unisono_core::source::{Source, Truth};
 use unisono_core::write::{Committed, Unit};
 use unisono_core::{Effect, Error, ErrorKind, Result, Role};
@@ -161,4 +162,19 @@ async fn connections_that_died_while_idle_are_not_noticed() {
         assert_eq!(commit_one(&site.source, Fragile::unit(number)).await, u64::from(number) + 1);
     }
     site.db.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_cannot_be_reached_any_more_holds_up_nobody() {
+    let site = Fragile::new().await;
+    let reader = Arc::clone(&site.source).reader().unwrap();
+    let (entity, query) = (Sample::product(), Query::all());
+    let ask = || reader.query(&entity, &query);
+    assert_eq!(ask().await.unwrap().value.hits.len(), 1);
+    site.proxy.set(Network::Dies);
+    let error = ask().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let outside = site.db.outside().await;
+    let drop = format!("SET lock_timeout = '40s'; DROP SCHEMA {} CASCADE", site.db.schema);
+    outside.batch_execute(&drop).await.unwrap();
 }

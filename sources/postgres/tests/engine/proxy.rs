@@ -17,6 +17,8 @@ pub(crate) enum Network {
     Whole,
     /// A connection ends when the server answers, before the answer has arrived.
     LosesAnswers,
+    /// A question arrives; its answer does not, nor anything after it in either direction, as when a cable is pulled.
+    Dies,
 }
 
 /// A port in front of the server's.
@@ -73,23 +75,33 @@ async fn carry(
     let (mut from_client, mut to_client) = client.split();
     let (mut from_server, mut to_server) = server.split();
     let is_asking = AtomicBool::new(false);
+    let is_dead = AtomicBool::new(false);
     let there = async {
         let mut buffer = vec![0; 64 << 10];
         while let Ok(count @ 1..) = from_client.read(&mut buffer).await {
             if !is_asking.swap(true, Ordering::SeqCst) {
                 exchanges.fetch_add(1, Ordering::SeqCst);
             }
-            if to_server.write_all(&buffer[..count]).await.is_err() {
+            let is_dead = is_dead.load(Ordering::SeqCst);
+            if !is_dead && to_server.write_all(&buffer[..count]).await.is_err() {
                 return;
             }
+        }
+        if is_dead.load(Ordering::SeqCst) {
+            std::future::pending().await
         }
     };
     let back = async {
         let mut buffer = vec![0; 64 << 10];
         while let Ok(count @ 1..) = from_server.read(&mut buffer).await {
             is_asking.store(false, Ordering::SeqCst);
-            let is_lost = *network.borrow() == Network::LosesAnswers;
-            if is_lost || to_client.write_all(&buffer[..count]).await.is_err() {
+            let now = *network.borrow();
+            if now == Network::Dies || is_dead.load(Ordering::SeqCst) {
+                is_dead.store(true, Ordering::SeqCst);
+                continue;
+            }
+            if now == Network::LosesAnswers || to_client.write_all(&buffer[..count]).await.is_err()
+            {
                 return;
             }
         }
