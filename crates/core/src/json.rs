@@ -15,6 +15,10 @@ use crate::error::{Error, Result};
 use crate::record::Record;
 use crate::value::Value;
 
+mod decode;
+
+pub use decode::decode;
+
 /// A record as a JSON object with every declared field, null ones included.
 pub fn to_vec(entity: &Entity, record: &Record) -> Vec<u8> {
     let mut out = Vec::with_capacity(64 + 24 * record.values().len());

@@ -58,6 +58,11 @@ impl Stored {
         Stored { key, version, record, json: OnceLock::new() }
     }
 
+    /// The same where the JSON is known: exactly the bytes that [`crate::json::to_vec`] gives for the record.
+    pub fn with_json(key: Key, version: Version, record: Arc<Record>, json: Bytes) -> Self {
+        Stored { key, version, record, json: OnceLock::from(json) }
+    }
+
     /// The record as a JSON object, serialised once and kept: a cached record is served without work.
     pub fn json(&self, entity: &Entity) -> Bytes {
         self.json.get_or_init(|| Bytes::from(crate::json::to_vec(entity, &self.record))).clone()

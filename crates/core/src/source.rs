@@ -83,9 +83,8 @@ pub trait Source: Send + Sync {
     /// Answers questions from read replicas, which the source feeds by itself, if it has any. Each answer is of one
     /// moment of the source, and names the position of that moment.
     ///
-    /// With [`Replicas::Current`], an answer has everything that the source had when it was asked; `too_stale` if no
-    /// replica has that, another error if the source could not say what that is.
-    fn replicas(self: Arc<Self>, _which: Replicas) -> Option<Arc<dyn Reader>> {
+    /// An answer has everything up to `at_least`; `too_stale` if no replica has that.
+    fn replicas(self: Arc<Self>, _at_least: Position) -> Option<Arc<dyn Reader>> {
         None
     }
 
@@ -108,15 +107,6 @@ pub trait Source: Send + Sync {
     fn auditor(self: Arc<Self>) -> Option<Arc<dyn Auditor>> {
         None
     }
-}
-
-/// Which read replicas of a source may answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Replicas {
-    /// Those that have everything that the source has.
-    Current,
-    /// Any, also while the source itself cannot be asked.
-    Any,
 }
 
 /// A value, and the position up to which the source had taken in everything when it was read.

@@ -84,7 +84,7 @@ impl Cache for RedisSource {
             // The lower half of such an id is random: no two lives share it. Zero means that there is none.
             let life = (Uuid::now_v7().as_u128() as u64).max(1);
             let calls = (0..shelf.layout.parts()).map(|part| {
-                Call::new(&RESTART, shelf.controls(part), vec![epoch(life), digits(at)])
+                Call::new(&RESTART, shelf.controls(part).to_vec(), vec![epoch(life), digits(at)])
             });
             let run = |call: Call| async move { self.client.write(Lane::Bulk, &call).await };
             try_join_all(calls.map(run)).await?;
@@ -96,9 +96,8 @@ impl Cache for RedisSource {
 
 impl RedisSource {
     async fn look_up(&self, shelf: &Shelf, key: &Key, now: Timestamp) -> Result<Lookup> {
-        let mut keys = shelf.controls(shelf.layout.part(key));
-        keys.truncate(1);
-        keys.push(shelf.entry(key));
+        let part = shelf.layout.part(key);
+        let keys = vec![shelf.fence(part).to_vec(), shelf.entry(part, key)];
         let answer = self.client.read(Lane::Quick, &Call::new(&LOOKUP, keys, Vec::new())).await?;
         let mut answer = reply::list(answer)?.into_iter();
         let (Some(life), Some(applied)) = (answer.next(), answer.next()) else {
@@ -106,7 +105,7 @@ impl RedisSource {
         };
         let life = reply::bytes(life)?.ok_or_else(unexpected)?;
         let bytes = answer.next().map(reply::bytes).transpose()?.flatten();
-        let found = bytes.and_then(|bytes| entry(&shelf.entity, key, &life, &bytes));
+        let found = bytes.and_then(|bytes| entry(&shelf.entity, key, &life, bytes));
         Ok(Lookup {
             entry: found.filter(|e| now < e.expires),
             applied: position(&reply::bytes(applied)?.ok_or_else(unexpected)?)?,
@@ -122,8 +121,9 @@ impl RedisSource {
         read: Position,
         life: u64,
     ) -> Result<Filled> {
-        let mut keys = shelf.controls(shelf.layout.part(key));
-        keys.push(shelf.entry(key));
+        let part = shelf.layout.part(key);
+        let mut keys = shelf.controls(part).to_vec();
+        keys.push(shelf.entry(part, key));
         keys.extend(shelf.shown(key));
         let record = entry.stored.as_ref().map(|stored| stored.record.as_ref());
         let arguments = vec![
@@ -157,7 +157,7 @@ impl RedisSource {
         let recent_max = shelf.recent_max().to_string().into_bytes();
         let mut rest = changes.iter().peekable();
         loop {
-            let mut call = Call::new(&FOLLOW, shelf.controls(part), Vec::new());
+            let mut call = Call::new(&FOLLOW, shelf.controls(part).to_vec(), Vec::new());
             call.arguments = vec![digits(from), digits(to), keep.clone(), recent_max.clone()];
             let (mut bytes, mut last, mut shown) = (0, from, Vec::new());
             while let Some(change) =
@@ -167,7 +167,7 @@ impl RedisSource {
                 let tail = entry_tail(&shelf.entity, change.image.as_deref(), change.time, expires);
                 bytes += tail.len() + 128;
                 last = change.position;
-                call.keys.push(shelf.entry(&change.key));
+                call.keys.push(shelf.entry(part, &change.key));
                 shown.extend(shelf.shown(&change.key));
                 call.arguments.extend([id(&change.key), digits(change.position), tail]);
             }

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use redis::Value as Reply;
-use serde_json::{Map, Value as Json};
-use unisono_core::json::{parse, parse_text, parse_value, to_json, to_text, to_vec};
+use serde_json::Value as Json;
+use unisono_core::json::{decode, parse_text, parse_value, to_json, to_text, to_vec};
 use unisono_core::source::Entry;
 use unisono_core::{
-    Entity, Field, FieldType, Key, Position, Record, Result, Stored, Timestamp, Value, Version,
+    Entity, FieldType, Key, Position, Record, Result, Stored, Timestamp, Value, Version,
 };
 
 use crate::error::{corrupt, unexpected};
@@ -78,11 +79,14 @@ impl Format {
             }
             Format::Json | Format::Packed => {
                 let Some(bytes) = reply::bytes(reply)? else { return Ok(None) };
-                let json = match self {
-                    Format::Packed => bytes.get(8..).unwrap_or_default(),
-                    _ => bytes.as_slice(),
-                };
-                from_json(entity, json)?
+                decode(
+                    entity,
+                    if self == Format::Packed {
+                        bytes.get(8..).unwrap_or_default()
+                    } else {
+                        &bytes
+                    },
+                )?
             }
         };
         Ok(Some(record))
@@ -91,28 +95,6 @@ impl Format {
 
 fn broken() -> unisono_core::Error {
     corrupt("a stored record cannot be decoded")
-}
-
-fn from_json(entity: &Entity, bytes: &[u8]) -> Result<Record> {
-    let mut json: Json = serde_json::from_slice(bytes).map_err(|e| broken().caused_by(e))?;
-    if let Json::Object(members) = &mut json {
-        keep_declared(entity.fields(), members);
-    }
-    parse(entity, &json).map_err(|e| broken().caused_by(e))
-}
-
-/// Fields that are no longer declared may still be stored.
-fn keep_declared(fields: &[Field], members: &mut Map<String, Json>) {
-    members.retain(|name, _| fields.iter().any(|f| *f.name == **name));
-    for field in fields {
-        if let (FieldType::Objects(fields), Some(Json::Array(rows))) =
-            (&field.ty, members.get_mut(field.name.as_ref()))
-        {
-            for row in rows.iter_mut().filter_map(Json::as_object_mut) {
-                keep_declared(fields, row);
-            }
-        }
-    }
 }
 
 fn from_hash(entity: &Entity, parts: Vec<Reply>) -> Result<Record> {
@@ -181,7 +163,10 @@ pub(crate) fn entry_tail(
 }
 
 /// The entry of a key, unless it is of another epoch or cannot be decoded: then there is none.
-pub(crate) fn entry(entity: &Entity, key: &Key, of: &[u8], bytes: &[u8]) -> Option<Entry> {
+///
+/// Only processes that declare the entity alike share entries, so that the JSON of one is the answer to callers as well.
+pub(crate) fn entry(entity: &Entity, key: &Key, of: &[u8], bytes: Vec<u8>) -> Option<Entry> {
+    let bytes = Bytes::from(bytes);
     if bytes.get(..VERSION)? != of {
         return None;
     }
@@ -193,8 +178,9 @@ pub(crate) fn entry(entity: &Entity, key: &Key, of: &[u8], bytes: &[u8]) -> Opti
     let stored = match bytes.get(FLAG)? {
         b'N' => None,
         _ => {
-            let record = from_json(entity, bytes.get(PAYLOAD..)?).ok()?;
-            Some(Arc::new(Stored::new(key.clone(), version, Arc::new(record))))
+            let record = decode(entity, bytes.get(PAYLOAD..)?).ok()?;
+            let json = bytes.slice(PAYLOAD..);
+            Some(Arc::new(Stored::with_json(key.clone(), version, Arc::new(record), json)))
         }
     };
     Some(Entry { stored, version, filled: time(FILLED..FLAG)?, expires: time(EXPIRES..FILLED)? })
@@ -250,7 +236,7 @@ mod tests {
         let entity = Sample::order();
         let json =
             json!({"id": "a", "old": 1, "items": [{"product_id": "p", "quantity": 1, "gone": 2}]});
-        let record = from_json(&entity, json.to_string().as_bytes()).unwrap();
+        let record = decode(&entity, json.to_string().as_bytes()).unwrap();
         let kept = json!({"id": "a", "items": [{"product_id": "p", "quantity": 1}]});
         assert_eq!(record, Sample::record(&entity, &kept));
     }
@@ -264,12 +250,14 @@ mod tests {
         let head = [epoch(7), digits(Position::new(12).unwrap())].concat();
         for record in [Some(&record), None] {
             let bytes = [head.clone(), entry_tail(&entity, record, filled, expires)].concat();
-            let found = entry(&entity, &key, &epoch(7), &bytes).unwrap();
+            let found = entry(&entity, &key, &epoch(7), bytes.clone()).unwrap();
             assert_eq!(found.version.as_u64(), 12);
             assert_eq!((found.filled, found.expires), (filled, expires));
             assert_eq!(found.stored.as_ref().map(|s| s.record.as_ref()), record);
-            assert!(entry(&entity, &key, &epoch(8), &bytes).is_none());
-            assert!(entry(&entity, &key, &epoch(7), &bytes[..60]).is_none());
+            let json = found.stored.as_ref().map(|stored| stored.json(&entity).to_vec());
+            assert_eq!(json, record.map(|record| to_vec(&entity, record)));
+            assert!(entry(&entity, &key, &epoch(8), bytes.clone()).is_none());
+            assert!(entry(&entity, &key, &epoch(7), bytes[..60].to_vec()).is_none());
         }
     }
 }

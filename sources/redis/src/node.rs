@@ -1,7 +1,7 @@
 //! [`Node`]: one server, over connections that are made when needed and replaced when they broke.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -117,9 +117,30 @@ pub(crate) struct Node {
 /// The connection of one lane.
 #[derive(Default)]
 struct Line {
-    link: Mutex<Option<Arc<Link>>>,
+    link: RwLock<Option<Arc<Link>>>,
+    /// Held by the one who connects.
+    dialing: Mutex<()>,
     /// How many attempts to connect have ended.
     attempts: AtomicU64,
+}
+
+impl Line {
+    fn working(&self) -> Option<Arc<Link>> {
+        let link = self.link.read().unwrap_or_else(PoisonError::into_inner);
+        link.as_ref().filter(|link| !link.broken.load(Ordering::Acquire)).cloned()
+    }
+
+    fn replace(&self, link: Option<Arc<Link>>) {
+        *self.link.write().unwrap_or_else(PoisonError::into_inner) = link;
+    }
+
+    /// Gives up a connection, unless it was replaced already.
+    fn forget(&self, link: &Arc<Link>) {
+        let mut current = self.link.write().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
+            *current = None;
+        }
+    }
 }
 
 impl Node {
@@ -148,10 +169,7 @@ impl Node {
             _ => false,
         };
         if stale {
-            let mut current = self.line(lane).link.lock().await;
-            if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &link)) {
-                *current = None;
-            }
+            self.line(lane).forget(&link);
         }
         answer
     }
@@ -168,12 +186,14 @@ impl Node {
     /// Callers that wait for an attempt share its failure: none of them waits for a second one.
     async fn link(&self, lane: Lane) -> Result<Arc<Link>> {
         let line = self.line(lane);
-        let seen = line.attempts.load(Ordering::Acquire);
-        let mut current = line.link.lock().await;
-        if let Some(link) = current.as_ref().filter(|l| !l.broken.load(Ordering::Acquire)) {
-            return Ok(Arc::clone(link));
+        if let Some(link) = line.working() {
+            return Ok(link);
         }
-        *current = None;
+        let seen = line.attempts.load(Ordering::Acquire);
+        let _one = line.dialing.lock().await;
+        if let Some(link) = line.working() {
+            return Ok(link);
+        }
         if line.attempts.load(Ordering::Acquire) != seen {
             return Err(Error::new(
                 unisono_core::ErrorKind::Unavailable,
@@ -186,14 +206,15 @@ impl Node {
         };
         line.attempts.fetch_add(1, Ordering::Release);
         let link = Arc::new(made?);
-        *current = Some(Arc::clone(&link));
+        line.replace(Some(Arc::clone(&link)));
         Ok(link)
     }
 
     /// Lets go of the connections; requests under way end by themselves.
     pub(crate) async fn close(&self) {
         for line in [&self.quick, &self.bulk] {
-            line.link.lock().await.take();
+            let _nobody_connects = line.dialing.lock().await;
+            line.replace(None);
         }
     }
 }

@@ -17,9 +17,15 @@ pub(crate) struct Shelf {
     pub(crate) layout: Layout,
     /// Whether other programs read the records too, at the keys that the layout names.
     pub(crate) is_shown: bool,
-    /// Stands for the declared fields and how they are shown: processes that declare them differently, such as during a deployment, cache
-    /// apart from each other, each with a life of its own.
-    shape: String,
+    parts: Vec<Part>,
+}
+
+/// The names of the keys of one part.
+struct Part {
+    /// Fence and lists of changed keys.
+    controls: [Vec<u8>; 3],
+    /// What the names of entries begin with.
+    entries: Vec<u8>,
 }
 
 impl Shelf {
@@ -29,22 +35,39 @@ impl Shelf {
         if is_shown {
             text.push_str(&format!(";shown at {}", layout.template()));
         }
-        let shape = format!("{:08x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes()) as u32);
-        Shelf { entity: Arc::clone(entity), layout, is_shown, shape }
+        // Stands for the declared fields and how they are shown: processes that declare them differently, such as
+        // during a deployment, cache apart from each other, each with a life of its own.
+        let shape = xxhash_rust::xxh3::xxh3_64(text.as_bytes()) as u32;
+        let named = |part, name| layout.control(part, &format!("cache:{shape:08x}:{name}"));
+        let of = |part| Part {
+            controls: ["fence", "recent", "previous"].map(|name| named(part, name)),
+            entries: named(part, "="),
+        };
+        let parts = (0..layout.parts()).map(of).collect();
+        Shelf { entity: Arc::clone(entity), layout, is_shown, parts }
     }
 
     /// Fence and lists of changed keys of a part.
-    pub(crate) fn controls(&self, part: u16) -> Vec<Vec<u8>> {
-        let name = |name: &str| self.layout.control(part, &format!("cache:{}:{name}", self.shape));
-        ["fence", "recent", "previous"].map(name).to_vec()
+    pub(crate) fn controls(&self, part: u16) -> &[Vec<u8>; 3] {
+        &self.part(part).controls
     }
 
-    /// The entry of a key.
-    pub(crate) fn entry(&self, key: &Key) -> Vec<u8> {
-        let name = format!("cache:{}:=", self.shape);
-        let mut entry = self.layout.control(self.layout.part(key), &name);
+    /// What says how far the entries of a part have come.
+    pub(crate) fn fence(&self, part: u16) -> &[u8] {
+        let [fence, ..] = self.controls(part);
+        fence
+    }
+
+    /// The entry of a key of a part.
+    pub(crate) fn entry(&self, part: u16, key: &Key) -> Vec<u8> {
+        let mut entry = self.part(part).entries.clone();
         entry.extend_from_slice(&id(key));
         entry
+    }
+
+    fn part(&self, part: u16) -> &Part {
+        // One was made for each part of the layout, which is where numbers of parts come from.
+        &self.parts[usize::from(part)]
     }
 
     /// Where other programs read the record, if they do.
@@ -95,7 +118,7 @@ mod tests {
         let one = shelf(vec![id(), Field::new("lines", line(FieldType::String))]);
         let other = shelf(vec![id(), Field::new("lines", line(FieldType::Integer))]);
         assert_ne!(one.controls(0), other.controls(0));
-        assert_ne!(one.entry(&Sample::key("a")), other.entry(&Sample::key("a")));
+        assert_ne!(one.entry(0, &Sample::key("a")), other.entry(0, &Sample::key("a")));
         assert_ne!(one.controls(0), one.controls(1));
         // Changes that only a process knows of that shows nothing would leave what is shown as it is.
         let open = shown(vec![id(), Field::new("lines", line(FieldType::String))], true);
