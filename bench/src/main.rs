@@ -1,9 +1,11 @@
-//! Side-by-side measurements: `cargo run --release -p unisono-bench [-- PART…] [--rounds N] [--seconds S] [--data DIR]`.
+//! Side-by-side measurements: `cargo run --release -p unisono-bench [-- PART…] [--rounds N] [--seconds S] [--data DIR]
+//! [--only TEXT]`.
 //!
 //! Each comparison alternates both sides for several rounds in one run and reports medians and the ratio with its
 //! range, because machines are shared and noisy. Parts: `reads`, `writes`, `visible`, `search`, `import`, `idle`; all
 //! if none is named; with `--features full` also those over real engines (`engines/up` first): `load`, `latency`,
-//! `carry`, `commits`, `memory`, `products`. The table is also written to `target/bench/results.md`, the ratios drawn in `ratios.svg`.
+//! `carry`, `commits`, `memory`, `products`, of which `--only` takes the measures whose names contain a text. The table
+//! is also written to `target/bench/results.md`, the ratios drawn in `ratios.svg`.
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 #![expect(clippy::disallowed_methods, reason = "real time is what is measured")]
 
@@ -40,7 +42,23 @@ pub(crate) struct Plan {
     pub(crate) time: Duration,
     /// Folder with the full `products.jsonl.gz` and `orders.jsonl.gz`.
     pub(crate) data: PathBuf,
+    /// Part of the names of what is measured of `products`.
+    #[cfg_attr(
+        not(feature = "full"),
+        expect(dead_code, reason = "`products` is over real engines")
+    )]
+    pub(crate) only: String,
 }
+
+/// Every part that can be asked for.
+const PARTS: [&str; 12] = [
+    "reads", "writes", "visible", "idle", "import", "search", "load", "latency", "carry",
+    "commits", "memory", "products",
+];
+
+/// The same as that of the program, so that what is compared with it has no other.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> Result<()> {
     let mut given = std::env::args().skip(1);
@@ -52,8 +70,12 @@ fn main() -> Result<()> {
     if first.as_deref() == Some("serve-baseline") {
         return baseline::serve(&mut given);
     }
-    let mut plan =
-        Plan { rounds: 5, time: Duration::from_secs(3), data: PathBuf::from("../shared/data") };
+    let mut plan = Plan {
+        rounds: 5,
+        time: Duration::from_secs(3),
+        data: PathBuf::from("../shared/data"),
+        only: String::new(),
+    };
     let mut parts = Vec::new();
     let mut words = first.into_iter().chain(given);
     while let Some(word) = words.next() {
@@ -62,7 +84,13 @@ fn main() -> Result<()> {
             "--rounds" => plan.rounds = value()?.parse()?,
             "--seconds" => plan.time = Duration::from_secs_f64(value()?.parse()?),
             "--data" => plan.data = PathBuf::from(value()?),
-            part => parts.push(part.to_owned()),
+            "--only" => plan.only = value()?,
+            part if PARTS.contains(&part) => parts.push(part.to_owned()),
+            unknown => {
+                return Err(
+                    format!("there is no part {unknown}; there are {}", PARTS.join(", ")).into()
+                );
+            }
         }
     }
     let runtime =

@@ -20,6 +20,9 @@ const KINDS: [(Kind, &str); 5] = [
     (Kind::B, "b"),
     (Kind::C, "c"),
 ];
+/// What is measured here, as the table names it.
+pub(super) const COLD_KEY: &str = "queries for 500 simultaneous readers of one cold key";
+pub(super) const BEHIND_A_REPLICA: &str = "replica 100 ms behind";
 const CROWD: usize = 500;
 const CALLERS: usize = 16;
 const KEYS: usize = 200;
@@ -52,7 +55,7 @@ pub(super) async fn one_cold_key(stand: &Stand, report: &mut Report) -> Result<(
         tokio::time::sleep(COUNTED).await;
         figures.push((uses(engine, table).await? - before).to_string());
     }
-    tell(report, "queries for 500 simultaneous readers of one cold key", &figures, "1");
+    tell(report, COLD_KEY, &figures, "1");
     Ok(())
 }
 
@@ -144,8 +147,9 @@ async fn all_behind(stand: &Stand, plan: &Plan, report: &mut Report) -> Result<(
         missed.push(format!("{} of {}", outcome.missed, outcome.reads));
         wrong.push(format!("{} of {KEYS}", outcome.wrong));
     }
-    tell(report, "replica 100 ms behind: reads older than the caller's own write", &missed, "0");
-    tell(report, "replica 100 ms behind: wrong keys after quiescence", &wrong, "0");
+    let named = |what: &str| format!("{BEHIND_A_REPLICA}: {what}");
+    tell(report, &named("reads older than the caller's own write"), &missed, "0");
+    tell(report, &named("wrong keys after quiescence"), &wrong, "0");
     Ok(())
 }
 

@@ -26,6 +26,11 @@ pub(crate) async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
 async fn measure(stand: &Stand, plan: &Plan, report: &mut Report) -> Result<()> {
     speed::over_redis(stand, plan, report).await?;
     speed::in_process(stand, plan, report).await?;
-    fresh::one_cold_key(stand, report).await?;
-    fresh::behind_a_replica(stand, plan, report).await
+    if fresh::COLD_KEY.contains(&plan.only) {
+        fresh::one_cold_key(stand, report).await?;
+    }
+    if fresh::BEHIND_A_REPLICA.contains(&plan.only) {
+        fresh::behind_a_replica(stand, plan, report).await?;
+    }
+    Ok(())
 }

@@ -71,8 +71,12 @@ const IN_PROCESS: [Measure; 4] = [
 
 /// With the cache in Redis: against `a` and `c`.
 pub(super) async fn over_redis(stand: &Stand, plan: &Plan, report: &mut Report) -> Result<()> {
+    let measures = wanted(&OVER_REDIS, plan);
+    if measures.is_empty() {
+        return Ok(());
+    }
     let mut sides = started(stand, &[Kind::Ours, Kind::A, Kind::C]).await?;
-    for measure in &OVER_REDIS {
+    for measure in measures {
         let seen = rounds(stand, &mut sides, measure, plan).await?;
         tell(report, measure, &seen, "a");
     }
@@ -81,12 +85,20 @@ pub(super) async fn over_redis(stand: &Stand, plan: &Plan, report: &mut Report) 
 
 /// With the cache in the process: against `b`.
 pub(super) async fn in_process(stand: &Stand, plan: &Plan, report: &mut Report) -> Result<()> {
+    let measures = wanted(&IN_PROCESS, plan);
+    if measures.is_empty() {
+        return Ok(());
+    }
     let mut sides = started(stand, &[Kind::OursNear, Kind::B]).await?;
-    for measure in &IN_PROCESS {
+    for measure in measures {
         let seen = rounds(stand, &mut sides, measure, plan).await?;
         tell(report, measure, &seen, "b");
     }
     memory(report, &sides, "cache in the process", "b")
+}
+
+fn wanted<'m>(measures: &'m [Measure], plan: &Plan) -> Vec<&'m Measure> {
+    measures.iter().filter(|m| m.name.contains(&plan.only)).collect()
 }
 
 async fn started(stand: &Stand, kinds: &[Kind]) -> Result<Vec<Side>> {

@@ -240,6 +240,7 @@ async fn a_long_log_is_trimmed_in_pieces_and_a_long_history_is_walked() {
 }
 
 /// A port before the server at which answers stop arriving when the flag is set, though the server's end stays open.
+#[expect(clippy::disallowed_methods, reason = "a test's runtime is its own")]
 async fn deaf_port(target: u16) -> (u16, Arc<AtomicBool>) {
     let deaf = Arc::new(AtomicBool::new(false));
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();

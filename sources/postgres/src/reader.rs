@@ -7,11 +7,11 @@ use async_trait::async_trait;
 use tokio_postgres::Row;
 use unisono_core::query::{Aggregate, Filter, Groups, Page, Query};
 use unisono_core::source::{At, Reader};
-use unisono_core::{Entity, Error, Key, Position, Result, Stored};
+use unisono_core::{Entity, Error, Key, Result, Stored};
 
 use crate::error::Failed;
 use crate::parameter::{cell, optional_text};
-use crate::query::snapshot::Snapshot;
+use crate::query::snapshot::{Extent, Snapshot};
 use crate::session::{Session, Use};
 use crate::source::PostgresSource;
 use crate::table::Table;
@@ -54,6 +54,23 @@ impl Question for Aggregate {
     }
 }
 
+/// The answer to a question, which mostly is one statement: if it is more, it is asked again, in a transaction.
+pub(crate) async fn of_one_moment<Q: Question>(
+    session: &Session,
+    table: &Table,
+    question: &Q,
+    on_replica: bool,
+) -> Result<At<Q::Answer>, Failed> {
+    let mut one = Snapshot::new(session, table, Extent::One, on_replica);
+    let answered = question.ask(table, &mut one).await;
+    if one.extent() == Extent::One {
+        return one.end(answered).await;
+    }
+    let mut several = Snapshot::new(session, table, Extent::Several, on_replica);
+    let answered = question.ask(table, &mut several).await;
+    several.end(answered).await
+}
+
 impl PostgresSource {
     /// The answer of the primary.
     async fn ask<Q: Question>(
@@ -65,27 +82,11 @@ impl PostgresSource {
         let client = self.client();
         let table = &*client.table(entity.name())?;
         let answered = client.primary(move |session: Arc<Session>| {
-            Box::pin(async move {
-                let mut snapshot = Snapshot::new(&session, table);
-                let answered = question.ask(table, &mut snapshot).await;
-                let (value, position) = snapshot.end(answered).await?;
-                Ok(At { value, position })
-            })
+            Box::pin(async move { of_one_moment(&session, table, question, false).await })
         });
         answered
             .await
             .map_err(|e: Failed| e.error.on(operation).at(client.name()).of(entity.name()))
-    }
-
-    /// The position that the primary has now.
-    pub(crate) async fn head(&self, table: &Table) -> Result<Position, Failed> {
-        let sql = format!("SELECT {}", table.position);
-        let sql = sql.as_str();
-        let asked = self.client().primary(move |session| {
-            Box::pin(async move { session.rows(Use::Often, sql, &[]).await })
-        });
-        let rows = asked.await?;
-        Ok(table.position_of(said(&rows)?)?)
     }
 }
 
@@ -94,7 +95,8 @@ impl Reader for PostgresSource {
     async fn get(&self, entity: &Arc<Entity>, keys: &[Key]) -> Result<At<Vec<Option<Stored>>>> {
         let client = self.client();
         let table = client.table(entity.name())?;
-        let (sql, parameter) = &table.get(keys);
+        let (sql, parameter) = table.get(keys);
+        let parameter = &parameter;
         let ask = || {
             client.primary(move |session: Arc<Session>| {
                 let parameters = std::slice::from_ref(parameter);
@@ -138,9 +140,13 @@ pub(crate) fn said(rows: &[Row]) -> Result<Option<&str>> {
 
 /// The records of rows that [`Table::get`] asked for, in the order of the keys.
 pub(crate) fn by_key(table: &Table, rows: &[Row], keys: &[Key]) -> Result<Vec<Option<Stored>>> {
+    let is_found = |row: &Row| Ok::<_, Error>(cell(row, table.columns.len() + 2)?.is_some());
+    if let ([_], Some(row)) = (keys, rows.first()) {
+        return Ok(vec![is_found(row)?.then(|| table.stored(row, 1)).transpose()?]);
+    }
     let mut found = HashMap::with_capacity(rows.len());
     for row in rows {
-        if cell(row, table.columns.len() + 2)?.is_some() {
+        if is_found(row)? {
             let stored = table.stored(row, 1)?;
             found.insert(stored.key.clone(), stored);
         }

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use unisono_core::query::{Aggregate, Filter, Groups, Page, Query};
-use unisono_core::source::{At, Reader, Replicas};
+use unisono_core::source::{At, Reader};
 use unisono_core::{Entity, Error, ErrorKind, Key, Position, Result, Stored};
 use unisono_sql::Statement;
 
 use crate::error::Failed;
-use crate::query::snapshot::Snapshot;
-use crate::reader::{Question, by_key, refuse_search, said};
+use crate::query::snapshot::{Found, Snapshot};
+use crate::reader::{Question, by_key, of_one_moment, refuse_search, said};
 use crate::session::Session;
 use crate::source::PostgresSource;
 use crate::table::Table;
@@ -23,7 +23,8 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// The replicas of a database as a reader.
 pub(crate) struct ReplicaReader {
     pub(crate) source: Arc<PostgresSource>,
-    pub(crate) which: Replicas,
+    /// What an answer must hold at least.
+    pub(crate) at_least: Position,
 }
 
 impl ReplicaReader {
@@ -34,18 +35,17 @@ impl ReplicaReader {
         question: &Q,
     ) -> Result<At<Q::Answer>> {
         let client = self.source.client();
-        let named = |e: Error| e.on(operation).at(client.name()).of(entity.name());
         let table = &*client.table(entity.name())?;
-        let demanded = match self.which {
-            Replicas::Current => self.source.head(table).await.map_err(|e| named(e.error))?,
-            Replicas::Any => Position::ZERO,
-        };
+        let at_least = self.at_least;
         let answered = client.replica(move |session: Arc<Session>| {
-            Box::pin(async move { answer(&session, table, question, demanded).await })
+            Box::pin(async move { answer(&session, table, question, at_least).await })
         });
-        let too_stale =
-            || named(Error::new(ErrorKind::TooStale, "no replica has what is demanded"));
-        answered.await.flatten().ok_or_else(too_stale)
+        answered.await.flatten().ok_or_else(|| {
+            Error::new(ErrorKind::TooStale, "no replica has what is demanded")
+                .on(operation)
+                .at(client.name())
+                .of(entity.name())
+        })
     }
 }
 
@@ -54,22 +54,33 @@ async fn answer<Q: Question>(
     session: &Session,
     table: &Table,
     question: &Q,
-    demanded: Position,
+    at_least: Position,
 ) -> Result<Option<At<Q::Answer>>, Failed> {
-    let mut attempts = 0;
-    let mut snapshot = Snapshot::on_replica(session, table);
-    while demanded > Position::ZERO && snapshot.position().await? < demanded {
-        snapshot.end(Ok(())).await?;
-        attempts += 1;
-        if attempts == ATTEMPTS {
-            return Ok(None);
+    for attempt in 0..ATTEMPTS {
+        if attempt > 0 {
+            tokio::time::sleep(PAUSE).await;
+            if of_one_moment(session, table, &Place, true).await?.position < at_least {
+                continue;
+            }
         }
-        tokio::time::sleep(PAUSE).await;
-        snapshot = Snapshot::on_replica(session, table);
+        let at = of_one_moment(session, table, question, true).await?;
+        if at.position >= at_least {
+            return Ok(Some(at));
+        }
     }
-    let answered = question.ask(table, &mut snapshot).await;
-    let (value, position) = snapshot.end(answered).await?;
-    Ok(Some(At { value, position }))
+    Ok(None)
+}
+
+/// Asks for the position alone.
+struct Place;
+
+#[async_trait]
+impl Question for Place {
+    type Answer = ();
+
+    async fn ask(&self, _: &Table, _: &mut Snapshot<'_>) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Asks for records by key.
@@ -80,9 +91,12 @@ impl Question for Keys<'_> {
     type Answer = Vec<Option<Stored>>;
 
     async fn ask(&self, table: &Table, snapshot: &mut Snapshot<'_>) -> Result<Vec<Option<Stored>>> {
+        // The statement is of a form of its own.
+        snapshot.must_be_several().map_err(|failed| snapshot.noted(failed))?;
         let (sql, parameter) = table.get(self.0);
-        let rows = snapshot.rows(&Statement { sql, parameters: vec![parameter] }).await;
-        let rows = rows.map_err(|failed| snapshot.noted(failed))?;
+        let statement = Statement { sql: sql.to_owned(), parameters: vec![parameter] };
+        let found = snapshot.rows(&statement).await;
+        let Found { rows, .. } = found.map_err(|failed| snapshot.noted(failed))?;
         if table.lags(said(&rows)?) {
             // Only the primary can give a position to what another program has written.
             return Err(Error::new(

@@ -1,6 +1,7 @@
 //! [`Session`]: one connection, and how statements go over it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +20,8 @@ use crate::parameter::Parameter;
 
 /// The statements kept on one connection; beyond these, all are forgotten.
 const STATEMENTS_MAX: usize = 128;
+/// The statements of which it is known that they were asked before; beyond these, all are forgotten.
+const ASKED_MAX: usize = 1024;
 /// The longest that asking the server to cancel a statement may take.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -33,6 +36,8 @@ const MARK: &str = "-c unisono.direct=on -c idle_in_transaction_session_timeout=
 pub(crate) enum Use {
     /// Asked again and again: prepared, if statements are.
     Often,
+    /// Perhaps asked in these words again: prepared when it is.
+    Again,
     /// Asked in ever other words: parsed each time, in the same round trip.
     Once,
 }
@@ -54,6 +59,8 @@ pub(crate) struct Manner {
 pub(crate) struct Session {
     client: Client,
     statements: Mutex<HashMap<String, Statement>>,
+    /// Hashes of what may be asked again.
+    asked: Mutex<HashSet<u64>>,
     manner: Manner,
     /// The server, for people.
     pub(crate) address: String,
@@ -96,6 +103,7 @@ impl Session {
         Ok(Session {
             client: connected.map_err(|failed| failed.with_server(&server.address))?,
             statements: Mutex::default(),
+            asked: Mutex::default(),
             manner: manner.clone(),
             address: server.address.clone(),
             generation,
@@ -129,7 +137,7 @@ impl Session {
         sql: &str,
         parameters: &[Parameter],
     ) -> Result<Vec<Row>, Failed> {
-        if usage == Use::Often && self.is_prepared() {
+        if self.is_worth_preparing(usage, sql) {
             let statement = self.prepared(sql, parameters).await?;
             let values: Vec<_> = parameters.iter().map(|p| p as &(dyn ToSql + Sync)).collect();
             return Ok(self.client.query(&statement, &values).await?);
@@ -144,12 +152,29 @@ impl Session {
         sql: &str,
         parameters: &[Parameter],
     ) -> Result<u64, Failed> {
-        if usage == Use::Often && self.is_prepared() {
+        if self.is_worth_preparing(usage, sql) {
             let statement = self.prepared(sql, parameters).await?;
             let values: Vec<_> = parameters.iter().map(|p| p as &(dyn ToSql + Sync)).collect();
             return Ok(self.client.execute(&statement, &values).await?);
         }
         Ok(self.client.execute_typed(sql, &typed(parameters)).await?)
+    }
+
+    fn is_worth_preparing(&self, usage: Use, sql: &str) -> bool {
+        self.is_prepared()
+            && match usage {
+                Use::Often => true,
+                Use::Once => false,
+                Use::Again => {
+                    let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+                    if asked.len() >= ASKED_MAX {
+                        asked.clear();
+                    }
+                    let mut hasher = DefaultHasher::new();
+                    sql.hash(&mut hasher);
+                    !asked.insert(hasher.finish())
+                }
+            }
     }
 
     /// Gives every row of a statement to `each` as it comes.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use unisono_core::clock::Clock;
-use unisono_core::source::{Auditor, Binding, Follower, Probe, Reader, Replicas, Source, Truth};
-use unisono_core::{Capability, Described, Result, Uuid};
+use unisono_core::source::{Auditor, Binding, Follower, Probe, Reader, Source, Truth};
+use unisono_core::{Capability, Described, Position, Result, Uuid};
 
 use crate::capture::{self, Ailing};
 use crate::client::Client;
@@ -147,9 +147,9 @@ impl Source for PostgresSource {
         Some(self)
     }
 
-    fn replicas(self: Arc<Self>, which: Replicas) -> Option<Arc<dyn Reader>> {
+    fn replicas(self: Arc<Self>, at_least: Position) -> Option<Arc<dyn Reader>> {
         let any = self.client.replica_count() > 0;
-        any.then(|| Arc::new(ReplicaReader { source: self, which }) as _)
+        any.then(|| Arc::new(ReplicaReader { source: self, at_least }) as _)
     }
 
     fn truth(self: Arc<Self>) -> Option<Arc<dyn Truth>> {

@@ -1,6 +1,6 @@
 //! [`Table`]: one entity's table with its columns, and how it is spoken of in SQL.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio_postgres::Row;
 use unisono_core::kind::Options;
@@ -146,6 +146,9 @@ pub(crate) struct Table {
     pub(crate) position: String,
     /// Whether a field other than the key is unique.
     pub(crate) has_unique: bool,
+    /// The statements of [`Table::get`], for one key and for several.
+    pub(crate) get_one: OnceLock<String>,
+    pub(crate) get_many: OnceLock<String>,
 }
 
 impl Table {
@@ -179,6 +182,8 @@ impl Table {
             capture,
             position,
             has_unique,
+            get_one: OnceLock::new(),
+            get_many: OnceLock::new(),
             schema,
             columns,
             entity,
@@ -323,7 +328,7 @@ impl Table {
     }
 
     /// The statement that answers records by keys, the parameter, with the position first: one row at least.
-    pub(crate) fn get(&self, keys: &[Key]) -> (String, Parameter) {
+    pub(crate) fn get(&self, keys: &[Key]) -> (&str, Parameter) {
         let (selected, name, key) = (&self.selected, &self.name, self.key());
         let (test, noted, parameter) = match keys {
             [one] => (
@@ -337,11 +342,14 @@ impl Table {
                 codec::key_array(self.key_type(), &many.iter().collect::<Vec<_>>()),
             ),
         };
-        let position = self.marked_position(noted);
-        let sql = format!(
-            "SELECT p.position, t.* FROM (SELECT {position} AS position) p LEFT JOIN \
-             (SELECT {selected}, TRUE AS found FROM {name} WHERE {key} {test}) t ON TRUE"
-        );
+        let made = if keys.len() == 1 { &self.get_one } else { &self.get_many };
+        let sql = made.get_or_init(|| {
+            let position = self.marked_position(noted);
+            format!(
+                "SELECT p.position, t.* FROM (SELECT {position} AS position) p LEFT JOIN \
+                 (SELECT {selected}, TRUE AS found FROM {name} WHERE {key} {test}) t ON TRUE"
+            )
+        });
         (sql, parameter)
     }
 }

@@ -14,7 +14,7 @@ use unisono_policy::route::{self, Candidate, Operation, Request};
 
 use crate::answer::{Answer, CacheStatus};
 use crate::read::serving::{Answering, Serving};
-use crate::read::{replicas, words};
+use crate::read::words;
 use crate::runtime::{Runtime, Stopwatch};
 
 /// How long a read waits for a follower to apply its token while another source could answer instead.
@@ -216,7 +216,7 @@ impl<'a> Reading<'a> {
         }
         let asked = answering.handle.ask(request.operation, self.runtime)?;
         let refused = self.refused(answering);
-        let asking = replicas::ask_source(request, answering, question);
+        let asking = self.ask_source(request, answering, question);
         let result = self.runtime.within(self.left(), asking).await;
         asked.end(&result);
         let (at, replica) = result?;

@@ -2,35 +2,40 @@
 
 use std::sync::Arc;
 
-use unisono_core::source::{At, Replicas};
-use unisono_core::{Consistency, Error, ErrorKind, Result, Role};
+use unisono_core::source::At;
+use unisono_core::{Consistency, Error, ErrorKind, Position, Result, Role};
 use unisono_policy::breaker;
 use unisono_policy::route::{Operation, Plan, Reason, Request};
 
 use crate::read::ask::{Found, Question, Reading, fresh_enough};
 use crate::read::serving::Answering;
 
-/// Asks a source, or a read replica that has everything, to spare it what is not read by key. Answers too which it was.
-pub(super) async fn ask_source<T>(
-    request: &Request<'_>,
-    answering: &Answering,
-    question: Question<'_, T>,
-) -> Result<(At<T>, bool)> {
-    let spared = request.operation != Operation::Get && request.consistency != Consistency::Strong;
-    let source = Arc::clone(&answering.handle.source);
-    if answering.role == Role::Truth
-        && spared
-        && let Some(replicas) = source.replicas(Replicas::Current)
-    {
-        match question(replicas).await {
-            Err(error) if error.kind() == ErrorKind::TooStale => {}
-            asked => return asked.map(|at| (at, true)),
-        }
-    }
-    question(Arc::clone(&answering.reader)).await.map(|at| (at, false))
-}
-
 impl<'a> Reading<'a> {
+    /// Asks a source, or a read replica of it, to spare it what is not read by key. Answers too which it was.
+    ///
+    /// A replica must have all that this process knows of, which is less than what the source has by the moments that a
+    /// change takes to get here; while nothing is heard of the source, nobody can say how much less that is.
+    pub(super) async fn ask_source<T>(
+        &self,
+        request: &Request<'_>,
+        answering: &Answering,
+        question: Question<'_, T>,
+    ) -> Result<(At<T>, bool)> {
+        let spared = request.operation != Operation::Get
+            && request.consistency != Consistency::Strong
+            && answering.role == Role::Truth
+            && !self.serving.log.tail.is_silent(self.runtime.now());
+        let source = &answering.handle.source;
+        let known = request.token.max(self.serving.log.tail.head());
+        if spared && let Some(replicas) = Arc::clone(source).replicas(known) {
+            match question(replicas).await {
+                Err(error) if error.kind() == ErrorKind::TooStale => {}
+                asked => return asked.map(|at| (at, true)),
+            }
+        }
+        question(Arc::clone(&answering.reader)).await.map(|at| (at, false))
+    }
+
     /// While the truth cannot be asked, its read replicas know what it knew. They answer nothing that the plan kept from
     /// the truth for another reason.
     pub(super) async fn ask_replicas<T>(
@@ -50,7 +55,7 @@ impl<'a> Reading<'a> {
             return None;
         }
         let answering = self.serving.answering.get(name)?;
-        let replicas = Arc::clone(&answering.handle.source).replicas(Replicas::Any)?;
+        let replicas = Arc::clone(&answering.handle.source).replicas(Position::ZERO)?;
         let asked = self.runtime.within(self.left(), question(replicas)).await;
         match asked.and_then(|at| fresh_enough(request, at)) {
             Ok(at) => Some(Found { answering, at, replica: true, refused: false }),

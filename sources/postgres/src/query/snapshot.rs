@@ -1,39 +1,66 @@
-//! [`Snapshot`]: a read-only transaction whose statements all see the same, and the position that it is of.
+//! [`Snapshot`]: one moment, which all statements see, and its position.
 
 use futures::future::try_join3;
 use tokio_postgres::Row;
+use unisono_core::source::At;
 use unisono_core::{Error, ErrorKind, Position, Record, Result, Stored, Value};
 use unisono_sql::{Each, Rows, Statement};
 
 use crate::error::Failed;
-use crate::parameter::{Parameter, integer, optional_text};
+use crate::parameter::{Parameter, cell, integer, optional_text};
 use crate::session::{Session, Use};
 use crate::table::Table;
 
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
-/// A read-only transaction on one table.
+/// One moment of one table: a read-only transaction, or one statement, which needs none.
 pub(crate) struct Snapshot<'a> {
     session: &'a Session,
     table: &'a Table,
+    extent: Extent,
     on_replica: bool,
     position: Option<Position>,
     failed: Option<Failed>,
 }
 
+/// How much is asked of a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Any number of statements.
+    Several,
+    /// One, in which the position is asked for as well.
+    One,
+    /// It was to be one, and there is another.
+    NotEnough,
+}
+
+/// The rows of a statement, each of which may begin with what is no part of the statement.
+pub(crate) struct Found {
+    pub(crate) rows: Vec<Row>,
+    /// The column where the statement's own begin.
+    pub(crate) from: usize,
+}
+
 impl<'a> Snapshot<'a> {
     /// Not yet begun: the first statement goes together with the beginning, in one round trip.
-    pub(crate) fn new(session: &'a Session, table: &'a Table) -> Self {
-        Snapshot { session, table, on_replica: false, position: None, failed: None }
+    ///
+    /// A replica answers only while it is one: once promoted, it has a history of its own.
+    pub(crate) fn new(
+        session: &'a Session,
+        table: &'a Table,
+        extent: Extent,
+        on_replica: bool,
+    ) -> Self {
+        Snapshot { session, table, extent, on_replica, position: None, failed: None }
     }
 
-    /// The same on a replica, which answers only while it is one: once promoted, it has a history of its own.
-    pub(crate) fn on_replica(session: &'a Session, table: &'a Table) -> Self {
-        Snapshot { on_replica: true, ..Snapshot::new(session, table) }
+    /// How much was asked.
+    pub(crate) fn extent(&self) -> Extent {
+        self.extent
     }
 
     /// The position of the snapshot, which begins it.
-    pub(crate) async fn position(&mut self) -> Result<Position, Failed> {
+    async fn position(&mut self) -> Result<Position, Failed> {
         match self.position {
             Some(position) => Ok(position),
             None => {
@@ -43,52 +70,76 @@ impl<'a> Snapshot<'a> {
         }
     }
 
-    /// Ends the transaction; the session is of further use. `answer` is of its statements.
-    pub(crate) async fn end<T>(mut self, answer: Result<T>) -> Result<(T, Position), Failed> {
-        let position = match (answer, self.failed.take()) {
+    /// Ends it; the session is of further use. `answer` is of its statements.
+    pub(crate) async fn end<T>(mut self, answer: Result<T>) -> Result<At<T>, Failed> {
+        let at = match (answer, self.failed.take()) {
             (_, Some(failed)) => return Err(failed),
             (Err(error), None) => return Err(error.into()),
-            (Ok(answer), None) => (answer, self.position().await?),
+            (Ok(value), None) => At { value, position: self.position().await? },
         };
-        self.session.run("COMMIT").await?;
-        Ok(position)
+        if self.extent == Extent::Several {
+            self.session.run("COMMIT").await?;
+        }
+        Ok(at)
     }
 
-    /// The rows of a statement.
-    pub(crate) async fn rows(
-        &mut self,
-        statement: &Statement<Parameter>,
-    ) -> Result<Vec<Row>, Failed> {
+    /// The rows of a statement whose last column is never null.
+    pub(crate) async fn rows(&mut self, statement: &Statement<Parameter>) -> Result<Found, Failed> {
         let Statement { sql, parameters } = statement;
-        match self.position {
-            Some(_) => self.session.rows(Use::Once, sql, parameters).await,
-            None => self.first(sql, parameters).await,
+        if self.position.is_none() {
+            return self.first(sql, parameters).await;
         }
+        self.must_be_several()?;
+        let rows = self.session.rows(Use::Once, sql, parameters).await?;
+        Ok(Found { rows, from: 0 })
     }
 
     /// Begins, reads the position, and runs a statement.
-    async fn first(&mut self, sql: &str, parameters: &[Parameter]) -> Result<Vec<Row>, Failed> {
+    async fn first(&mut self, sql: &str, parameters: &[Parameter]) -> Result<Found, Failed> {
         let condition = if self.on_replica { " WHERE pg_is_in_recovery()" } else { "" };
-        let position = format!("SELECT {}{condition}", self.table.position);
+        let position = format!("SELECT {} AS position{condition}", self.table.position);
         let session = self.session;
-        let (_, place, rows) = if session.is_pipelining() {
-            try_join3(
-                session.run(BEGIN),
-                session.rows(Use::Once, &position, &[]),
-                session.rows(Use::Once, sql, parameters),
-            )
-            .await?
+        let (place, found) = if self.extent == Extent::One {
+            // The only row of the left side is met with every row of the right side, in their order.
+            let sql =
+                format!("SELECT p.position, t.* FROM ({position}) p LEFT JOIN ({sql}) t ON TRUE");
+            let mut rows = session.rows(Use::Again, &sql, parameters).await?;
+            let place = rows.first().map(|row| optional_text(row, 0).map(|p| p.map(str::to_owned)));
+            let is_none = |row: &Row| Ok::<_, Failed>(cell(row, row.len() - 1)?.is_none());
+            if rows.first().map(is_none).transpose()? == Some(true) {
+                rows.clear();
+            }
+            (place.transpose()?, Found { rows, from: 1 })
         } else {
-            session.run(BEGIN).await?;
-            let place = session.rows(Use::Once, &position, &[]).await?;
-            ((), place, session.rows(Use::Once, sql, parameters).await?)
+            let (place, rows) = if session.is_pipelining() {
+                let begun = session.run(BEGIN);
+                let placed = session.rows(Use::Once, &position, &[]);
+                let asked = session.rows(Use::Once, sql, parameters);
+                let ((), place, rows) = try_join3(begun, placed, asked).await?;
+                (place, rows)
+            } else {
+                session.run(BEGIN).await?;
+                let place = session.rows(Use::Once, &position, &[]).await?;
+                (place, session.rows(Use::Once, sql, parameters).await?)
+            };
+            let place =
+                place.first().map(|row| optional_text(row, 0).map(|p| p.map(str::to_owned)));
+            (place.transpose()?, Found { rows, from: 0 })
         };
-        if self.on_replica && place.is_empty() {
+        if self.on_replica && place.is_none() {
             return Err(Error::new(ErrorKind::Unavailable, "the replica was promoted").into());
         }
-        let said = place.first().map(|row| optional_text(row, 0)).transpose()?.flatten();
-        self.position = Some(self.table.position_of(said)?);
-        Ok(rows)
+        self.position = Some(self.table.position_of(place.flatten().as_deref())?);
+        Ok(found)
+    }
+
+    /// Ends what was to be one statement: it is asked again, as several.
+    pub(crate) fn must_be_several(&mut self) -> Result<(), Failed> {
+        if self.extent == Extent::Several {
+            return Ok(());
+        }
+        self.extent = Extent::NotEnough;
+        Err(Error::internal("one statement was expected, and there is another").into())
     }
 
     /// Keeps the class of a failure, which the shared SQL does not know; it is told at the end.
@@ -102,8 +153,8 @@ impl<'a> Snapshot<'a> {
 #[async_trait::async_trait]
 impl Rows<Parameter> for Snapshot<'_> {
     async fn records(&mut self, statement: Statement<Parameter>) -> Result<Vec<Stored>> {
-        let rows = self.rows(&statement).await.map_err(|failed| self.noted(failed))?;
-        rows.iter().map(|row| self.table.stored(row, 0)).collect()
+        let found = self.rows(&statement).await.map_err(|failed| self.noted(failed))?;
+        found.rows.iter().map(|row| self.table.stored(row, found.from)).collect()
     }
 
     async fn parts(
@@ -112,6 +163,7 @@ impl Rows<Parameter> for Snapshot<'_> {
         fields: &[usize],
         each: &mut Each<'_>,
     ) -> Result<()> {
+        self.must_be_several().map_err(|failed| self.noted(failed))?;
         self.position().await.map_err(|failed| self.noted(failed))?;
         let table = self.table;
         let mut record = Record::new(vec![Value::Null; table.columns.len()]);
@@ -130,9 +182,10 @@ impl Rows<Parameter> for Snapshot<'_> {
     }
 
     async fn number(&mut self, statement: Statement<Parameter>) -> Result<u64> {
-        let rows = self.rows(&statement).await.map_err(|failed| self.noted(failed))?;
+        let Found { rows, from } =
+            self.rows(&statement).await.map_err(|failed| self.noted(failed))?;
         let row = rows.first().ok_or_else(|| Error::internal("a count gave no row"))?;
-        Ok(integer(row, 0)?.unsigned_abs())
+        Ok(integer(row, from)?.unsigned_abs())
     }
 
     async fn numbers(
@@ -140,9 +193,11 @@ impl Rows<Parameter> for Snapshot<'_> {
         statement: Statement<Parameter>,
         field: usize,
     ) -> Result<Vec<(Value, u64)>> {
-        let rows = self.rows(&statement).await.map_err(|failed| self.noted(failed))?;
-        let pair =
-            |row: &Row| Ok((self.table.value(field, row, 0)?, integer(row, 1)?.unsigned_abs()));
+        let Found { rows, from } =
+            self.rows(&statement).await.map_err(|failed| self.noted(failed))?;
+        let pair = |row: &Row| {
+            Ok((self.table.value(field, row, from)?, integer(row, from + 1)?.unsigned_abs()))
+        };
         rows.iter().map(pair).collect()
     }
 }
