@@ -225,7 +225,14 @@ impl Running {
     async fn refuse_forgotten_journals(&self) -> Result<()> {
         for (name, handle) in &self.sources {
             let Some(journal) = Arc::clone(&handle.source).journal() else { continue };
-            for (space, entries) in journal.spaces().await? {
+            let spaces = match journal.spaces().await {
+                Err(error) if self.behinds().all(|behind| *behind.journal_name() != *name) => {
+                    tracing::warn!(%error, source = %name, "it cannot be told whether acknowledged writes wait there");
+                    continue;
+                }
+                spaces => spaces?,
+            };
+            for (space, entries) in spaces {
                 let behind = self.entities.get(space.as_str()).and_then(|s| s.behind.as_ref());
                 if behind.is_some_and(|behind| *behind.journal_name() == *name) {
                     continue;
