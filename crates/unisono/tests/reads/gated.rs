@@ -11,7 +11,8 @@ use unisono::core::journal::{Appended, Entry, Journal, NewEntry};
 use unisono::core::kind::{Environment, OptionSpec, Options, SourceKind};
 use unisono::core::query::{Aggregate, Filter, Groups, Page, Query};
 use unisono::core::source::{
-    At, Auditor, Binding, Cache, Follower, LogBounds, Probe, Reader, Source, Truth,
+    Applied, At, Auditor, Batch, Binding, Cache, Checkpoint, Follower, LogBounds, Probe, Reader,
+    Source, Truth,
 };
 use unisono::core::write::{Committed, Unit};
 use unisono::core::{
@@ -34,6 +35,8 @@ pub(crate) struct Gate {
     pub(crate) appends: AtomicU64,
     /// Whether the answers of commits and appends are lost.
     pub(crate) loses: AtomicBool,
+    /// Whether the follower takes in nothing.
+    pub(crate) lags: AtomicBool,
     /// Whether nothing can be removed from the journal, and who tries waits.
     pub(crate) keeps: AtomicBool,
     /// Records whose commit fails for no reason that concerns them.
@@ -122,6 +125,10 @@ impl Behind {
         Arc::clone(&self.inner).reader().unwrap()
     }
 
+    fn following(&self) -> Arc<dyn Follower> {
+        Arc::clone(&self.inner).follower().unwrap()
+    }
+
     fn keeping(&self) -> Arc<dyn Journal> {
         Arc::clone(&self.inner).journal().unwrap()
     }
@@ -167,7 +174,7 @@ impl Source for Behind {
     }
 
     fn follower(self: Arc<Self>) -> Option<Arc<dyn Follower>> {
-        Arc::clone(&self.inner).follower()
+        Some(self)
     }
 
     fn cache(self: Arc<Self>) -> Option<Arc<dyn Cache>> {
@@ -265,6 +272,24 @@ impl Truth for Behind {
 
     async fn list_state(&self, space: &str) -> Result<Vec<(String, String)>> {
         self.owning().list_state(space).await
+    }
+}
+
+#[async_trait]
+impl Follower for Behind {
+    async fn apply(&self, batch: Batch) -> Result<Applied> {
+        if self.gate.lags.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Unavailable, "it takes in nothing"));
+        }
+        self.following().apply(batch).await
+    }
+
+    async fn checkpoint(&self, entity: &Arc<Entity>) -> Result<Option<Checkpoint>> {
+        self.following().checkpoint(entity).await
+    }
+
+    async fn reset(&self, entity: &Arc<Entity>) -> Result<()> {
+        self.following().reset(entity).await
     }
 }
 
