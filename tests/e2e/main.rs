@@ -8,5 +8,6 @@
 
 mod command_line;
 mod kill;
+mod kill_behind;
 mod lost_follower;
 mod program;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use unisono_core::write::Condition;
 use unisono_core::{Change, ErrorKind, Key, Operation, Position, Stored, Value};
 
-use crate::history::{Answered, Question, Read, Refusal, Seen};
+use crate::history::{AcceptedWrite, Answered, Claim, Question, Read, Refusal, Seen};
 
 /// Checks everything that needs only the history.
 pub(crate) fn check(seen: &Seen) -> Result<(), String> {
@@ -150,14 +150,82 @@ fn refusal_was_right(refusal: &Refusal, by_key: &ByKey<'_>) -> Result<(), String
     }
 }
 
+/// The change that an acknowledged write became.
+fn change_of<'a>(seen: &'a Seen, write: &AcceptedWrite) -> Option<&'a Arc<Change>> {
+    let is_it =
+        |c: &&Arc<Change>| c.key == write.key && c.trace.as_deref() == Some(write.trace.as_str());
+    seen.log.values().find(is_it)
+}
+
+/// Where the writes are in the log that were acknowledged by the journal and seen by a reader: an answer that does not
+/// say that it is pending has them.
+fn flushed(seen: &Seen, claim: &Claim, key: Option<&Key>) -> Position {
+    let mine = seen.accepted.range(..=claim.seen).map(|(_, write)| write);
+    let mine = mine.filter(|w| key.is_none_or(|key| w.key == *key));
+    let mine = mine.filter(|w| !seen.replayed.contains(&w.trace));
+    mine.filter_map(|w| change_of(seen, w)).map(|c| c.position).max().unwrap_or_default()
+}
+
+/// P1, P4: every write that the journal acknowledged is in the log once, or was made superfluous by the next of its
+/// record, or is a dead letter; and those of a record are in the log in their order.
+pub(crate) fn accepted_is_settled(
+    seen: &Seen,
+    refused: &[(String, String)],
+) -> Result<BTreeMap<&'static str, u64>, String> {
+    let mut met = BTreeMap::new();
+    let mut by_key: BTreeMap<&Key, Vec<(u64, &AcceptedWrite)>> = BTreeMap::new();
+    for (sequence, write) in &seen.accepted {
+        by_key.entry(&write.key).or_default().push((*sequence, write));
+    }
+    for (key, writes) in by_key {
+        let mut before = Position::ZERO;
+        for (n, (sequence, write)) in writes.iter().enumerate() {
+            let fail = |what: &str| Err(format!("P1: accepted write {sequence} of {key} {what}"));
+            let trace = Some(write.trace.as_str());
+            let of_it = |c: &&Arc<Change>| c.key == *key && c.trace.as_deref() == trace;
+            let changes: Vec<_> = seen.log.values().filter(of_it).collect();
+            let letters =
+                refused.iter().filter(|(k, t)| *k == key.to_string() && *t == write.trace);
+            let letters = letters.count();
+            let replayed = seen.replayed.contains(&write.trace);
+            let next = writes.get(n + 1);
+            // One that nobody was told of may come between.
+            let unknown = || {
+                let known = |c: &Arc<Change>| {
+                    writes.iter().any(|(_, w)| c.trace.as_deref() == Some(w.trace.as_str()))
+                };
+                seen.log.values().any(|c| c.key == *key && !known(c))
+            };
+            let superseded = write.plain && (next.is_some_and(|(_, w)| w.plain) || unknown());
+            match (changes.as_slice(), letters) {
+                ([], 0) if superseded => *met.entry("write superseded").or_default() += 1,
+                ([], 0) => return fail("is lost"),
+                ([], _) if write.plain => return fail("cannot be refused, and was"),
+                ([], 1..) => *met.entry("write refused when flushed").or_default() += 1,
+                ([_], 1..) if !replayed => return fail("took place and was refused"),
+                ([change], _) => {
+                    *met.entry("write flushed").or_default() += 1;
+                    if change.position < before && !replayed {
+                        return fail("was overtaken by a later one");
+                    }
+                    before = if replayed { before } else { change.position };
+                }
+                _ => return fail("took place more than once"),
+            }
+        }
+    }
+    Ok(met)
+}
+
 /// P3: no read shows a state older than its token or than the answer says; every state shown existed.
 fn read_is_fresh(seen: &Seen, read: &Read, by_key: &ByKey<'_>) -> Result<(), String> {
     let changes = by_key.get(&read.key);
     let claim = &read.claim;
-    let least = state_at(changes, claim.demanded.max(claim.position));
+    let demanded = claim.demanded.max(flushed(seen, claim, Some(&read.key)));
+    let least = state_at(changes, demanded.max(claim.position));
     let Some(version) = read.version else {
         let absent_later = changes.is_some_and(|c| {
-            let after = claim.demanded.max(claim.position);
+            let after = demanded.max(claim.position);
             c.iter().any(|c| c.position > after && c.operation == Operation::Delete)
         });
         if is_present(least) && !absent_later {
@@ -197,7 +265,7 @@ fn question_is_fresh(seen: &Seen, asked: &Question, by_key: &ByKey<'_>) -> Resul
         Value::Integer(stock) if stock >= asked.stock_min => Some(stock),
         _ => None,
     };
-    let from = claim.demanded.max(claim.position);
+    let from = claim.demanded.max(flushed(seen, claim, None)).max(claim.position);
     // By stock (and in total under `None`): records that certainly have it, and that may.
     let mut bounds: BTreeMap<Option<i64>, (u64, u64)> = BTreeMap::from([(None, (0, 0))]);
     for (key, changes) in by_key {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 /// Everything that a run over many seeds must meet.
 pub(crate) const WANTED: &[&str] = &[
+    "accepted write repeated",
     "answer lost",
+    "append answer lost",
     "batch arrives late",
     "batch taken in partly",
     "batch taken in twice",
@@ -40,6 +42,7 @@ pub(crate) const WANTED: &[&str] = &[
     "question answered by the truth",
     "question answered, stale",
     "read answered by a follower",
+    "read answered by the journal",
     "read answered by the truth",
     "read shared",
     "repetition answered from the ledger",
@@ -52,6 +55,10 @@ pub(crate) const WANTED: &[&str] = &[
     "verified with repair while clients write",
     "wiped",
     "wiped under the engine",
+    "write accepted",
+    "write flushed",
+    "write refused when flushed",
+    "write superseded",
     "writes each for itself",
 ];
 

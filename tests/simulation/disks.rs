@@ -16,6 +16,9 @@ use crate::workload::record;
 /// The followers: all records in some lanes, all records in one, those with stock, and one that refuses poison.
 pub(crate) const FOLLOWERS: [&str; 4] = ["lanes", "single", "stocked", "picky"];
 
+/// Where acknowledged writes wait, in worlds that are written behind.
+pub(crate) const JOURNAL: &str = "journal";
+
 /// The disks by the name of their source.
 pub(crate) struct Disks {
     pub(crate) entity: Arc<Entity>,
@@ -24,7 +27,7 @@ pub(crate) struct Disks {
 
 impl Disks {
     pub(crate) fn new(entity: &Arc<Entity>) -> Self {
-        let names = ["truth", "cache"].into_iter().chain(FOLLOWERS);
+        let names = ["truth", "cache"].into_iter().chain(FOLLOWERS).chain([JOURNAL]);
         let disk = |n: u128| Arc::new(MemoryDisk::with_log(Uuid::from_u128(n << 64)));
         let all = names.zip(1..).map(|(name, n)| (name, disk(n))).collect();
         Disks { entity: Arc::clone(entity), all }

@@ -29,6 +29,7 @@ use tokio::time::Instant;
 use unisono_core::source::Batch;
 use unisono_core::{Change, Effect, Error, ErrorKind, Key, Position, Result};
 
+use crate::disks::JOURNAL;
 use crate::history::History;
 use crate::shape::Shape;
 
@@ -353,8 +354,9 @@ impl State {
             Some(8) => {
                 history.count("long outage");
                 let lasts = Duration::from_secs(u64::from(calls) * 4);
-                // The truth is never away for so long that clients do nothing else than wait.
-                let lasts = if source == "truth" { lasts / 40 } else { lasts };
+                // What decides writes is never away for so long that clients do nothing else than wait.
+                let decides = ["truth", JOURNAL].contains(&source.as_str());
+                let lasts = if decides { lasts / 40 } else { lasts };
                 begin(source, None, false, Ends::At(Instant::now() + lasts))
             }
             Some(9) => {

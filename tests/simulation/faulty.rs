@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use unisono_core::capability::Capability;
+use unisono_core::journal::{Appended, Entry as Kept, Journal, NewEntry};
 use unisono_core::query::{Aggregate, Filter, Groups, Page, Query};
 use unisono_core::source::*;
 use unisono_core::write::{Committed, Unit};
 use unisono_core::{Change, Entity, ErrorKind, Key, Position, Result, Stored, Timestamp};
 
+use crate::disks::JOURNAL;
 use crate::faults::{Fate, Faults};
 use crate::history::History;
 
@@ -105,6 +107,10 @@ impl Source for Faulty {
 
     fn cache(self: Arc<Self>) -> Option<Arc<dyn Cache>> {
         Some(self)
+    }
+
+    fn journal(self: Arc<Self>) -> Option<Arc<dyn Journal>> {
+        (**self.inner.name() == *JOURNAL).then_some(self as _)
     }
 
     fn auditor(self: Arc<Self>) -> Option<Arc<dyn Auditor>> {
@@ -280,5 +286,39 @@ impl Auditor for Faulty {
     ) -> Result<At<ScanPage>> {
         let role = self.role(Arc::clone(&self.inner).auditor())?;
         self.around("scan", role.scan(entity, after, limit)).await
+    }
+}
+
+#[async_trait]
+impl Journal for Faulty {
+    async fn begin(&self, space: &str) -> Result<()> {
+        let role = self.role(Arc::clone(&self.inner).journal())?;
+        self.around("begin", role.begin(space)).await
+    }
+
+    async fn append(&self, space: &str, entries: Vec<NewEntry>) -> Result<Vec<Result<Appended>>> {
+        let role = self.role(Arc::clone(&self.inner).journal())?;
+        let fate = self.faults.fate(self.inner.name(), "append");
+        let result = self.faults.under(fate, role.append(space, entries)).await;
+        if matches!(fate, Fate::FailsAfter | Fate::CrashAfter) {
+            self.history.count("append answer lost");
+        }
+        self.note("append", fate, &result);
+        result
+    }
+
+    async fn read(&self, space: &str, after: u64, entries_max: usize) -> Result<Vec<Kept>> {
+        let role = self.role(Arc::clone(&self.inner).journal())?;
+        self.around("read", role.read(space, after, entries_max)).await
+    }
+
+    async fn remove(&self, space: &str, gone: &[u64], outcomes_before: Timestamp) -> Result<()> {
+        let role = self.role(Arc::clone(&self.inner).journal())?;
+        self.around("remove", role.remove(space, gone, outcomes_before)).await
+    }
+
+    async fn spaces(&self) -> Result<Vec<(String, u64)>> {
+        let role = self.role(Arc::clone(&self.inner).journal())?;
+        self.around("spaces", role.spaces()).await
     }
 }

@@ -1,13 +1,13 @@
 //! What happened, as seen from outside the engine: what the truth committed, what callers were told, what caches said.
 //! The checkers judge it when everything is over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 use unisono_core::source::Lookup;
-use unisono_core::write::Condition;
+use unisono_core::write::{Action, Condition, Write};
 use unisono_core::{Change, ErrorKind, Key, Position, Record, Version};
 
 use crate::coverage::Coverage;
@@ -33,6 +33,10 @@ pub(crate) struct Seen {
     /// Requests made under an idempotency key, with the effects that callers were told of: where they begin, and how
     /// many changes they are.
     pub(crate) repeated: BTreeMap<String, Vec<(Option<Position>, usize)>>,
+    /// Writes that were acknowledged by the journal, by their sequence.
+    pub(crate) accepted: BTreeMap<u64, AcceptedWrite>,
+    /// Traces of refused writes that an operator had tried again.
+    pub(crate) replayed: BTreeSet<String>,
     /// Writes that were refused.
     pub(crate) refusals: Vec<Refusal>,
     /// Reads by key.
@@ -48,11 +52,23 @@ pub(crate) struct Seen {
     pub(crate) coverage: Coverage,
 }
 
+/// A write that the journal acknowledged.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct AcceptedWrite {
+    pub(crate) key: Key,
+    /// What tells its change in the log, together with the key.
+    pub(crate) trace: String,
+    /// Whether it replaces the record whatever is there.
+    pub(crate) plain: bool,
+}
+
 /// What a read demanded and what the answer says of itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Claim {
     /// What the answer must contain: the token of a session read, everything committed before a strong one.
     pub(crate) demanded: Position,
+    /// The last write of a journal that a session read must see.
+    pub(crate) seen: u64,
     /// What the answer says it contains.
     pub(crate) position: Position,
     /// The token given with it.
@@ -171,6 +187,21 @@ impl History {
         if let Some(key) = idempotency {
             let effect = (changes.first().map(|c| c.position), changes.len());
             seen.repeated.entry(key.to_owned()).or_default().push(effect);
+        }
+    }
+
+    /// The journal has acknowledged a write.
+    pub(crate) fn accepted(&self, sequence: u64, write: &Write, trace: &str) {
+        let plain = matches!(write.action, Action::Put(_)) && write.condition == Condition::None;
+        let trace = trace.to_owned();
+        let accepted = AcceptedWrite { key: write.key.clone(), trace, plain };
+        let before = self.seen().accepted.insert(sequence, accepted.clone());
+        match before {
+            None => self.count("write accepted"),
+            Some(before) if before == accepted => {}
+            Some(before) => self.breach(format!(
+                "P1: {before:?} and {accepted:?} were both acknowledged as {sequence}"
+            )),
         }
     }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use unisono_core::query::{Filter, Query};
 use unisono_core::write::{Action, Condition, Write};
-use unisono_core::{Consistency, Context, Effect, Key, Position, Stored, Token, Value, Version};
+use unisono_core::{
+    Consistency, Context, Effect, ErrorKind, Key, Position, Stored, Token, Value, Version,
+};
 use unisono_engine::Engine;
 use unisono_engine::delivery::dead_letter::DeadLetter;
 use unisono_engine::verify::report::{Difference, Divergence, VerifyOptions};
@@ -26,7 +28,10 @@ type Records = BTreeMap<Key, Stored>;
 impl World {
     pub(crate) async fn judge(&mut self, engine: Engine) -> Result<(), String> {
         checkers::check(&self.history.seen())?;
+        // There may be no room before.
+        self.drains(&engine).await?;
         self.write_once_more(&engine).await?;
+        self.settles_what_was_accepted(&engine).await?;
         self.agrees(&engine).await?;
         self.notices_a_lost_disk(&engine).await?;
         self.finds_what_was_changed_by_hand(&engine).await?;
@@ -45,6 +50,36 @@ impl World {
         let write = Write { entity, key, action, condition: Condition::None };
         let written = engine.write(&Context::default(), vec![write]).await;
         written.map(drop).map_err(|e| format!("P5: a write fails without faults: {e}"))
+    }
+
+    /// P1: what the journal acknowledged is flushed or refused, with nobody's help.
+    async fn settles_what_was_accepted(&self, engine: &Engine) -> Result<(), String> {
+        self.drains(engine).await?;
+        let letters = self.letters(engine).await?;
+        let refused = letters.iter().filter_map(|letter| {
+            let trace = letter.write.as_ref()?.accepted.trace.as_ref()?;
+            Some((letter.key.clone(), trace.to_string()))
+        });
+        let met =
+            checkers::accepted_is_settled(&self.history.seen(), &refused.collect::<Vec<_>>())?;
+        for (name, count) in met {
+            (0..count).for_each(|_| self.history.count(name));
+        }
+        Ok(())
+    }
+
+    async fn drains(&self, engine: &Engine) -> Result<(), String> {
+        let begin = tokio::time::Instant::now();
+        loop {
+            let journals = engine.status().await.journals;
+            match journals.iter().find(|journal| journal.pending > 0) {
+                None => return Ok(()),
+                Some(journal) if begin.elapsed() > AGREE_WITHIN => {
+                    return Err(format!("P1: acknowledged writes are not flushed: {journal:?}"));
+                }
+                Some(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
     }
 
     /// P2: followers come to equal the truth, and verification agrees with this judge.
@@ -143,7 +178,14 @@ impl World {
     /// A discarded dead letter leaves a difference that verification finds and repair cannot mend.
     async fn discards(&self, engine: &Engine) -> Result<(), String> {
         let letters = self.letters(engine).await?;
-        let Some(letter) = letters.first() else { return Ok(()) };
+        if let Some(letter) = letters.iter().find(|letter| letter.write.is_some()) {
+            engine.discard(letter).await.map_err(|e| e.to_string())?;
+            if self.letters(engine).await?.contains(letter) {
+                return Err(format!("a discarded write of {} is still there", letter.key));
+            }
+        }
+        let of_follower = letters.iter().find(|letter| letter.write.is_none());
+        let Some(letter) = of_follower else { return Ok(()) };
         engine.discard(letter).await.map_err(|e| e.to_string())?;
         self.history.count("dead letter discarded");
         if self.letters(engine).await?.contains(letter) {
@@ -184,6 +226,7 @@ impl World {
         let entity = &self.disks.entity;
         let back = engine.query(&strong, entity, &Query::all()).await;
         back.map_err(|e| format!("P5: the truth is back and not asked: {e}"))?;
+        self.drains(engine).await?;
         self.agrees(engine).await
     }
 
@@ -239,6 +282,9 @@ impl World {
     }
 
     async fn write_without_truth(&self, engine: &Engine, token: &Token) -> Result<(), String> {
+        if self.shape.is_behind() {
+            return self.accepts_without_truth(engine).await;
+        }
         let entity = Arc::clone(&self.disks.entity);
         let (key, action) = (Key::Integer(0), Action::Delete);
         let write = Write { entity, key, action, condition: Condition::None };
@@ -249,6 +295,27 @@ impl World {
                 Err(format!("P6: a write that did not take place says {error:?}"))
             }
             Err(_) => Ok(()),
+        }
+    }
+
+    /// P5: what is written behind is acknowledged and shown without the truth.
+    async fn accepts_without_truth(&self, engine: &Engine) -> Result<(), String> {
+        let entity = Arc::clone(&self.disks.entity);
+        let key = Key::Integer(2_000_000);
+        let action = Action::Put(record(&key, 1, "without the truth".to_owned()));
+        let condition = Condition::None;
+        let write = Write { entity: Arc::clone(&entity), key: key.clone(), action, condition };
+        match engine.write(&Context::default(), vec![write]).await {
+            // There is no room for more.
+            Err(error) if error.kind() == ErrorKind::Overloaded => Ok(()),
+            Err(error) => Err(format!("P5: a write is not accepted without the truth: {error}")),
+            Ok(_) => {
+                let shown = engine.get(&Context::default(), &entity, &key).await;
+                match shown.map_err(|e| e.to_string())?.value {
+                    Some(_) => Ok(()),
+                    None => Err("P3: an acknowledged write is not shown".to_owned()),
+                }
+            }
         }
     }
 

@@ -99,6 +99,10 @@ impl Operator {
     async fn replay(&self, engine: &Engine) {
         let Ok(letters) = engine.dead_letters().await else { return };
         for letter in letters {
+            let refused = letter.write.as_ref().and_then(|write| write.accepted.trace.clone());
+            if let Some(trace) = refused {
+                self.history.seen().replayed.insert(trace.to_string());
+            }
             let result = engine.replay(&letter).await;
             self.history.trace_result(&format!("operator replays {}", letter.key), &result);
             if result.is_ok() {

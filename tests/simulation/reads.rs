@@ -10,7 +10,7 @@ use unisono_core::{Consistency, Context, Position, Result, Role, Value};
 use unisono_engine::{Answer, CacheStatus, Engine};
 
 use crate::history::{Answered, Claim, Question, Read};
-use crate::workload::{Client, only_position};
+use crate::workload::{Client, last_seen, only_position};
 
 impl Client {
     /// Reads one record.
@@ -30,7 +30,13 @@ impl Client {
             Role::Follower => "read answered by a follower",
             Role::Cache if answer.stale => "cache hit, stale",
             Role::Cache => "cache hit",
+            Role::Journal => "read answered by the journal",
         });
+        if answer.cache == CacheStatus::Pending {
+            self.known = None;
+            self.token = answer.token;
+            return;
+        }
         let version = answer.value.as_ref().map(|s| s.version);
         let image = answer.value.as_ref().map(|s| Arc::clone(&s.record));
         let claim = self.claim(&context, demanded, &answer);
@@ -64,6 +70,10 @@ impl Client {
     fn claim<T>(&self, context: &Context, demanded: Position, answer: &Answer<T>) -> Claim {
         Claim {
             demanded,
+            seen: match context.consistency {
+                Consistency::Eventual => 0,
+                _ => last_seen(&context.token),
+            },
             position: answer.position,
             token: only_position(&answer.token),
             source: Arc::clone(&answer.source),

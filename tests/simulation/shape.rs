@@ -6,8 +6,9 @@ use std::time::Duration;
 use rand::Rng;
 use rand::rngs::StdRng;
 use unisono_policy::read::{Place, ReadPolicy, ReadRule, ReadStrategy};
-use unisono_policy::write::{WritePolicy, WriteStrategy};
+use unisono_policy::write::{BehindPolicy, WritePolicy, WriteStrategy};
 
+use crate::disks::JOURNAL;
 use crate::faults::{FATES, Weights};
 
 /// What a world is like.
@@ -55,6 +56,11 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
+    /// Whether writes are acknowledged by the journal.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.write.behind.is_some()
+    }
+
     pub(crate) fn draw(random: &mut StdRng) -> Self {
         let pause = [5_000, 20_000, 20_000, 100_000, 5_000_000][random.random_range(0..5)];
         let long = pause > 1_000_000;
@@ -94,10 +100,7 @@ impl Shape {
             results: Duration::from_secs([0, 0, 60][random.random_range(0..3)]),
             warm: [0, 0, 3][random.random_range(0..3)],
             read: read_policy(random),
-            write: WritePolicy {
-                strategy: WriteStrategy::ALL[random.random_range(0..2)],
-                hold: Duration::from_millis([0, 1500][random.random_range(0..2)]),
-            },
+            write: write_policy(random),
             truth_gets: !one_follower_gets && random.random_bool(0.7),
             one_follower_gets,
             followers_index: random.random_bool(0.5),
@@ -112,6 +115,21 @@ impl Shape {
             },
             weights,
         }
+    }
+}
+
+fn write_policy(random: &mut StdRng) -> WritePolicy {
+    let strategy = WriteStrategy::ALL[random.random_range(0..3)];
+    let behind = BehindPolicy {
+        journal: JOURNAL.into(),
+        flush_after: Duration::from_millis([0, 20, 1000][random.random_range(0..3)]),
+        pending_max: [3, 10_000][random.random_range(0..2)],
+        age_alert: Duration::from_secs(30),
+    };
+    WritePolicy {
+        strategy,
+        hold: Duration::from_millis([0, 1500][random.random_range(0..2)]),
+        behind: (strategy == WriteStrategy::WriteBehind).then_some(behind),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Clients: each writes and reads a few keys, keeps its session's token, and repeats what it was not sure of.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +12,9 @@ use unisono_core::{
 };
 use unisono_engine::{Engine, Written};
 
+use crate::disks::JOURNAL;
 use crate::follower::POISON;
-use crate::history::{History, Refusal};
+use crate::history::{History, Refusal, Seen};
 use crate::shape::Shape;
 
 /// How often a request of unknown outcome is repeated in one life of the process.
@@ -82,7 +84,11 @@ impl Client {
         let request = self.request(engine);
         self.open = Some(request.clone());
         self.repeat(engine).await;
-        let took_place = self.history.seen().repeated.contains_key(&request.idempotency);
+        let accepted =
+            |seen: &Seen| seen.accepted.values().any(|write| write.trace == request.idempotency);
+        let seen = self.history.seen();
+        let took_place = seen.repeated.contains_key(&request.idempotency) || accepted(&seen);
+        drop(seen);
         if took_place && self.random.random_bool(0.1) {
             self.reuse(engine, request).await;
         }
@@ -113,7 +119,17 @@ impl Client {
         }
     }
 
-    fn acknowledged(&mut self, request: &Request, Written { changes, token, .. }: Written) {
+    fn acknowledged(&mut self, request: &Request, written: Written) {
+        let Written { changes, token, accepted, replayed } = written;
+        if let (Some(accepted), [write]) = (accepted, request.writes.as_slice()) {
+            self.history.accepted(accepted.sequence, write, &request.idempotency);
+            if replayed {
+                self.history.count("accepted write repeated");
+            }
+            self.token = token;
+            self.open = None;
+            return;
+        }
         self.history.acknowledged(&changes, Some(request.idempotency.as_str()));
         for (write, change) in request.writes.iter().zip(&changes) {
             if let Condition::Version(expected) = write.condition {
@@ -160,8 +176,8 @@ impl Client {
         self.history
             .trace_result(&format!("client {} reuses {}", self.name, other.idempotency), &result);
         match result {
-            Ok(Written { changes, .. }) => self.history.breach(format!(
-                "P4: another request under the key {} was answered with {changes:?}",
+            Ok(written) => self.history.breach(format!(
+                "P4: another request under the key {} was answered with {written:?}",
                 earlier.idempotency
             )),
             Err(error) if error.kind() == ErrorKind::IdempotencyKeyReused => {
@@ -174,17 +190,32 @@ impl Client {
     /// Some writes that take place each for itself; what is not sure is not repeated.
     async fn write_each(&mut self, engine: &Engine) {
         let Ok(entity) = engine.entity("thing") else { return };
-        let writes: Vec<Write> =
+        let mut writes: Vec<Write> =
             (0..self.random.random_range(2..6)).map(|_| self.one_write(entity)).collect();
-        let context = Context { token: self.token.clone(), ..Context::default() };
+        self.made += 1;
+        let trace = format!("client-{}-{}", self.name, self.made);
+        if self.shape.is_behind() {
+            // The trace and the key tell a write.
+            let mut keys = BTreeSet::new();
+            writes.retain(|write| keys.insert(write.key.clone()));
+        }
+        let context = Context {
+            token: self.token.clone(),
+            trace: Some(trace.as_str().into()),
+            ..Context::default()
+        };
         let count = writes.len();
-        let results = engine.write_each(&context, writes).await;
+        let results = engine.write_each(&context, writes.clone()).await;
         self.history.trace(|| format!("client {} write_each -> {results:?}", self.name));
         if results.len() != count {
             self.history.breach("a write has no answer of its own".to_owned());
         }
-        for written in results.into_iter().flatten() {
+        for (write, written) in writes.iter().zip(results) {
+            let Ok(written) = written else { continue };
             self.history.count("writes each for itself");
+            if let Some(accepted) = &written.accepted {
+                self.history.accepted(accepted.sequence, write, &trace);
+            }
             self.history.acknowledged(&written.changes, None);
             self.token.merge(&written.token);
         }
@@ -193,7 +224,9 @@ impl Client {
     fn request(&mut self, engine: &Engine) -> Request {
         self.made += 1;
         let idempotency = format!("client-{}-{}", self.name, self.made);
-        let count = if self.random.random_bool(0.15) { 2 } else { 1 };
+        // Several records are not written behind as one.
+        let two = self.random.random_bool(0.15) && !self.shape.is_behind();
+        let count = if two { 2 } else { 1 };
         let writes = match engine.entity("thing") {
             Ok(entity) => (0..count).map(|_| self.one_write(entity)).collect(),
             Err(_) => Vec::new(),
@@ -258,4 +291,10 @@ fn is_refusal(error: &Error) -> bool {
             | ErrorKind::InvalidInput
     );
     refusal && error.effect_on_data() == Effect::None
+}
+
+/// The last write of the journal that a token demands.
+pub(crate) fn last_seen(token: &Token) -> u64 {
+    let name = format!("{JOURNAL}/thing");
+    token.position(&unisono_core::LogName::of(&name.into())).as_u64()
 }

@@ -258,7 +258,7 @@ impl World {
             }),
             followers: followers.collect::<unisono_core::Result<_>>()?,
             read: self.shape.read.clone(),
-            write: self.shape.write,
+            write: self.shape.write.clone(),
         };
         Ok(Declaration {
             sources: BTreeMap::new(),

@@ -110,16 +110,17 @@ fn entity(
     let truth = reader.source(&table, "truth", Role::Truth);
     let place = reader.place(table.text("table"));
     if let Some(truth) = &truth {
-        reader.warn_if_forgetful(truth);
+        reader.warn_if_forgetful(truth, Role::Truth);
         reader.keeps(truth, Some(place.clone().unwrap_or_else(|| name.to_owned())));
     }
     let truth_options = reader.options(&table, truth_kind, Role::Truth);
     let followers = table.items("followers").into_iter().map(|found| reader.follower(found));
     let followers = followers.collect::<Vec<_>>();
     let cache = table.item("cache").map(|found| reader.cache(found));
+    // Reads ask any of these; what waits in a journal is laid over their answers.
+    let read = policies::read(&table, &reader.uses);
+    let write = policies::write(&table, |table| reader.journal(table));
     let uses = reader.uses;
-    let read = policies::read(&table, &uses);
-    let write = policies::write(&table);
     table.finish();
 
     let all = || {
@@ -131,7 +132,7 @@ fn entity(
             cache: cache.map_or(Some(None), |c| c.map(Some))?,
             followers: followers.into_iter().collect::<Option<_>>()?,
             read: read?,
-            write,
+            write: write?,
         })
     };
     DeclaredEntity { declaration: all(), uses }
@@ -218,16 +219,25 @@ impl Reader<'_> {
         }
     }
 
-    fn warn_if_forgetful(&self, truth: &Found<String>) {
-        let kind = self.sources.get(&truth.value).and_then(|s| s.kind.as_ref());
+    fn warn_if_forgetful(&self, source: &Found<String>, role: Role) {
+        let kind = self.sources.get(&source.value).and_then(|s| s.kind.as_ref());
         if let Some(kind) = kind.filter(|k| !k.capability.durable) {
             let message = format!(
-                "the truth `{}` ({}) forgets everything when the process ends",
-                truth.value,
+                "the {} `{}` ({}) forgets everything when the process ends",
+                role.as_str(),
+                source.value,
                 kind.kind.name()
             );
-            self.report.warning(&truth.spot, message, able(self.sources, Role::Truth));
+            self.report.warning(&source.spot, message, able(self.sources, role));
         }
+    }
+
+    /// The source that keeps acknowledged writes.
+    fn journal(&mut self, table: &Table<'_>) -> Option<Found<String>> {
+        let source = self.source(table, "journal", Role::Journal)?;
+        self.warn_if_forgetful(&source, Role::Journal);
+        self.keeps(&source, None);
+        Some(source)
     }
 
     /// Notes that the entity is kept in a source, which it can be once.

@@ -197,6 +197,7 @@ fn sample(key: &Key) -> String {
         Shape::Text if matches!(key.name, "table" | "index" | "folder" | "collection") => {
             "\"products\""
         }
+        Shape::Text if key.name == "journal" => "\"queue\"",
         Shape::Texts => "[\"…\"]",
         _ => "\"…\"",
     };

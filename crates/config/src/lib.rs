@@ -23,9 +23,10 @@ mod types;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use unisono_core::kind::OptionType;
-use unisono_policy::declaration::Declaration;
+use unisono_policy::declaration::{Declaration, EntityDeclaration};
 
 pub use entities::ENTITIES_RESERVED;
 pub use example::example;
@@ -122,10 +123,13 @@ fn read(file: Table<'_>, kinds: Kinds<'_>) -> Option<Configuration> {
     let data = file.text("data");
     file.finish();
 
-    let truths: BTreeSet<_> =
-        entities.values().filter_map(|e| Some(e.declaration.as_ref()?.truth.clone())).collect();
+    // What was acknowledged is in the truth, or in the journal that it waits in.
+    let declared = entities.values().filter_map(|e| e.declaration.as_ref());
+    let journal = |e: &EntityDeclaration| e.write.behind.as_ref().map(|b| Arc::clone(&b.journal));
+    let needed: BTreeSet<_> =
+        declared.flat_map(|e| [Some(Arc::clone(&e.truth)), journal(e)]).flatten().collect();
     let sources = sources.into_iter().map(|(name, source)| {
-        let declared = source.kind?.declaration(truths.contains(name.as_str()));
+        let declared = source.kind?.declaration(needed.contains(name.as_str()));
         Some((name.into(), declared))
     });
     let entities = entities.into_iter().map(|(name, e)| Some((name.into(), e.declaration?)));

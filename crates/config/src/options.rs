@@ -176,7 +176,7 @@ const SOURCE: &[Key] = &[
     Key::optional(
         "required",
         Shape::Boolean,
-        "Whether nothing starts while it cannot be reached; true for the truth of any entity, else false, if not given.",
+        "Whether nothing starts while it cannot be reached; true for the truth or the journal of any entity, else false, if not given.",
     ),
 ];
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use unisono_core::spelling::closest;
 use unisono_policy::read::{Place, ReadPolicy, ReadRule, ReadStrategy};
 use unisono_policy::rule::Rule;
-use unisono_policy::write::{WritePolicy, WriteStrategy};
+use unisono_policy::write::{BehindPolicy, WritePolicy, WriteStrategy};
 
 use crate::entities::Use;
 use crate::sections::{READ, READ_RULE, WRITE};
@@ -75,16 +75,53 @@ fn place(table: &Table<'_>, found: &Found<String>, uses: &[Use]) -> Option<Place
     None
 }
 
-/// How an entity is written.
-pub(crate) fn write(entity: &Table<'_>) -> WritePolicy {
-    let Some(table) = entity.table("write", &WRITE) else { return WritePolicy::default() };
+/// What only the strategy `write_behind` has.
+const BEHIND: [&str; 4] = ["journal", "flush_after", "pending_max", "age_alert"];
+
+/// How an entity is written; `journal` finds the source that keeps its acknowledged writes. `None` if a problem was
+/// reported.
+pub(crate) fn write(
+    entity: &Table<'_>,
+    journal: impl FnOnce(&Table<'_>) -> Option<Found<String>>,
+) -> Option<WritePolicy> {
+    let Some(table) = entity.table("write", &WRITE) else { return Some(WritePolicy::default()) };
     let strategy = table.text("strategy");
+    let strategy = strategy
+        .and_then(|s| WriteStrategy::ALL.into_iter().find(|one| one.as_str() == s.value))
+        .unwrap_or_default();
     let hold = table.duration("hold");
+    let behind = match strategy {
+        WriteStrategy::WriteBehind => behind(&table, journal).map(Some),
+        _ => not_behind(&table).map(|()| None),
+    };
     table.finish();
-    WritePolicy {
-        strategy: strategy
-            .and_then(|s| WriteStrategy::ALL.into_iter().find(|one| one.as_str() == s.value))
-            .unwrap_or_default(),
-        hold,
+    Some(WritePolicy { strategy, hold, behind: behind? })
+}
+
+fn behind(
+    table: &Table<'_>,
+    journal: impl FnOnce(&Table<'_>) -> Option<Found<String>>,
+) -> Option<BehindPolicy> {
+    let flush_after = table.duration("flush_after");
+    let pending_max = table.integer("pending_max").and_then(|n| usize::try_from(n).ok());
+    let age_alert = table.duration("age_alert");
+    if table.item("journal").is_none() {
+        let message = "`write_behind` needs a `journal`";
+        let hint = "name a source of a kind that can be a journal, such as sqlite, declared for this alone";
+        table.report.error_with(&table.spot_of("strategy"), message, hint);
+        return None;
     }
+    let journal = journal(table)?.value.into();
+    Some(BehindPolicy { journal, flush_after, pending_max: pending_max?, age_alert })
+}
+
+/// Options that would do nothing are a mistake.
+fn not_behind(table: &Table<'_>) -> Option<()> {
+    let given: Vec<_> = BEHIND.into_iter().filter(|name| table.item(name).is_some()).collect();
+    for name in &given {
+        let message = format!("`{name}` is for the strategy write_behind");
+        let hint = "set strategy = \"write_behind\", or remove it";
+        table.report.error_with(&table.spot_of(name), message, hint);
+    }
+    given.is_empty().then_some(())
 }

@@ -376,18 +376,41 @@ pub(crate) static WRITE: Section = Section::new(
     &[
         Key::defaulting(
             "strategy",
-            Shape::Choice(&["write_around", "write_through"]),
+            Shape::Choice(&["write_around", "write_through", "write_behind"]),
             "write_around",
-            "Whether the cache learns of a write from the log, moments later, or holds it before the writer is answered.",
+            "Whether a write is answered when the truth has committed it and the cache learns of it from the log, moments later, or holds it by then; or when the `journal` has it, from which it is flushed to the truth.",
         ),
         Key::defaulting(
             "hold",
             Shape::Duration { min: Duration::ZERO, max: DAY },
             "0s",
-            "For how long a write is held while the truth cannot be reached, before it fails.",
+            "For how long a write is held while the truth cannot be reached, before it fails; written behind, while there is no room for it.",
+        ),
+        Key::optional(
+            "journal",
+            Shape::Text,
+            "The source that keeps acknowledged writes until they are flushed, for the strategy write_behind and no other; it keeps nothing else of the entity.",
+        ),
+        Key::defaulting(
+            "flush_after",
+            Shape::Duration { min: Duration::ZERO, max: DAY },
+            "50ms",
+            "The longest time that an acknowledged write waits for others to be flushed with it.",
+        ),
+        Key::defaulting(
+            "pending_max",
+            Shape::Integer { min: 1, max: 10_000_000 },
+            "10000",
+            "The most acknowledged writes that wait for the truth; further ones are refused with `overloaded`.",
+        ),
+        Key::defaulting(
+            "age_alert",
+            Shape::Duration { min: Duration::from_millis(1), max: YEARS },
+            "30s",
+            "The age of the oldest waiting write from which on the node calls itself degraded.",
         ),
     ],
-    &["journal", "ack"],
+    &["ack"],
 );
 
 /// `[[entities.NAME.followers]]`

@@ -30,8 +30,8 @@ pub(crate) struct KnownKind {
 }
 
 impl KnownKind {
-    pub(crate) fn declaration(self, is_truth: bool) -> SourceDeclaration {
-        let required = self.required.unwrap_or(is_truth);
+    pub(crate) fn declaration(self, is_needed: bool) -> SourceDeclaration {
+        let required = self.required.unwrap_or(is_needed);
         SourceDeclaration { kind: self.kind.name().into(), options: self.options, required }
     }
 }

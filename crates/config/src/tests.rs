@@ -161,10 +161,10 @@ impl SourceKind for Kind {
     fn capability(&self) -> Capability {
         Capability {
             roles: match self.0 {
-                "disk" => &[Role::Truth, Role::Follower],
+                "disk" => &[Role::Truth, Role::Follower, Role::Journal],
                 "words" => &[Role::Follower],
                 "net" => &[Role::Follower, Role::Cache],
-                _ => &[Role::Truth, Role::Follower, Role::Cache],
+                _ => &[Role::Truth, Role::Follower, Role::Cache, Role::Journal],
             },
             durable: self.0 != "ram",
             query: QueryCapability { search: self.0 == "words", ..QueryCapability::default() },
@@ -607,10 +607,9 @@ fn the_example_is_valid_and_names_every_option() {
                 .is_some_and(|k| k.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
                 && rest.contains(" = ") =>
         {
-            (!["index", "folder", "collection", "password", "key_template"]
-                .iter()
-                .any(|k| rest.starts_with(k)))
-            .then_some(rest)
+            let others = ["index", "folder", "collection", "password", "key_template"];
+            let behind = ["journal", "flush_after", "pending_max", "age_alert"];
+            (!others.iter().chain(&behind).any(|k| rest.starts_with(k))).then_some(rest)
         }
         _ => Some(line),
     });
@@ -651,4 +650,35 @@ fn the_schema_knows_the_same_keys() {
         serde_json::json!(["hash", "packed"])
     );
     assert_eq!(kinds[3]["properties"]["replicas"]["default"], serde_json::json!([]));
+}
+
+#[test]
+fn a_journal_is_needed_and_may_keep_several_entities() {
+    let text = r#"
+        [sources.main]
+        kind = "disk"
+        path = "m"
+        [sources.queue]
+        kind = "disk"
+        path = "q"
+        [entities.a]
+        truth = "main"
+        fields = { id = "string" }
+        write = { strategy = "write_behind", journal = "queue", flush_after = "10ms", pending_max = 7, hold = "1s" }
+        [entities.b]
+        truth = "main"
+        fields = { id = "string" }
+        write = { strategy = "write_behind", journal = "queue" }
+    "#;
+    let c = good(text);
+    assert_eq!(c.warnings, Problems::default());
+    let write = &c.declaration.entities["a"].write;
+    let behind = write.behind.as_ref().unwrap();
+    assert_eq!((&*behind.journal, behind.pending_max), ("queue", 7));
+    assert_eq!(behind.flush_after, Duration::from_millis(10));
+    assert_eq!((behind.age_alert, write.hold), (Duration::from_secs(30), Duration::from_secs(1)));
+    assert!(c.declaration.sources["queue"].required, "what was acknowledged is there");
+    let forgetful = text.replace("kind = \"disk\"\n        path = \"q\"", "kind = \"ram\"");
+    let warnings = good(&forgetful).warnings.to_string();
+    assert!(warnings.contains("the journal `queue` (ram) forgets everything"), "{warnings}");
 }

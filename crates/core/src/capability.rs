@@ -11,6 +11,8 @@ pub enum Role {
     Follower,
     /// It holds some records, each with a version and a time to live.
     Cache,
+    /// It keeps acknowledged writes until they are flushed to the truth.
+    Journal,
 }
 
 impl Role {
@@ -20,6 +22,7 @@ impl Role {
             Role::Truth => "truth",
             Role::Follower => "follower",
             Role::Cache => "cache",
+            Role::Journal => "journal",
         }
     }
 }

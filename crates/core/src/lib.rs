@@ -11,6 +11,7 @@ pub mod context;
 pub mod digest;
 pub mod entity;
 pub mod error;
+pub mod journal;
 pub mod json;
 pub mod key;
 pub mod kind;

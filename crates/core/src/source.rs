@@ -12,6 +12,7 @@ use crate::capture::Described;
 use crate::change::{Change, Operation};
 use crate::entity::Entity;
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal::Journal;
 use crate::key::Key;
 use crate::kind::Options;
 use crate::position::{Position, Version};
@@ -100,6 +101,11 @@ pub trait Source: Send + Sync {
 
     /// Holds some records, if it can.
     fn cache(self: Arc<Self>) -> Option<Arc<dyn Cache>> {
+        None
+    }
+
+    /// Keeps acknowledged writes until they are flushed, if it can.
+    fn journal(self: Arc<Self>) -> Option<Arc<dyn Journal>> {
         None
     }
 

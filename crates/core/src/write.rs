@@ -122,14 +122,40 @@ pub fn resolve(write: &Write, current: Option<&Stored>) -> Result<Resolved> {
     if let Some(record) = &image {
         write.entity.check(record)?;
         if write.entity.key_of(record)? != write.key {
-            return Err(Error::invalid("the key of a record cannot be changed")
-                .of(write.entity.name())
-                .with("key", &write.key)
-                .hint("delete the record and create another"));
+            return Err(key_changed(write));
         }
     }
     let operation = if image.is_some() { Operation::Put } else { Operation::Delete };
     Ok(Resolved { operation, image, replaced: current.map(|c| c.version) })
+}
+
+/// Checks what can be told of a write without the record that is there: its fields, their types and rules, its key.
+pub fn check(write: &Write) -> Result<()> {
+    match &write.action {
+        Action::Put(_) => {
+            resolve(&Write { condition: Condition::None, ..write.clone() }, None).map(drop)
+        }
+        Action::Patch(patch) => {
+            let entity = &write.entity;
+            let mut blank = Record::new(vec![Value::Null; entity.fields().len()]);
+            if let Some(key) = blank.values_mut().get_mut(entity.key_index()) {
+                *key = write.key.to_value();
+            }
+            let merged = merge(entity, &blank, patch)?;
+            match entity.key_of(&merged)? == write.key {
+                true => Ok(()),
+                false => Err(key_changed(write)),
+            }
+        }
+        Action::Delete => Ok(()),
+    }
+}
+
+fn key_changed(write: &Write) -> Error {
+    Error::invalid("the key of a record cannot be changed")
+        .of(write.entity.name())
+        .with("key", &write.key)
+        .hint("delete the record and create another")
 }
 
 fn check_condition(write: &Write, current: Option<&Stored>) -> Result<()> {
@@ -261,6 +287,26 @@ mod tests {
         );
         assert_eq!(kind(Condition::Version(None), Some(&current)), Err(ErrorKind::VersionConflict));
         assert_eq!(kind(Condition::None, None), Err(ErrorKind::NotFound));
+    }
+
+    #[test]
+    fn what_is_wrong_with_any_record_is_told_without_one() {
+        let e = entity();
+        let put = |json| write(Action::Put(json::parse(&e, &json).unwrap()), Condition::Present);
+        assert!(check(&put(json!({"id": "a", "name": "x"}))).is_ok());
+        let other_key = put(json!({"id": "b", "name": "x"}));
+        let of_patch = |json| write(Action::Patch(json), Condition::None);
+        assert!(check(&of_patch(json!({"tags": 3}))).is_ok(), "the name is of the record there");
+        assert!(check(&write(Action::Delete, Condition::None)).is_ok());
+        for bad in [
+            put(json!({"id": "a"})),
+            other_key,
+            of_patch(json!({"id": "b"})),
+            of_patch(json!({"nope": 1})),
+            of_patch(json!(3)),
+        ] {
+            assert_eq!(check(&bad).unwrap_err().kind(), ErrorKind::InvalidInput, "{bad:?}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use unisono_core::{Change, Error, Position, Role, Token};
+use unisono_core::{Change, Error, Key, Position, Role, Token};
 
 /// An answer to a read. Every answer names its source, its position and its age.
 #[derive(Clone, Debug)]
@@ -46,6 +46,9 @@ impl<T> Answer<T> {
 pub enum CacheStatus {
     /// The entity has no cache, or the request did not want it.
     Bypass,
+    /// The journal answered: the record is shown as it will be when acknowledged writes are flushed to the truth. It has
+    /// no version yet.
+    Pending,
     /// It answered; the entry lives this much longer.
     Hit {
         /// Time left to live.
@@ -62,13 +65,26 @@ pub enum CacheStatus {
     },
 }
 
-/// A write that took place.
+/// A write that took place, or is sure to be tried.
 #[derive(Clone, Debug)]
 pub struct Written {
-    /// One change for each write, in order.
+    /// One change for each write, in order; none for a write that was accepted only.
     pub changes: Vec<Arc<Change>>,
+    /// Set if the write waits in a journal: whether it takes place is decided when it is flushed.
+    pub accepted: Option<Accepted>,
     /// What the caller should send with later reads to see this write.
     pub token: Token,
     /// Whether it had taken place before, under the same idempotency key.
     pub replayed: bool,
+}
+
+/// A write that a journal keeps until it is flushed to the truth.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The source that keeps it.
+    pub journal: Arc<str>,
+    /// The record.
+    pub key: Key,
+    /// Its place among the writes of its entity.
+    pub sequence: u64,
 }

@@ -8,30 +8,30 @@ use futures::future::{join, join_all};
 use unisono_core::query::{Aggregate, Filter, Groups, Page, Query};
 use unisono_core::source::{LogBounds, Source};
 use unisono_core::spelling;
-use unisono_core::write::{Committed, Idempotency, Unit, Write};
 use unisono_core::{
-    Change, Context, Effect, Entity, Error, ErrorKind, FieldType, Key, LogName, Position, Result,
-    Stored, Token,
+    Change, Context, Entity, Error, ErrorKind, FieldType, Key, LogName, Position, Result, Stored,
+    Token,
 };
 use unisono_policy::declaration::Declaration;
 
-use crate::answer::{Answer, Written};
+use crate::answer::Answer;
 use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::{Delivery, Redelivered, all_letters};
-use crate::log::Log;
 use crate::observe;
 use crate::open::{self, Running};
 use crate::read::ask::Reading;
 use crate::read::explain::{self, Operation};
 use crate::read::handle::SourceHandle;
 use crate::read::serving::Serving;
-use crate::read::{get, question};
+use crate::read::{get, pending, question};
 use crate::runtime::Runtime;
 use crate::status::{LogStatus, SourceStatus, Status};
 use crate::verify::compare::Audit;
 use crate::verify::report::{Comparison, Progress, Report, VerifyOptions};
-use crate::write::idempotency::{InFlight, fingerprint};
-use crate::write::{hold, through};
+use crate::write::behind::Behind;
+use crate::write::idempotency::InFlight;
+
+mod writing;
 
 /// A running Unisono: sources opened, deliveries going. Cheap to clone; all clones are the same engine.
 #[derive(Clone)]
@@ -46,10 +46,10 @@ struct Inner {
 
 /// How long closing waits for running work.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
+/// How long closing waits for acknowledged writes to be flushed; what is left stays in the journal.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// How long a source may take to answer a look at it.
 const LOOK_MAX: Duration = Duration::from_secs(2);
-/// The most writes in one call.
-const WRITES_MAX: usize = 10_000;
 
 impl Engine {
     /// Prepares every source, and starts delivery. The texts say what was changed in the sources' schemas. If it fails,
@@ -114,7 +114,11 @@ impl Engine {
         entity: &Arc<Entity>,
         key: &Key,
     ) -> Result<Answer<Option<Arc<Stored>>>> {
-        get::get(self.serving(entity.name())?, context, key, &self.0.runtime).await
+        let serving = self.serving(entity.name())?;
+        match &serving.behind {
+            Some(behind) => pending::get(serving, behind, context, key, &self.0.runtime).await,
+            None => get::get(serving, context, key, &self.0.runtime).await,
+        }
     }
 
     /// One page of records. Hits hold whole records; cutting out `fields` is the caller's.
@@ -125,6 +129,7 @@ impl Engine {
         query: &Query,
     ) -> Result<Answer<Page>> {
         let serving = self.serving(entity.name())?;
+        let context = &pending::flushed(serving, context, &self.0.runtime).await?;
         question::query(&Reading::new(serving, context, &self.0.runtime), query).await
     }
 
@@ -137,6 +142,7 @@ impl Engine {
         search: Option<&str>,
     ) -> Result<Answer<u64>> {
         let serving = self.serving(entity.name())?;
+        let context = &pending::flushed(serving, context, &self.0.runtime).await?;
         question::count(&Reading::new(serving, context, &self.0.runtime), filter, search).await
     }
 
@@ -148,6 +154,7 @@ impl Engine {
         aggregate: &Aggregate,
     ) -> Result<Answer<Groups>> {
         let serving = self.serving(entity.name())?;
+        let context = &pending::flushed(serving, context, &self.0.runtime).await?;
         question::aggregate(&Reading::new(serving, context, &self.0.runtime), aggregate).await
     }
 
@@ -162,75 +169,6 @@ impl Engine {
     ) -> Result<Vec<Arc<Change>>> {
         let truth = &self.serving(entity.name())?.log.truth;
         self.0.runtime.within(context.timeout, truth.history(entity, key, before, limit)).await
-    }
-
-    /// Writes that take place together or not at all. Their entities must share a truth.
-    ///
-    /// A caller that goes away, or whose time is up, does not undo its write: the error then says `unknown`.
-    pub async fn write(&self, context: &Context, writes: Vec<Write>) -> Result<Written> {
-        let log = Arc::clone(self.log_of(&writes)?);
-        let running = match &context.idempotency_key {
-            Some(key) => Some(self.0.in_flight.enter(key)?),
-            None => None,
-        };
-        let hold = self.hold(&writes);
-        let unit = self.unit(context, writes);
-        let runtime = &self.0.runtime;
-        let committing = hold::commit(&log.committer, unit, hold, runtime);
-        let committed = runtime.within(context.timeout, committing).await;
-        drop(running);
-        let committed = committed.map_err(|error| match error.kind() {
-            ErrorKind::Timeout => error.effect(Effect::Unknown).on("write"),
-            _ => error,
-        })?;
-        self.write_through(&committed).await;
-        Ok(written(&log, context, committed))
-    }
-
-    /// For how long writes are held while their truth cannot be reached: for as long as all of them agree to.
-    fn hold(&self, writes: &[Write]) -> Duration {
-        let declared = writes.iter().filter_map(|w| self.serving(w.entity.name()).ok());
-        declared.map(|serving| serving.write.hold).min().unwrap_or_default()
-    }
-
-    async fn write_through(&self, committed: &Committed) {
-        through::write(&self.0.running.entities, committed, &self.0.runtime).await;
-    }
-
-    /// Writes that take place each for itself, in order, in as few commits as possible.
-    pub async fn write_each(&self, context: &Context, writes: Vec<Write>) -> Vec<Result<Written>> {
-        if context.idempotency_key.is_some() {
-            let refuse = || {
-                Error::invalid("an idempotency key needs an atomic batch")
-                    .hint("send \"atomic\": true")
-            };
-            return writes.iter().map(|_| Err(refuse())).collect();
-        }
-        let mut by_log: BTreeMap<Arc<str>, Gathered> = BTreeMap::new();
-        let mut results: Vec<Option<Result<Written>>> = writes.iter().map(|_| None).collect();
-        for (n, write) in writes.into_iter().enumerate() {
-            match self.serving(write.entity.name()) {
-                Err(error) => results[n] = Some(Err(error)),
-                Ok(serving) => {
-                    let log = &serving.log;
-                    let (_, numbers, units) = by_log
-                        .entry(Arc::clone(&log.name.truth))
-                        .or_insert_with(|| (Arc::clone(log), Vec::new(), Vec::new()));
-                    numbers.push(n);
-                    units.push(self.unit(context, vec![write]));
-                }
-            }
-        }
-        for (log, numbers, units) in by_log.into_values() {
-            for (n, result) in numbers.into_iter().zip(log.committer.commit_each(units).await) {
-                if let Ok(committed) = &result {
-                    self.write_through(committed).await;
-                }
-                results[n] = Some(result.map(|c| written(&log, context, c)));
-            }
-        }
-        let missing = || Err(Error::internal("a write has no outcome").effect(Effect::Unknown));
-        results.into_iter().map(|r| r.unwrap_or_else(missing)).collect()
     }
 
     /// The logs and where they begin and end.
@@ -286,6 +224,7 @@ impl Engine {
                 .filter_map(|s| s.cache.as_ref())
                 .map(|c| c.statistics())
                 .collect(),
+            journals: running.behinds().map(|behind| behind.status()).collect(),
         }
     }
 
@@ -317,6 +256,7 @@ impl Engine {
         running.deliveries.iter().for_each(|d| observe::delivery(&d.status()));
         let caches = running.entities.values().filter_map(|s| s.cache.as_ref());
         caches.for_each(|c| observe::cache(&c.statistics()));
+        running.behinds().for_each(|behind| observe::journal(&behind.status()));
         for (name, handle) in &running.sources {
             observe::source(name, handle.breaker_state(), &handle.load());
         }
@@ -385,16 +325,23 @@ impl Engine {
         Ok(letters)
     }
 
-    /// Delivers the current state of a dead letter's record again; answers whether it was accepted.
+    /// Delivers the current state of a dead letter's record again, or has the journal keep a refused write again;
+    /// answers whether it was accepted.
     pub async fn replay(&self, letter: &DeadLetter) -> Result<bool> {
+        if let Some(write) = &letter.write {
+            return self.behind(&letter.entity)?.replay(letter, write).await.map(|()| true);
+        }
         let delivery = self.delivery(&letter.entity, &letter.source)?;
         let key = Key::parse(&delivery.target().entity, &letter.key)?;
         let outcomes = delivery.redeliver(vec![key]).await?;
         Ok(outcomes.iter().all(|o| matches!(o, Redelivered::Accepted)))
     }
 
-    /// Forgets a dead letter; verification will find the record different.
+    /// Forgets a dead letter: verification will find the record different, or a refused write is gone.
     pub async fn discard(&self, letter: &DeadLetter) -> Result<()> {
+        if letter.write.is_some() {
+            return self.behind(&letter.entity)?.discard(letter).await;
+        }
         self.delivery(&letter.entity, &letter.source)?.discard(letter).await
     }
 
@@ -422,9 +369,19 @@ impl Engine {
         })
     }
 
-    /// Stops taking requests, lets running ones and checkpoints finish, closes the sources.
+    /// Stops taking requests, lets running ones and checkpoints finish, flushes what was acknowledged, closes the sources.
     pub async fn close(&self) -> Result<()> {
         let running = &self.0.running;
+        running.behinds().for_each(|behind| behind.close());
+        let drained = async {
+            for behind in running.behinds() {
+                behind.wait_drained().await;
+            }
+            Ok(())
+        };
+        if let Err(error) = self.0.runtime.within(DRAIN_MAX, drained).await {
+            tracing::warn!(%error, "acknowledged writes stay in the journal until the next start");
+        }
         for delivery in &running.deliveries {
             delivery.close();
         }
@@ -491,37 +448,6 @@ impl Engine {
         Ok(audit.found)
     }
 
-    fn unit(&self, context: &Context, writes: Vec<Write>) -> Unit {
-        let idempotency = context.idempotency_key.as_ref().map(|key| Idempotency {
-            key: Arc::clone(key),
-            fingerprint: context.fingerprint.unwrap_or_else(|| fingerprint(&writes)),
-        });
-        Unit {
-            writes,
-            idempotency,
-            time: self.0.runtime.now(),
-            actor: context.actor.clone(),
-            trace: context.trace.clone(),
-        }
-    }
-
-    fn log_of(&self, writes: &[Write]) -> Result<&Arc<Log>> {
-        let first = writes.first().ok_or_else(|| Error::invalid("there is nothing to write"))?;
-        if writes.len() > WRITES_MAX {
-            return Err(Error::new(ErrorKind::LimitExceeded, "too many writes in one unit")
-                .with("limit", WRITES_MAX));
-        }
-        let log = &self.serving(first.entity.name())?.log;
-        for write in writes {
-            if self.serving(write.entity.name())?.log.name != log.name {
-                return Err(Error::invalid("an atomic batch cannot span two truths")
-                    .of(write.entity.name())
-                    .hint("send one batch per truth"));
-            }
-        }
-        Ok(log)
-    }
-
     fn delivery(&self, entity: &str, source: &str) -> Result<&Arc<Delivery>> {
         let is = |d: &&Arc<Delivery>| {
             **d.target().entity.name() == *entity && *d.target().source == *source
@@ -530,6 +456,14 @@ impl Engine {
             Error::new(ErrorKind::NotFound, "there is no such follower of this entity")
                 .at(source)
                 .of(entity)
+        })
+    }
+
+    fn behind(&self, entity: &str) -> Result<&Arc<Behind>> {
+        self.serving(entity)?.behind.as_ref().ok_or_else(|| {
+            Error::unsupported("the entity is not written behind")
+                .of(entity)
+                .hint("declare `strategy = \"write_behind\"` until its dead letters are settled")
         })
     }
 
@@ -544,15 +478,4 @@ impl Engine {
             }
         })
     }
-}
-
-/// Units for one log, with the numbers of their writes among all.
-type Gathered = (Arc<Log>, Vec<usize>, Vec<Unit>);
-
-fn written(log: &Log, context: &Context, committed: Committed) -> Written {
-    let mut token = context.token.clone();
-    if let Some(last) = committed.changes.last() {
-        token.merge(&Token::at(log.name.clone(), last.position));
-    }
-    Written { changes: committed.changes, token, replayed: committed.replayed }
 }

@@ -18,7 +18,7 @@ pub mod verify;
 mod watched;
 mod write;
 
-pub use answer::{Answer, CacheStatus, Written};
+pub use answer::{Accepted, Answer, CacheStatus, Written};
 pub use engine::Engine;
 pub use read::explain::Operation;
 pub use runtime::Runtime;

@@ -1,9 +1,9 @@
-//! Every metric of deliveries, caches and logs, by name. Set when somebody looks, so that watching costs nothing else.
+//! Every metric of deliveries, caches, journals and logs, by name. Set when somebody looks, so that watching costs nothing else.
 
 use metrics::{counter, gauge};
 use unisono_core::Position;
 
-use crate::status::{CacheStatistics, DeliveryState, DeliveryStatus, LoadStatus};
+use crate::status::{CacheStatistics, DeliveryState, DeliveryStatus, JournalStatus, LoadStatus};
 
 /// Sets the metrics of one delivery.
 pub(crate) fn delivery(status: &DeliveryStatus) {
@@ -44,6 +44,18 @@ pub(crate) fn cache(statistics: &CacheStatistics) {
     counter!("unisono_cache_stale_total", &labels).absolute(statistics.stale);
     counter!("unisono_cache_refreshed_total", &labels).absolute(statistics.refreshed);
     counter!("unisono_cache_warmed_total", &labels).absolute(statistics.warmed);
+}
+
+/// Sets the metrics of one journal.
+pub(crate) fn journal(status: &JournalStatus) {
+    let labels = [("entity", status.entity.to_string()), ("source", status.source.to_string())];
+    gauge!("unisono_journal_pending", &labels).set(status.pending as f64);
+    gauge!("unisono_journal_oldest_seconds", &labels).set(status.oldest_seconds);
+    gauge!("unisono_journal_alert", &labels).set(f64::from(u8::from(status.alert)));
+    counter!("unisono_journal_accepted_total", &labels).absolute(status.accepted);
+    counter!("unisono_journal_flushed_total", &labels).absolute(status.flushed);
+    counter!("unisono_journal_coalesced_total", &labels).absolute(status.coalesced);
+    counter!("unisono_journal_refused_total", &labels).absolute(status.refused);
 }
 
 /// Sets the metrics of one log.

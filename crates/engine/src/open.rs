@@ -17,6 +17,7 @@ use crate::log::{Log, trim};
 use crate::read::handle::SourceHandle;
 use crate::read::serving::{Answering, Serving};
 use crate::runtime::Runtime;
+use crate::write::behind::Behind;
 use crate::write::commit::Committer;
 
 /// Everything that runs.
@@ -48,9 +49,10 @@ pub(crate) async fn open(
     };
     for declared in declaration.entities.values() {
         running.start_log(&declared.truth, runtime).await?;
-        let serving = running.serve(declared, runtime).await?;
+        let serving = running.serve(declared, declaration, runtime).await?;
         running.entities.insert(Arc::clone(declared.entity.name()), Arc::new(serving));
     }
+    running.refuse_forgotten_journals().await?;
     for log in running.logs.values() {
         runtime.spawn(Arc::clone(&log.tail).poll(runtime.clone()));
         let of_log = |d: &&Arc<Delivery>| {
@@ -147,7 +149,12 @@ impl Running {
         Ok(())
     }
 
-    async fn serve(&mut self, declared: &EntityDeclaration, runtime: &Runtime) -> Result<Serving> {
+    async fn serve(
+        &mut self,
+        declared: &EntityDeclaration,
+        declaration: &Declaration,
+        runtime: &Runtime,
+    ) -> Result<Serving> {
         let entity = &declared.entity;
         let log = Arc::clone(
             self.logs.get(&declared.truth).ok_or_else(|| Error::internal("the log is not open"))?,
@@ -186,6 +193,16 @@ impl Running {
                 Some(Feed::start(entity, cache, role, Arc::clone(&log), runtime).await)
             }
         };
+        let behind = match &declared.write.behind {
+            None => None,
+            Some(policy) => {
+                let source = &self.source(&policy.journal)?.source;
+                let journal = require(Arc::clone(source).journal(), &policy.journal, "journal")?;
+                let (log, outcomes) = (Arc::clone(&log), declaration.log.outcomes);
+                let opened = Behind::open(entity, policy, outcomes, journal, log, runtime).await;
+                Some(opened.map_err(|e| e.at(&policy.journal).of(entity.name()))?)
+            }
+        };
         Ok(Serving {
             entity: Arc::clone(entity),
             log,
@@ -193,9 +210,44 @@ impl Running {
             cache,
             flights: Default::default(),
             read: declared.read.clone(),
-            write: declared.write,
+            write: declared.write.clone(),
+            behind,
             hedges: Default::default(),
         })
+    }
+
+    /// What is written behind.
+    pub(crate) fn behinds(&self) -> impl Iterator<Item = &Arc<Behind>> {
+        self.entities.values().filter_map(|serving| serving.behind.as_ref())
+    }
+
+    /// Acknowledged writes must not lie in a journal that nobody flushes.
+    async fn refuse_forgotten_journals(&self) -> Result<()> {
+        for (name, handle) in &self.sources {
+            let Some(journal) = Arc::clone(&handle.source).journal() else { continue };
+            let spaces = match journal.spaces().await {
+                Err(error) if self.behinds().all(|behind| *behind.journal_name() != *name) => {
+                    tracing::warn!(%error, source = %name, "it cannot be told whether acknowledged writes wait there");
+                    continue;
+                }
+                spaces => spaces?,
+            };
+            for (space, entries) in spaces {
+                let behind = self.entities.get(space.as_str()).and_then(|s| s.behind.as_ref());
+                if behind.is_some_and(|behind| *behind.journal_name() == *name) {
+                    continue;
+                }
+                return Err(Error::new(
+                    ErrorKind::InvalidConfig,
+                    "the journal holds acknowledged writes that would never be flushed",
+                )
+                .at(name)
+                .of(&space)
+                .with("pending", entries)
+                .hint("declare the entity with `strategy = \"write_behind\"` and this journal until they are flushed"));
+            }
+        }
+        Ok(())
     }
 
     fn source(&self, name: &Arc<str>) -> Result<&Arc<SourceHandle>> {

@@ -18,6 +18,8 @@ pub struct Status {
     pub deliveries: Vec<DeliveryStatus>,
     /// Every cache and entity.
     pub caches: Vec<CacheStatistics>,
+    /// Every entity that is written behind.
+    pub journals: Vec<JournalStatus>,
 }
 
 /// How one source is doing.
@@ -139,4 +141,31 @@ pub struct CacheStatistics {
     pub refreshed: u64,
     /// Records taken in from the log because the cache began empty.
     pub warmed: u64,
+}
+
+/// How the acknowledged writes of one entity are doing that wait for their truth.
+#[derive(Clone, Debug, Serialize)]
+pub struct JournalStatus {
+    /// The entity.
+    pub entity: Arc<str>,
+    /// The source that keeps them.
+    pub source: Arc<str>,
+    /// How many wait.
+    pub pending: u64,
+    /// How many may.
+    pub pending_max: u64,
+    /// Seconds since the oldest of them was acknowledged; 0 if none waits.
+    pub oldest_seconds: f64,
+    /// Whether that is longer than declared (`age_alert`).
+    pub alert: bool,
+    /// Writes acknowledged since the start.
+    pub accepted: u64,
+    /// Commits made of them.
+    pub flushed: u64,
+    /// Writes that a later one of the same commit made superfluous.
+    pub coalesced: u64,
+    /// Writes that became dead letters.
+    pub refused: u64,
+    /// The last failure that has not been overcome, in one line.
+    pub last_error: Option<String>,
 }

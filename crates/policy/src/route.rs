@@ -270,6 +270,8 @@ fn consider(request: &Request<'_>, source: &Facts) -> Result<Why, Reason> {
     let operation = request.operation;
     let can = match source.role {
         Role::Cache => operation == Operation::Get,
+        // What is pending is laid over the answers of the others.
+        Role::Journal => false,
         Role::Truth | Role::Follower => operation.can(source.query),
     };
     if !can {

@@ -177,17 +177,23 @@ pub(crate) async fn discard(call: &Call<'_>, body: Incoming) -> Reply {
     reply::json(StatusCode::OK, &json!({ "discarded": letters.len() }))
 }
 
-/// The dead letters of an entity in a source: the one of a key, or all of them.
+/// The dead letters of an entity in a source: that of a refused write, those of a key, or all of them.
 async fn chosen(call: &Call<'_>, body: Incoming) -> Result<Vec<DeadLetter>, Failure> {
     call.known_parameters([])?;
     let body = call.json(body, &[JSON_TYPE]).await?;
-    let [entity, source, key] = members(&body, ["entity", "source", "key"])?;
+    let [entity, source, key, write] = members(&body, ["entity", "source", "key", "write"])?;
     let entity = needed("entity", permitted(call, text("entity", entity)?)?)?;
     let source = needed("source", text("source", source)?)?;
-    let key = text("key", key)?;
+    let (key, write) = (text("key", key)?, text("write", write)?);
+    let is_write = |letter: &DeadLetter, id: &str| {
+        letter.write.as_ref().is_some_and(|w| w.accepted.id.to_string() == id)
+    };
     let mut letters = call.engine().dead_letters().await?;
     letters.retain(|l| {
-        l.entity == entity && l.source == source && key.as_ref().is_none_or(|k| l.key == **k)
+        l.entity == entity
+            && l.source == source
+            && key.as_ref().is_none_or(|k| l.key == **k)
+            && write.as_ref().is_none_or(|id| is_write(l, id))
     });
     if letters.is_empty() {
         let error = Error::new(ErrorKind::NotFound, "there is no such dead letter");

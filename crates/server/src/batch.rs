@@ -7,13 +7,14 @@ use hyper::body::Incoming;
 use serde_json::{Map, Value as Json, json};
 use unisono::core::write::{Action, Write, apply_defaults};
 use unisono::core::{
-    Change, Context, Entity, Error, ErrorKind, Key, Operation, Result, Token, json as record_json,
+    Context, Entity, Error, ErrorKind, Key, Operation, Result, Token, json as record_json,
 };
+use unisono::engine::Written;
 
 use crate::app::Call;
 use crate::body::JSON_TYPE;
 use crate::problem::Failure;
-use crate::record::mark_replayed;
+use crate::record::{accepted_json, mark_replayed};
 use crate::reply::{self, HeaderWriter, Reply};
 use crate::request::{UNISONO_TOKEN, condition_of};
 
@@ -55,8 +56,7 @@ async fn together(
     let keys: Vec<Key> = writes.iter().map(|w| w.key.clone()).collect();
     let written = call.engine().write(context, writes).await;
     let written = written.map_err(|error| with_index(error, &keys))?;
-    let items = written.changes.iter().map(|change| done(change));
-    respond(items.collect(), &written.token, written.replayed)
+    respond(done(&written), &written.token, written.replayed)
 }
 
 async fn apart(
@@ -91,7 +91,7 @@ async fn apart(
         items.push(match outcome {
             Ok(written) => {
                 token.merge(&written.token);
-                written.changes.first().map_or(Json::Null, |change| done(change))
+                done(&written).pop().unwrap_or(Json::Null)
             }
             Err(error) => refused(error.into()),
         });
@@ -120,13 +120,24 @@ fn respond(items: Vec<Json>, token: &Token, replayed: bool) -> Reply {
     Ok(response)
 }
 
-fn done(change: &Change) -> Json {
-    let status = match change.operation {
-        Operation::Put if change.replaced.is_none() => StatusCode::CREATED,
-        Operation::Put => StatusCode::OK,
-        Operation::Delete => StatusCode::NO_CONTENT,
-    };
-    json!({ "status": status.as_u16(), "key": change.key, "version": change.position })
+/// One item for each write of a unit.
+fn done(written: &Written) -> Vec<Json> {
+    let accepted = written.accepted.iter().map(|accepted| {
+        let mut item = accepted_json(accepted);
+        if let Json::Object(members) = &mut item {
+            members.insert("status".into(), json!(StatusCode::ACCEPTED.as_u16()));
+        }
+        item
+    });
+    let changed = written.changes.iter().map(|change| {
+        let status = match change.operation {
+            Operation::Put if change.replaced.is_none() => StatusCode::CREATED,
+            Operation::Put => StatusCode::OK,
+            Operation::Delete => StatusCode::NO_CONTENT,
+        };
+        json!({ "status": status.as_u16(), "key": change.key, "version": change.position })
+    });
+    accepted.chain(changed).collect()
 }
 
 fn refused(failure: Failure) -> Json {

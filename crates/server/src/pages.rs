@@ -128,6 +128,11 @@ fn reasons(status: &Status, declaration: &Declaration) -> Reasons {
         let text = format!("delivery of {} to {} {what}", delivery.entity, delivery.source);
         reasons.degrading.push(text);
     }
+    for journal in status.journals.iter().filter(|journal| journal.alert) {
+        let (entity, seconds) = (&journal.entity, journal.oldest_seconds);
+        let waiting = format!("acknowledged writes of {entity} have waited for {seconds:.0} s");
+        reasons.degrading.push(waiting);
+    }
     reasons
 }
 
@@ -268,6 +273,7 @@ mod tests {
             logs: Vec::new(),
             deliveries: vec![delivery(state)],
             caches: Vec::new(),
+            journals: Vec::new(),
         };
         let counts = |s: &Status| {
             let reasons = reasons(s, &declaration);

@@ -13,7 +13,7 @@ use unisono::core::{
     Change, Context, Entity, Error, ErrorKind, Key, Record, Result, Role, Stored,
     json as record_json,
 };
-use unisono::engine::{Answer, CacheStatus, Written};
+use unisono::engine::{Accepted, Answer, CacheStatus, Written};
 
 use crate::app::Call;
 use crate::body::{JSON_TYPE, MERGE_PATCH_TYPE};
@@ -43,7 +43,8 @@ pub(crate) async fn read(call: &Call<'_>) -> Reply {
     let known = Known::from_headers(&call.parts.headers)?;
     let answer = call.engine().get(&call.context()?, entity, &key).await?;
     let Some(stored) = &answer.value else { return Err(missing(call, entity, &key, &answer)) };
-    let mut response = if known.has(stored.version) {
+    let pending = answer.cache == CacheStatus::Pending;
+    let mut response = if known.has(stored.version) && !pending {
         reply::empty(StatusCode::NOT_MODIFIED)
     } else {
         let body = if meta { with_meta(entity, stored, &answer) } else { stored.json(entity) };
@@ -52,7 +53,10 @@ pub(crate) async fn read(call: &Call<'_>) -> Reply {
     };
     let mut writer = HeaderWriter::new();
     let headers = response.headers_mut();
-    writer.set(headers, ETAG, format_args!("\"v{}\"", stored.version));
+    // What has no version yet must not be mistaken for a version.
+    if !pending {
+        writer.set(headers, ETAG, format_args!("\"v{}\"", stored.version));
+    }
     describe(&mut writer, headers, &answer, call.started);
     Ok(response)
 }
@@ -84,6 +88,10 @@ pub(crate) fn describe<T>(
         CacheStatus::Bypass => {
             headers.insert(CACHE_STATUS, HeaderValue::from_static("unisono; fwd=bypass"));
         }
+        CacheStatus::Pending => {
+            let pending = HeaderValue::from_static("unisono; fwd=bypass; detail=pending");
+            headers.insert(CACHE_STATUS, pending);
+        }
         CacheStatus::Hit { ttl, refreshing } => {
             let detail = if refreshing { "; detail=refreshing" } else { "" };
             let hit = format_args!("unisono; hit; ttl={}{detail}", ttl.as_secs());
@@ -113,11 +121,14 @@ pub(crate) fn served_by<T>(answer: &Answer<T>) -> &'static str {
         (Role::Cache, _) => "cache",
         (Role::Follower, _) => "follower",
         (Role::Truth, _) => PRIMARY,
+        (Role::Journal, _) => JOURNAL,
     }
 }
 
 /// What decides a write.
 const PRIMARY: &str = "primary";
+/// What keeps a write until it is decided.
+const JOURNAL: &str = "journal";
 
 /// `{"source": "cache", "data": <body>}` without parsing the body again.
 fn wrapped(source: &str, body: &[u8]) -> Bytes {
@@ -142,9 +153,14 @@ fn timing(writer: &mut HeaderWriter, headers: &mut HeaderMap, started: Instant) 
 /// A record with its version, source and age.
 pub(crate) fn with_meta<T>(entity: &Entity, stored: &Stored, answer: &Answer<T>) -> Bytes {
     let record = stored.json(entity);
-    let meta = json!({
-        "version": stored.version, "source": answer.source, "age": answer.age.as_secs_f64(), "stale": answer.stale,
+    let pending = answer.cache == CacheStatus::Pending;
+    let version = (!pending).then_some(stored.version);
+    let mut meta = json!({
+        "version": version, "source": answer.source, "age": answer.age.as_secs_f64(), "stale": answer.stale,
     });
+    if pending && let Json::Object(members) = &mut meta {
+        members.insert("pending".into(), json!(true));
+    }
     beside(&record, &meta.to_string())
 }
 
@@ -208,8 +224,9 @@ pub(crate) async fn create(call: &Call<'_>, body: Incoming) -> Reply {
         write(call, &context, Write { entity: Arc::clone(entity), key, action, condition }).await?;
     let mut response = finish(call, entity, &written, StatusCode::CREATED, meta)?;
     // A repeated request has made no record of its own; the place is that of the first one's.
-    if let Some(change) = written.changes.first() {
-        let key = uri::encode(&change.key.to_string());
+    let accepted = written.accepted.as_ref().map(|accepted| &accepted.key);
+    if let Some(key) = written.changes.first().map(|change| &change.key).or(accepted) {
+        let key = uri::encode(&key.to_string());
         let (writer, headers) = (&mut HeaderWriter::new(), response.headers_mut());
         match call.route {
             Some(route) => writer.set(headers, LOCATION, format_args!("{}/{key}", route.path)),
@@ -251,7 +268,10 @@ pub(crate) async fn delete(call: &Call<'_>) -> Reply {
     let action = Action::Delete;
     let written =
         write(call, &context, Write { entity: Arc::clone(entity), key, action, condition }).await?;
-    let mut response = reply::empty(StatusCode::NO_CONTENT);
+    let mut response = match &written.accepted {
+        Some(accepted) => waiting(accepted)?,
+        None => reply::empty(StatusCode::NO_CONTENT),
+    };
     describe_write(call, entity, &written, &mut response);
     Ok(response)
 }
@@ -268,6 +288,11 @@ fn finish(
     status: StatusCode,
     meta: bool,
 ) -> Reply {
+    if let Some(accepted) = &written.accepted {
+        let mut response = waiting(accepted)?;
+        describe_write(call, entity, written, &mut response);
+        return Ok(response);
+    }
     let change =
         written.changes.first().ok_or_else(|| Error::internal("a write without a change"))?;
     let minimal = request::wants_minimal(&call.parts.headers)?;
@@ -291,6 +316,17 @@ fn finish(
     Ok(response)
 }
 
+/// The answer to a write that waits: what it is, and where it waits. Whether it takes place is not known yet.
+fn waiting(accepted: &Accepted) -> Reply {
+    reply::json(StatusCode::ACCEPTED, &accepted_json(accepted))
+}
+
+/// A write that waits in a journal.
+pub(crate) fn accepted_json(accepted: &Accepted) -> Json {
+    let Accepted { journal, key, sequence } = accepted;
+    json!({ "key": key, "state": "pending", "journal": journal, "sequence": sequence.to_string() })
+}
+
 fn written_meta(call: &Call<'_>, entity: &Entity, change: &Change, record: &[u8]) -> Bytes {
     let meta = json!({ "version": change.position, "source": truth(call, entity), "age": 0.0, "stale": false });
     beside(record, &meta.to_string())
@@ -299,10 +335,14 @@ fn written_meta(call: &Call<'_>, entity: &Entity, change: &Change, record: &[u8]
 fn describe_write(call: &Call<'_>, entity: &Entity, written: &Written, response: &mut Response) {
     let (mut writer, headers) = (HeaderWriter::new(), response.headers_mut());
     writer.set(headers, UNISONO_TOKEN, format_args!("{}", written.token));
-    if let Some(truth) = truth(call, entity) {
-        writer.set(headers, UNISONO_SOURCE, format_args!("{truth}; role={}", Role::Truth.as_str()));
+    let (source, role, served_by) = match &written.accepted {
+        Some(accepted) => (Some(&accepted.journal), Role::Journal, JOURNAL),
+        None => (truth(call, entity), Role::Truth, PRIMARY),
+    };
+    if let Some(source) = source {
+        writer.set(headers, UNISONO_SOURCE, format_args!("{source}; role={}", role.as_str()));
     }
-    headers.insert(UNISONO_SERVED_BY, HeaderValue::from_static(PRIMARY));
+    headers.insert(UNISONO_SERVED_BY, HeaderValue::from_static(served_by));
     timing(&mut writer, headers, call.started);
     mark_replayed(headers, written.replayed);
 }

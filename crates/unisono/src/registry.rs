@@ -141,7 +141,7 @@ mod tests {
                 let taken = ["kind", "required"].contains(&option.name);
                 assert!(!taken, "{} {}", kind.name(), option.name);
             }
-            for role in [Role::Truth, Role::Follower, Role::Cache] {
+            for role in [Role::Truth, Role::Follower, Role::Cache, Role::Journal] {
                 let options = kind.entity_options(role);
                 assert!(
                     options.is_empty() || kind.capability().roles.contains(&role),

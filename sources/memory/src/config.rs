@@ -50,7 +50,7 @@ impl Settings {
     /// What a source with these settings can do.
     pub(crate) fn capability(self) -> Capability {
         Capability {
-            roles: &[Role::Truth, Role::Follower, Role::Cache],
+            roles: &[Role::Truth, Role::Follower, Role::Cache, Role::Journal],
             durable: false,
             query: QueryCapability {
                 get: true,

@@ -9,6 +9,7 @@ mod cache;
 mod config;
 mod disk;
 mod follower;
+mod journal;
 mod reader;
 mod recent;
 mod source;

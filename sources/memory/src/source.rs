@@ -6,6 +6,7 @@ use std::sync::{Arc, MutexGuard, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use unisono_core::capability::{Capability, Role};
+use unisono_core::journal::Journal;
 use unisono_core::source::{Auditor, Binding, Cache, Follower, Probe, Reader, Source, Truth};
 use unisono_core::{Entity, Error, ErrorKind, Result};
 
@@ -133,6 +134,10 @@ impl Source for MemorySource {
     }
 
     fn cache(self: Arc<Self>) -> Option<Arc<dyn Cache>> {
+        Some(self)
+    }
+
+    fn journal(self: Arc<Self>) -> Option<Arc<dyn Journal>> {
         Some(self)
     }
 

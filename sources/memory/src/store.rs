@@ -10,6 +10,8 @@ use unisono_core::{
     Timestamp, Uuid, Value, Version,
 };
 
+use crate::journal::Space;
+
 /// Everything that a disk holds.
 #[derive(Clone, Debug)]
 pub(crate) struct State {
@@ -17,6 +19,7 @@ pub(crate) struct State {
     pub(crate) tables: BTreeMap<Arc<str>, Table>,
     pub(crate) outcomes: BTreeMap<Arc<str>, Outcome>,
     pub(crate) records: BTreeMap<(String, String), String>,
+    pub(crate) journal: BTreeMap<String, Space>,
 }
 
 /// The ordered list of changes: those in `(trimmed, head]`.
@@ -57,7 +60,13 @@ impl State {
             trimmed: Position::ZERO,
             head: Position::ZERO,
         };
-        State { log, tables: BTreeMap::new(), outcomes: BTreeMap::new(), records: BTreeMap::new() }
+        State {
+            log,
+            tables: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
+            records: BTreeMap::new(),
+            journal: BTreeMap::new(),
+        }
     }
 
     /// Makes the table of a binding exist and match; the answer says what was done.

@@ -58,7 +58,7 @@ impl SourceKind for Redis {
         match role {
             Role::Follower => config::FOLLOWER_OPTIONS,
             Role::Cache => config::CACHE_OPTIONS,
-            Role::Truth => &[],
+            Role::Truth | Role::Journal => &[],
         }
     }
 

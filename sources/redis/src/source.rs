@@ -238,8 +238,10 @@ impl Source for RedisSource {
         for binding in bindings {
             let located = |error: Error| located(error).of(binding.entity.name());
             match binding.role {
-                Role::Truth => {
-                    return Err(located(Error::unsupported("a redis source cannot be a truth")));
+                Role::Truth | Role::Journal => {
+                    let role = binding.role.as_str();
+                    let refused = Error::unsupported("a redis source cannot play this role");
+                    return Err(located(refused.with("role", role)));
                 }
                 Role::Follower => {
                     servers.iter().try_for_each(Health::check_keeps).map_err(located)?;

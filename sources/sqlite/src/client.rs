@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
@@ -103,6 +104,8 @@ struct Shared {
     settings: Settings,
     tables: RwLock<Arc<Tables>>,
     mark: Arc<Mark>,
+    /// Whether acknowledged writes may be in the file and nowhere else.
+    journal: AtomicBool,
     /// One for each reader thread; emptied by the writer when the file was replaced.
     sessions: Vec<Mutex<Option<Session>>>,
 }
@@ -125,7 +128,8 @@ impl Client {
         let (readers, reader_jobs) = Lane::new();
         let sessions = (0..settings.readers).map(|_| Mutex::new(None)).collect();
         let mark = Arc::new(Mark::of(&settings.path));
-        let shared = Arc::new(Shared { settings, tables: RwLock::default(), mark, sessions });
+        let (tables, journal) = (RwLock::default(), AtomicBool::new(false));
+        let shared = Arc::new(Shared { settings, tables, mark, journal, sessions });
         let mut ended = Vec::new();
         let writer = Arc::new(Mutex::new(Writer::new(Arc::clone(&shared))));
         let for_thread = Arc::clone(&writer);
@@ -237,6 +241,11 @@ impl Client {
         *self.shared.tables.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tables);
     }
 
+    /// Notes that acknowledged writes may be in the file and nowhere else.
+    pub(crate) fn keeps_journal(&self) {
+        self.shared.journal.store(true, Ordering::Release);
+    }
+
     /// Finishes the queued work and closes the database.
     pub(crate) async fn close(&self) {
         self.writes.close();
@@ -297,7 +306,7 @@ impl Writer {
         if let Some(connection) = &self.connection
             && connection::has_moved(connection)?
         {
-            self.refuse_if_truth()?;
+            self.refuse_unless_follower()?;
             return self.reopen();
         }
         if self.connection.is_none() {
@@ -306,10 +315,11 @@ impl Writer {
         self.connection.as_mut().ok_or_else(closed)
     }
 
-    /// A follower's data can be made again; a truth whose file is gone must not begin another log unnoticed.
-    fn refuse_if_truth(&self) -> Result<()> {
+    /// A follower's data can be made again; a truth or a journal whose file is gone must not begin anew unnoticed.
+    fn refuse_unless_follower(&self) -> Result<()> {
         let tables = self.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
-        if !tables.values().any(|t| t.role == Role::Truth) {
+        let journal = self.shared.journal.load(Ordering::Acquire);
+        if !journal && !tables.values().any(|t| t.role == Role::Truth) {
             return Ok(());
         }
         Err(Error::new(
@@ -317,7 +327,7 @@ impl Writer {
             "the database file was deleted or replaced while it was open",
         )
         .with("path", self.shared.settings.path.display())
-        .hint("put the file back and restart; the records in it are the truth"))
+        .hint("put the file back and restart; what is in it is nowhere else"))
     }
 
     /// Opens the file. No connection may be left to the earlier one: SQLite's locks and shared memory go by name.

@@ -8,6 +8,7 @@ mod config;
 mod connection;
 mod error;
 mod follower;
+mod journal;
 mod query;
 mod reader;
 mod schema;
@@ -59,7 +60,7 @@ impl SourceKind for Sqlite {
 
     fn capability(&self) -> Capability {
         Capability {
-            roles: &[Role::Truth, Role::Follower],
+            roles: &[Role::Truth, Role::Follower, Role::Journal],
             durable: true,
             query: QueryCapability {
                 get: true,

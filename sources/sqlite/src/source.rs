@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use unisono_core::journal::Journal;
 use unisono_core::source::{Auditor, Binding, Follower, Probe, Reader, Source, Truth};
 use unisono_core::{Capability, Described, Error, ErrorKind, Result, Role};
 
@@ -108,6 +109,10 @@ impl Source for SqliteSource {
     }
 
     fn follower(self: Arc<Self>) -> Option<Arc<dyn Follower>> {
+        Some(self)
+    }
+
+    fn journal(self: Arc<Self>) -> Option<Arc<dyn Journal>> {
         Some(self)
     }
 

@@ -1,4 +1,4 @@
-//! `unisono dead-letters`: changes that a follower refuses for good.
+//! `unisono dead-letters`: changes that a follower refuses for good, and acknowledged writes that the truth refuses.
 
 use serde_json::json;
 use unisono::core::{Error, ErrorKind, Result};
@@ -9,7 +9,7 @@ use crate::exit;
 use crate::session::Session;
 use crate::target::Target;
 
-/// Look at changes that a follower refuses, try them again, or forget them
+/// Look at changes that a follower refuses and acknowledged writes that the truth refuses, try them again, or forget them
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -20,9 +20,9 @@ pub(crate) struct Args {
 enum Command {
     /// List them
     List(Which),
-    /// Deliver the current state of their records again
+    /// Deliver the current state of their records again, or flush the refused writes again
     Replay(Which),
-    /// Forget them; `verify` will find their records different
+    /// Forget them; `verify` will find their records different, refused writes are gone
     Discard(Discard),
 }
 
@@ -32,7 +32,7 @@ struct Which {
     /// Only those of this entity
     #[arg(long)]
     entity: Option<String>,
-    /// Only those of this follower
+    /// Only those of this follower or journal
     #[arg(long)]
     source: Option<String>,
     /// Only that of this record
@@ -107,7 +107,7 @@ async fn list(which: Which, session: &Session) -> Result<u8> {
     });
     session
         .output
-        .table(&["entity", "key", "follower", "since", "attempts", "reason"], rows.collect())?;
+        .table(&["entity", "key", "source", "since", "attempts", "reason"], rows.collect())?;
     Ok(exit::OK)
 }
 

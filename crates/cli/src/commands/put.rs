@@ -39,9 +39,12 @@ pub(super) async fn run(args: Args, session: &Session) -> Result<u8> {
     let put = async |t: &dyn crate::target::Target| t.put(&args.entity, &record, condition).await;
     let version = session.on_target(&args.connect, put).await?;
     if session.output.is_json() {
-        session.output.json(&json!({"version": version}))?;
+        session.output.json(&json!({"version": version, "pending": version.is_none()}))?;
     } else {
-        session.output.line(format_args!("stored at version {version}"))?;
+        match version {
+            Some(version) => session.output.line(format_args!("stored at version {version}"))?,
+            None => session.output.line("accepted; it waits to be flushed to the truth")?,
+        }
     }
     Ok(exit::OK)
 }

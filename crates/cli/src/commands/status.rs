@@ -1,4 +1,4 @@
-//! `unisono status`: how sources, logs, deliveries and caches are doing.
+//! `unisono status`: how sources, logs, deliveries, caches and journals are doing.
 
 use serde_json::Value as Json;
 use unisono::core::Result;
@@ -9,7 +9,7 @@ use crate::session::Session;
 use crate::terminal::Output;
 use crate::terminal::text;
 
-/// Show how sources, logs, deliveries and caches are doing
+/// Show how sources, logs, deliveries, caches and journals are doing
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -59,6 +59,19 @@ fn show(status: &Json, output: Output) -> Result<()> {
         vec![of(row, "entity"), of(row, "source"), of(row, "applied"), share.unwrap_or_default()]
     });
     output.table(&["entity", "cache", "applied", "hits"], caches)?;
+    let journals = rows(status, "journals", &|row| {
+        let mut age = format!("{:.1} s", row["oldest_seconds"].as_f64().unwrap_or(0.0));
+        if row["alert"] == true {
+            age += ", too long";
+        }
+        let pending = number(row, "pending");
+        let (flushed, refused) = (number(row, "flushed"), number(row, "refused"));
+        vec![of(row, "entity"), of(row, "source"), pending, age, flushed, refused]
+    });
+    if !journals.is_empty() {
+        let heading = ["entity", "journal", "pending", "oldest", "flushed", "refused"];
+        output.table(&heading, journals)?;
+    }
     let failing = rows(status, "deliveries", &|row| vec![of(row, "last_error")]);
     for (error, row) in
         failing.iter().flatten().zip(status["deliveries"].as_array().into_iter().flatten())

@@ -89,7 +89,7 @@ impl Target for Fake {
     async fn get(&self, _: &str, _: &str) -> Result<Option<Found>> {
         unreachable!()
     }
-    async fn put(&self, _: &str, _: &Json, _: PutCondition) -> Result<Position> {
+    async fn put(&self, _: &str, _: &Json, _: PutCondition) -> Result<Option<Position>> {
         unreachable!()
     }
     async fn find(&self, _: &str, _: &[(String, String)]) -> Result<Page> {

@@ -73,7 +73,12 @@ impl Target for Embedded {
         answer.value.as_deref().map(|stored| found(&entity, stored, &answer)).transpose()
     }
 
-    async fn put(&self, entity: &str, record: &Json, condition: PutCondition) -> Result<Position> {
+    async fn put(
+        &self,
+        entity: &str,
+        record: &Json,
+        condition: PutCondition,
+    ) -> Result<Option<Position>> {
         let entity = self.entity(entity)?;
         let condition = match condition {
             PutCondition::None => Condition::None,
@@ -82,8 +87,11 @@ impl Target for Embedded {
         };
         let write = write(&entity, codec::parse(&entity, record)?, condition)?;
         let written = self.engine.write(&context(), vec![write]).await?;
-        let change = written.changes.first();
-        change.map(|c| c.position).ok_or_else(|| Error::internal("a write made no change"))
+        match (written.changes.first(), &written.accepted) {
+            (Some(change), _) => Ok(Some(change.position)),
+            (None, Some(_)) => Ok(None),
+            (None, None) => Err(Error::internal("a write made no change")),
+        }
     }
 
     async fn find(&self, entity: &str, parameters: &[(String, String)]) -> Result<Page> {

@@ -24,8 +24,13 @@ pub(crate) trait Target: Send + Sync {
     /// One record with what is known about it; `None` if there is none.
     async fn get(&self, entity: &str, key: &str) -> Result<Option<Found>>;
 
-    /// Stores one record; answers its version.
-    async fn put(&self, entity: &str, record: &Json, condition: PutCondition) -> Result<Position>;
+    /// Stores one record; answers its version, or `None` if the write waits to be flushed to the truth.
+    async fn put(
+        &self,
+        entity: &str,
+        record: &Json,
+        condition: PutCondition,
+    ) -> Result<Option<Position>>;
 
     /// One page of records for parameters as in the URL.
     async fn find(&self, entity: &str, parameters: &[(String, String)]) -> Result<Page>;

@@ -161,6 +161,15 @@ pub(super) fn failure(status: StatusCode, problem: &Json) -> Error {
     })
 }
 
+/// The body that chooses one dead letter.
+fn chosen(letter: &DeadLetter) -> Json {
+    let mut body = json!({"entity": letter.entity, "source": letter.source, "key": letter.key});
+    if let Some(write) = &letter.write {
+        body["write"] = write.accepted.id.to_string().into();
+    }
+    body
+}
+
 #[async_trait]
 impl Target for Remote {
     async fn get(&self, entity: &str, key: &str) -> Result<Option<Found>> {
@@ -171,13 +180,21 @@ impl Target for Remote {
         }
     }
 
-    async fn put(&self, entity: &str, record: &Json, condition: PutCondition) -> Result<Position> {
+    async fn put(
+        &self,
+        entity: &str,
+        record: &Json,
+        condition: PutCondition,
+    ) -> Result<Option<Position>> {
         if condition == PutCondition::Absent {
             let request = self.request(Method::POST, &["v1", entity], &[]).json(record);
             let response = self.send(request).await?;
+            if response.status() == StatusCode::ACCEPTED {
+                return Ok(None);
+            }
             let tag =
                 response.headers().get(ETAG).and_then(|tag| tag.to_str().ok()).unwrap_or_default();
-            return tag.trim_matches(['"', 'v']).parse();
+            return tag.trim_matches(['"', 'v']).parse().map(Some);
         }
         // In a batch the record names its key itself.
         let mut operation = json!({"put": record});
@@ -187,7 +204,10 @@ impl Target for Remote {
         let request = self.request(Method::POST, &["v1", entity, "_batch"], &[]);
         let answer = self.json(request.json(&json!({"operations": [operation]}))).await?;
         result(&answer["items"][0])?;
-        answer["items"][0]["version"].as_str().unwrap_or_default().parse()
+        match &answer["items"][0] {
+            item if item["status"] == StatusCode::ACCEPTED.as_u16() => Ok(None),
+            item => item["version"].as_str().unwrap_or_default().parse().map(Some),
+        }
     }
 
     async fn find(&self, entity: &str, parameters: &[(String, String)]) -> Result<Page> {
@@ -307,13 +327,13 @@ impl Target for Remote {
     }
 
     async fn replay(&self, letter: &DeadLetter) -> Result<bool> {
-        let body = json!({"entity": letter.entity, "source": letter.source, "key": letter.key});
+        let body = chosen(letter);
         let answer = self.admin(Method::POST, &["dead-letters", "replay"], Some(&body)).await?;
         Ok(answer["accepted"].as_u64().unwrap_or(0) > 0)
     }
 
     async fn discard(&self, letter: &DeadLetter) -> Result<()> {
-        let body = json!({"entity": letter.entity, "source": letter.source, "key": letter.key});
+        let body = chosen(letter);
         self.admin(Method::POST, &["dead-letters", "discard"], Some(&body)).await.map(|_| ())
     }
 

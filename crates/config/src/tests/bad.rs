@@ -78,6 +78,32 @@ const BAD: &[(&str, &str, &str)] = &[
         "unknown key `fromat`",
         "did you mean `format`?",
     ),
+    // Writing behind.
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\" }\nwrite = { strategy = §\"write_behind\" }\n",
+        "`write_behind` needs a `journal`",
+        "name a source of a kind that can be a journal",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\" }\nwrite = { strategy = \"write_behind\", journal = §\"find\" }\n",
+        "`find` cannot be a journal: the kind words can be follower",
+        "sources that can be a journal: main, ram",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\" }\nwrite = { strategy = \"write_behind\", journal = §\"main\" }\n",
+        "`main` keeps `b` already",
+        "name another source",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\" }\nwrite = { strategy = \"write_behind\", journal = §\"mian\" }\n",
+        "unknown source `mian`",
+        "did you mean `main`?",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\" }\nwrite = { pending_max = §5 }\n",
+        "`pending_max` is for the strategy write_behind",
+        "set strategy = \"write_behind\"",
+    ),
     // Types and bounds of values.
     ("server = §3\n", "takes a table, not a whole number", ""),
     ("+[server]\nlisten = §3000\n", "`listen` takes text in quotes, not a whole number", ""),

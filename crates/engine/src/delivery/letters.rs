@@ -49,6 +49,7 @@ impl Delivery {
             reason: reason.to_string(),
             attempts: earlier.map_or(0, |l| l.attempts) + 1,
             since: earlier.map_or_else(|| self.runtime.now(), |l| l.since),
+            write: None,
             key: key.clone(),
         };
         let json = serde_json::to_string(&letter)

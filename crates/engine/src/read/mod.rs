@@ -5,6 +5,7 @@ pub(crate) mod explain;
 pub(crate) mod flight;
 pub(crate) mod get;
 pub(crate) mod handle;
+pub(crate) mod pending;
 pub(crate) mod question;
 pub(crate) mod replicas;
 pub(crate) mod results;

@@ -16,6 +16,7 @@ use crate::delivery::Delivery;
 use crate::log::Log;
 use crate::read::flight::Flights;
 use crate::read::handle::SourceHandle;
+use crate::write::behind::Behind;
 
 /// A source that can answer questions about an entity.
 pub(crate) struct Answering {
@@ -35,6 +36,8 @@ pub(crate) struct Serving {
     pub(crate) flights: Flights,
     pub(crate) read: ReadPolicy,
     pub(crate) write: WritePolicy,
+    /// Set if it is written behind.
+    pub(crate) behind: Option<Arc<Behind>>,
     pub(crate) hedges: Mutex<HedgeBudget>,
 }
 

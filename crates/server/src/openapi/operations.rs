@@ -66,7 +66,7 @@ impl Base<'_> {
 
 /// The word for what answered.
 fn served_by() -> Json {
-    json!({ "type": "string", "enum": ["cache", "replica", "primary", "follower"], "description": "What answered." })
+    json!({ "type": "string", "enum": ["cache", "replica", "primary", "follower", "journal"], "description": "What answered." })
 }
 
 fn operation(name: &str, id: &str, summary: String, extra: Json) -> Json {
@@ -108,7 +108,7 @@ fn collection(paths: &mut Map<String, Json>, entity: &Entity, base: &Base<'_>) {
             "parameters": list_parameters, "responses": answers("200", "A page of records.", &list) })),
         "post": operation(name, &base.id("create"), format!("Create a `{name}`"), json!({
             "parameters": parameters_of(&["meta", "idempotency_key", "prefer"]), "requestBody": body(&record),
-            "responses": answers("201", "The record, with its key.", &answered) })),
+            "responses": or_accepted(answers("201", "The record, with its key.", &answered)) })),
     }));
 }
 
@@ -124,18 +124,32 @@ fn one_record(paths: &mut Map<String, Json>, entity: &Entity, base: &Base<'_>) {
     read_answers["304"] = json!({ "description": "The caller has this version." });
     let mut put_answers = answers("200", "It was replaced.", &answered);
     put_answers["201"] = content("It was created.", &answered);
+    let patch_answers = or_accepted(answers("200", "The record.", &answered));
+    let gone = json!({ "204": { "description": "It is gone." }, "default": problem() });
     paths.insert(format!("{}/{{key}}", base.path), json!({
         "parameters": [key],
         "get": operation(name, &base.id("get"), format!("Read a `{name}`"), json!({
             "parameters": parameters_of(&["meta", "token", "prefer", "if_none_match"]), "responses": read_answers })),
         "put": operation(name, &base.id("put"), format!("Store a whole `{name}`"), json!({
-            "parameters": writes, "requestBody": body(&record), "responses": put_answers })),
+            "parameters": writes, "requestBody": body(&record), "responses": or_accepted(put_answers) })),
         "patch": operation(name, &base.id("patch"), format!("Change fields of a `{name}`"), json!({
-            "parameters": writes, "requestBody": patch_body, "responses": answers("200", "The record.", &answered) })),
+            "parameters": writes, "requestBody": patch_body, "responses": patch_answers })),
         "delete": operation(name, &base.id("delete"), format!("Remove a `{name}`"), json!({
             "parameters": parameters_of(&["idempotency_key", "prefer", "if_match"]),
-            "responses": { "204": { "description": "It is gone." }, "default": problem() } })),
+            "responses": or_accepted(gone) })),
     }));
+}
+
+/// Answers of a write, with that of an entity which is written behind.
+fn or_accepted(mut answers: Json) -> Json {
+    let text = json!({ "type": "string" });
+    let waiting = json!({ "type": "object", "required": ["key", "state", "journal", "sequence"], "properties": {
+        "key": {}, "state": { "const": "pending" }, "journal": text, "sequence": text } });
+    answers["202"] = content(
+        "It is acknowledged and waits to be flushed to the truth, which may refuse it.",
+        &waiting,
+    );
+    answers
 }
 
 fn history(paths: &mut Map<String, Json>, entity: &Entity) {
@@ -279,7 +293,12 @@ pub(super) fn of_service(paths: &mut Map<String, Json>) {
         ),
         (
             "/admin/v1/dead-letters",
-            guarded("get", "dead_letters", "Changes that a follower refuses", None),
+            guarded(
+                "get",
+                "dead_letters",
+                "Changes that a follower refuses, and acknowledged writes that the truth refuses",
+                None,
+            ),
         ),
         (
             "/admin/v1/dead-letters/replay",
@@ -348,7 +367,7 @@ pub(super) fn headers() -> Json {
         "ETag": header("The record's version: `\"v17\"`."),
         "Unisono-Token": header("Send it with later reads to never see anything older."),
         "Unisono-Source": header("The source that answered, and its role."),
-        "Unisono-Served-By": header("What sort of source that was: `cache`, `replica`, `primary` or `follower`."),
+        "Unisono-Served-By": header("What sort of source that was: `cache`, `replica`, `primary`, `follower` or `journal`."),
         "Unisono-Rule": header("The rule that decided whom to ask."),
         "Unisono-Fallback": header("The sources that were asked before and could not answer."),
         "Unisono-Stale": header("`true` if newer data may exist that the source has not taken in."),

@@ -31,6 +31,8 @@ kind = "memory"
 kind = "memory"
 [sources.copy]
 kind = "memory"
+[sources.queue]
+kind = "memory"
 
 [entities.product]
 key = "id"
@@ -54,6 +56,17 @@ truth = "main"
 [entities.visit.fields]
 id = "integer"
 page = "string"
+
+[entities.signal]
+key = "id"
+truth = "main"
+[entities.signal.fields]
+id = "string"
+level = "integer"
+[entities.signal.write]
+strategy = "write_behind"
+journal = "queue"
+flush_after = "1h"
 "#;
 
 /// A running server.

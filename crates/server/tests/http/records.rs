@@ -285,3 +285,50 @@ async fn lists_counts_and_groups_answer_from_the_same_records() {
         json!({"groups": [{"status": "new", "n": 3, "total": "4.50"}], "total_groups": 1})
     );
 }
+
+#[tokio::test]
+async fn what_is_written_behind_is_accepted_and_shown_as_pending() {
+    let server = start(|_| {}).await;
+    let path = "/v1/signal/a";
+    let put = server.request("PUT", path).header("idempotency-key", "k").json(&json!({"level": 3}));
+    let accepted = server.send(put.try_clone().unwrap()).await;
+    assert_eq!(accepted.status, 202, "{}", accepted.text);
+    let waiting = json!({"key": "a", "state": "pending", "journal": "queue", "sequence": "1"});
+    assert_eq!(accepted.json, waiting);
+    assert_eq!(accepted.header("unisono-token"), "queue/signal:1");
+    assert_eq!(accepted.header("unisono-source"), "queue; role=journal");
+    assert_eq!(accepted.header("unisono-served-by"), "journal");
+    assert_eq!(accepted.header("etag"), "", "it has no version that could be mistaken");
+    let again = server.send(put).await;
+    assert_eq!((again.status.as_u16(), again.header("idempotency-replayed")), (202, "true"));
+
+    let token = accepted.header("unisono-token");
+    let read = server.send(server.request("GET", path).header("unisono-token", token)).await;
+    assert_eq!((read.status.as_u16(), &read.json), (200, &json!({"id": "a", "level": 3})));
+    assert_eq!(read.header("etag"), "");
+    assert_eq!(read.header("cache-status"), "unisono; fwd=bypass; detail=pending");
+    assert_eq!(read.header("unisono-source"), "queue; role=journal");
+    let meta = server.send(server.request("GET", &format!("{path}?meta=true"))).await.json;
+    assert_eq!((&meta["version"], &meta["pending"]), (&json!(null), &json!(true)));
+
+    let patched = server.request("PATCH", path).json(&json!({"level": 4}));
+    assert_eq!(server.send(patched).await.status, 202);
+    assert_eq!(server.send(server.request("GET", path)).await.json["level"], 4);
+    assert_eq!(server.send(server.request("DELETE", path)).await.status, 202);
+    assert_eq!(server.send(server.request("GET", path)).await.problem(), (404, "not_found".into()));
+    let made = server.post("/v1/signal", json!({"level": 1})).await;
+    let key = made.json["key"].as_str().unwrap();
+    assert_eq!(
+        (made.status.as_u16(), made.header("location")),
+        (202, &*format!("/v1/signal/{key}"))
+    );
+
+    let one = json!({"put": {"id": "b", "level": 1}});
+    let batch = server.post("/v1/signal/_batch", json!({"operations": [one, one]})).await;
+    assert_eq!((batch.status.as_u16(), &batch.json["items"][1]["status"]), (200, &json!(202)));
+    let together = json!({"atomic": true, "operations": [one, {"delete": "a"}]});
+    let refused = server.post("/v1/signal/_batch", together).await;
+    assert_eq!(refused.json["code"], "unsupported", "{}", refused.text);
+    let bad = server.put("/v1/signal/c", json!({"level": "high"})).await;
+    assert_eq!(bad.problem().0, 400, "what is wrong with any record is told at once");
+}

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use unisono::core::clock::Clock;
+use unisono::core::journal::{Appended, Entry, Journal, NewEntry};
 use unisono::core::kind::{Environment, OptionSpec, Options, SourceKind};
 use unisono::core::query::{Aggregate, Filter, Groups, Page, Query};
 use unisono::core::source::{
-    At, Auditor, Binding, Cache, Follower, LogBounds, Probe, Reader, Source, Truth,
+    Applied, At, Auditor, Batch, Binding, Cache, Checkpoint, Follower, LogBounds, Probe, Reader,
+    Source, Truth,
 };
 use unisono::core::write::{Committed, Unit};
 use unisono::core::{
@@ -27,6 +29,18 @@ pub(crate) struct Gate {
     /// How long an answer to a read takes, in milliseconds.
     pub(crate) slow: AtomicU64,
     pub(crate) gets: AtomicU64,
+    /// Units that were committed, each call by itself.
+    pub(crate) commits: Mutex<Vec<usize>>,
+    /// Appends to the journal.
+    pub(crate) appends: AtomicU64,
+    /// Whether the answers of commits and appends are lost.
+    pub(crate) loses: AtomicBool,
+    /// Whether the follower takes in nothing.
+    pub(crate) lags: AtomicBool,
+    /// Whether nothing can be removed from the journal, and who tries waits.
+    pub(crate) keeps: AtomicBool,
+    /// Records whose commit fails for no reason that concerns them.
+    pub(crate) chokes_on: Mutex<Option<Key>>,
     disk: Arc<MemoryDisk>,
     running: AtomicU64,
     /// The most reads by key at once.
@@ -51,6 +65,13 @@ impl Gate {
 
     pub(crate) fn gets(&self) -> u64 {
         self.gets.load(Ordering::SeqCst)
+    }
+
+    fn lost<T>(&self, answer: T) -> Result<T> {
+        match self.loses.load(Ordering::SeqCst) {
+            true => Err(Error::new(ErrorKind::Unavailable, "lost").effect(Effect::Unknown)),
+            false => Ok(answer),
+        }
     }
 
     fn check(&self) -> Result<()> {
@@ -104,6 +125,14 @@ impl Behind {
         Arc::clone(&self.inner).reader().unwrap()
     }
 
+    fn following(&self) -> Arc<dyn Follower> {
+        Arc::clone(&self.inner).follower().unwrap()
+    }
+
+    fn keeping(&self) -> Arc<dyn Journal> {
+        Arc::clone(&self.inner).journal().unwrap()
+    }
+
     fn owning(&self) -> Arc<dyn Truth> {
         Arc::clone(&self.inner).truth().unwrap()
     }
@@ -145,11 +174,15 @@ impl Source for Behind {
     }
 
     fn follower(self: Arc<Self>) -> Option<Arc<dyn Follower>> {
-        Arc::clone(&self.inner).follower()
+        Some(self)
     }
 
     fn cache(self: Arc<Self>) -> Option<Arc<dyn Cache>> {
         Arc::clone(&self.inner).cache()
+    }
+
+    fn journal(self: Arc<Self>) -> Option<Arc<dyn Journal>> {
+        Some(self)
     }
 
     fn auditor(self: Arc<Self>) -> Option<Arc<dyn Auditor>> {
@@ -195,7 +228,13 @@ impl Reader for Behind {
 impl Truth for Behind {
     async fn commit(&self, units: Vec<Unit>) -> Result<Vec<Result<Committed>>> {
         self.gate.check()?;
-        self.owning().commit(units).await
+        self.gate.commits.lock().unwrap().push(units.len());
+        let choking = self.gate.chokes_on.lock().unwrap().clone();
+        if units.iter().flat_map(|u| &u.writes).any(|w| Some(&w.key) == choking.as_ref()) {
+            return Err(Error::internal("the truth chokes"));
+        }
+        let answer = self.owning().commit(units).await?;
+        self.gate.lost(answer)
     }
 
     async fn bounds(&self) -> Result<LogBounds> {
@@ -236,6 +275,61 @@ impl Truth for Behind {
     }
 }
 
+#[async_trait]
+impl Follower for Behind {
+    async fn apply(&self, batch: Batch) -> Result<Applied> {
+        if self.gate.lags.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Unavailable, "it takes in nothing"));
+        }
+        self.following().apply(batch).await
+    }
+
+    async fn checkpoint(&self, entity: &Arc<Entity>) -> Result<Option<Checkpoint>> {
+        self.following().checkpoint(entity).await
+    }
+
+    async fn reset(&self, entity: &Arc<Entity>) -> Result<()> {
+        self.following().reset(entity).await
+    }
+}
+
+#[async_trait]
+impl Journal for Behind {
+    async fn begin(&self, space: &str) -> Result<()> {
+        self.keeping().begin(space).await
+    }
+
+    async fn append(&self, space: &str, entries: Vec<NewEntry>) -> Result<Vec<Result<Appended>>> {
+        self.gate.check()?;
+        self.gate.appends.fetch_add(1, Ordering::SeqCst);
+        let answer = self.keeping().append(space, entries).await?;
+        self.gate.lost(answer)
+    }
+
+    async fn read(&self, space: &str, after: u64, entries_max: usize) -> Result<Vec<Entry>> {
+        self.keeping().read(space, after, entries_max).await
+    }
+
+    async fn remove(
+        &self,
+        space: &str,
+        sequences: &[u64],
+        outcomes_before: Timestamp,
+    ) -> Result<()> {
+        if self.gate.keeps.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        self.keeping().remove(space, sequences, outcomes_before).await
+    }
+
+    async fn spaces(&self) -> Result<Vec<(String, u64)>> {
+        self.keeping().spaces().await
+    }
+}
+
+/// Makes the randomness of each opening another one.
+static OPENINGS: AtomicU64 = AtomicU64::new(7);
+
 /// The time of tokio's paused timers.
 struct VirtualClock(tokio::time::Instant);
 
@@ -247,6 +341,11 @@ impl Clock for VirtualClock {
 
 /// Opens an entity `item` with a truth `<name>`, a follower `<name>_copy` and a cache, in virtual time.
 pub(crate) async fn open(name: &str, options: &str) -> Unisono {
+    try_open(name, options).await.unwrap()
+}
+
+/// The same, which may fail.
+pub(crate) async fn try_open(name: &str, options: &str) -> Result<Unisono> {
     let text = format!(
         r#"
 [sources.{name}]
@@ -266,6 +365,7 @@ followers = [{{ source = "{name}_copy" }}]
     let registry = Registry::builtin().with(&Gated);
     let configuration = config::parse(&text, "test.toml", &registry, &config::Process);
     let configuration = configuration.unwrap_or_else(|report| panic!("{report}"));
-    let runtime = Runtime::seeded(Arc::new(VirtualClock(tokio::time::Instant::now())), 7);
-    Unisono::open_with(configuration, &registry, runtime).await.unwrap()
+    let seed = OPENINGS.fetch_add(1, Ordering::SeqCst);
+    let runtime = Runtime::seeded(Arc::new(VirtualClock(tokio::time::Instant::now())), seed);
+    Unisono::open_with(configuration, &registry, runtime).await
 }

@@ -4,6 +4,7 @@ mod adoption;
 mod capture;
 mod files;
 mod follower;
+mod journal;
 mod migration;
 mod query;
 mod truth;

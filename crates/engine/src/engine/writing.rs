@@ -1,0 +1,172 @@
+//! [`Engine`]: writes, to the truth or to the journal before it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use unisono_core::write::{Committed, Idempotency, Unit, Write};
+use unisono_core::{Context, Effect, Error, ErrorKind, Result, Token};
+
+use crate::answer::Written;
+use crate::engine::Engine;
+use crate::log::Log;
+use crate::write::behind::{Behind, Receipt};
+use crate::write::idempotency::fingerprint;
+use crate::write::{hold, through};
+
+/// The most writes in one call.
+const WRITES_MAX: usize = 10_000;
+
+impl Engine {
+    /// Writes that take place together or not at all. Their entities must share a truth.
+    ///
+    /// A caller that goes away, or whose time is up, does not undo its write: the error then says `unknown`.
+    pub async fn write(&self, context: &Context, writes: Vec<Write>) -> Result<Written> {
+        let log = Arc::clone(self.log_of(&writes)?);
+        let behind = self.behind_of(&writes)?;
+        let running = match &context.idempotency_key {
+            Some(key) => Some(self.0.in_flight.enter(key)?),
+            None => None,
+        };
+        let hold = self.hold(&writes);
+        let unit = self.unit(context, writes);
+        let runtime = &self.0.runtime;
+        if let Some(behind) = behind {
+            let accepting = async { behind.accept(unit, hold).await?.receipt().await };
+            let accepted = runtime.within(context.timeout, accepting).await;
+            return accepted.map(|receipt| accepted_of(context, receipt)).map_err(unknown_if_late);
+        }
+        let committing = hold::commit(&log.committer, unit, hold, runtime);
+        let committed = runtime.within(context.timeout, committing).await;
+        drop(running);
+        let committed = committed.map_err(unknown_if_late)?;
+        self.write_through(&committed).await;
+        Ok(written(&log, context, committed))
+    }
+
+    /// For how long writes are held while their truth cannot be reached: for as long as all of them agree to.
+    fn hold(&self, writes: &[Write]) -> Duration {
+        let declared = writes.iter().filter_map(|w| self.serving(w.entity.name()).ok());
+        declared.map(|serving| serving.write.hold).min().unwrap_or_default()
+    }
+
+    async fn write_through(&self, committed: &Committed) {
+        through::write(&self.0.running.entities, committed, &self.0.runtime).await;
+    }
+
+    /// Writes that take place each for itself, in order, in as few commits as possible.
+    pub async fn write_each(&self, context: &Context, writes: Vec<Write>) -> Vec<Result<Written>> {
+        if context.idempotency_key.is_some() {
+            let refuse = || {
+                Error::invalid("an idempotency key needs an atomic batch")
+                    .hint("send \"atomic\": true")
+            };
+            return writes.iter().map(|_| Err(refuse())).collect();
+        }
+        let mut by_log: BTreeMap<Arc<str>, Gathered> = BTreeMap::new();
+        let mut results: Vec<Option<Result<Written>>> = writes.iter().map(|_| None).collect();
+        let mut accepting = Vec::new();
+        for (n, write) in writes.into_iter().enumerate() {
+            let serving = self.serving(write.entity.name());
+            match serving.map(|serving| (serving, &serving.behind)) {
+                Err(error) => results[n] = Some(Err(error)),
+                Ok((serving, Some(behind))) => {
+                    let (unit, hold) = (self.unit(context, vec![write]), serving.write.hold);
+                    // One after the other, so that they stay in order; the journal gathers them all the same.
+                    accepting.push((n, behind.accept(unit, hold).await));
+                }
+                Ok((serving, None)) => {
+                    let log = &serving.log;
+                    let (_, numbers, units) = by_log
+                        .entry(Arc::clone(&log.name.truth))
+                        .or_insert_with(|| (Arc::clone(log), Vec::new(), Vec::new()));
+                    numbers.push(n);
+                    units.push(self.unit(context, vec![write]));
+                }
+            }
+        }
+        for (n, accepting) in accepting {
+            let receipt = match accepting {
+                Ok(accepting) => accepting.receipt().await,
+                Err(error) => Err(error),
+            };
+            results[n] = Some(receipt.map(|receipt| accepted_of(context, receipt)));
+        }
+        for (log, numbers, units) in by_log.into_values() {
+            for (n, result) in numbers.into_iter().zip(log.committer.commit_each(units).await) {
+                if let Ok(committed) = &result {
+                    self.write_through(committed).await;
+                }
+                results[n] = Some(result.map(|c| written(&log, context, c)));
+            }
+        }
+        let missing = || Err(Error::internal("a write has no outcome").effect(Effect::Unknown));
+        results.into_iter().map(|r| r.unwrap_or_else(missing)).collect()
+    }
+
+    fn unit(&self, context: &Context, writes: Vec<Write>) -> Unit {
+        let idempotency = context.idempotency_key.as_ref().map(|key| Idempotency {
+            key: Arc::clone(key),
+            fingerprint: context.fingerprint.unwrap_or_else(|| fingerprint(&writes)),
+        });
+        Unit {
+            writes,
+            idempotency,
+            time: self.0.runtime.now(),
+            actor: context.actor.clone(),
+            trace: context.trace.clone(),
+        }
+    }
+
+    fn log_of(&self, writes: &[Write]) -> Result<&Arc<Log>> {
+        let first = writes.first().ok_or_else(|| Error::invalid("there is nothing to write"))?;
+        if writes.len() > WRITES_MAX {
+            return Err(Error::new(ErrorKind::LimitExceeded, "too many writes in one unit")
+                .with("limit", WRITES_MAX));
+        }
+        let log = &self.serving(first.entity.name())?.log;
+        for write in writes {
+            if self.serving(write.entity.name())?.log.name != log.name {
+                return Err(Error::invalid("an atomic batch cannot span two truths")
+                    .of(write.entity.name())
+                    .hint("send one batch per truth"));
+            }
+        }
+        Ok(log)
+    }
+
+    /// What the writes wait behind, if one of them does.
+    fn behind_of(&self, writes: &[Write]) -> Result<Option<&Arc<Behind>>> {
+        let mut found = None;
+        for write in writes {
+            found = found.or(self.serving(write.entity.name())?.behind.as_ref());
+        }
+        Ok(found)
+    }
+}
+
+/// Units for one log, with the numbers of their writes among all.
+type Gathered = (Arc<Log>, Vec<usize>, Vec<Unit>);
+
+fn written(log: &Log, context: &Context, committed: Committed) -> Written {
+    let mut token = context.token.clone();
+    if let Some(last) = committed.changes.last() {
+        token.merge(&Token::at(log.name.clone(), last.position));
+    }
+    let Committed { changes, replayed } = committed;
+    Written { changes, accepted: None, token, replayed }
+}
+
+fn accepted_of(context: &Context, receipt: Receipt) -> Written {
+    let mut token = context.token.clone();
+    token.merge(&receipt.token);
+    let (accepted, replayed) = (Some(receipt.accepted), receipt.replayed);
+    Written { changes: Vec::new(), accepted, token, replayed }
+}
+
+fn unknown_if_late(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Timeout => error.effect(Effect::Unknown).on("write"),
+        _ => error,
+    }
+}
