@@ -14,7 +14,7 @@ use unisono_engine::{Engine, Written};
 
 use crate::disks::JOURNAL;
 use crate::follower::POISON;
-use crate::history::{History, Refusal, Seen};
+use crate::history::{History, Refusal};
 use crate::shape::Shape;
 
 /// How often a request of unknown outcome is repeated in one life of the process.
@@ -84,11 +84,7 @@ impl Client {
         let request = self.request(engine);
         self.open = Some(request.clone());
         self.repeat(engine).await;
-        let accepted =
-            |seen: &Seen| seen.accepted.values().any(|write| write.trace == request.idempotency);
-        let seen = self.history.seen();
-        let took_place = seen.repeated.contains_key(&request.idempotency) || accepted(&seen);
-        drop(seen);
+        let took_place = self.history.seen().knows(&request.idempotency);
         if took_place && self.random.random_bool(0.1) {
             self.reuse(engine, request).await;
         }
