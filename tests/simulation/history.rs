@@ -52,6 +52,14 @@ pub(crate) struct Seen {
     pub(crate) coverage: Coverage,
 }
 
+impl Seen {
+    /// Whether a caller was told that a request took place, or will be tried.
+    pub(crate) fn knows(&self, idempotency: &str) -> bool {
+        self.repeated.contains_key(idempotency)
+            || self.accepted.values().any(|write| write.trace == idempotency)
+    }
+}
+
 /// A write that the journal acknowledged.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct AcceptedWrite {

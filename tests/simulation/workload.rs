@@ -84,11 +84,7 @@ impl Client {
         let request = self.request(engine);
         self.open = Some(request.clone());
         self.repeat(engine).await;
-        let took_place = {
-            let seen = self.history.seen();
-            let accepted = || seen.accepted.values().any(|w| w.trace == request.idempotency);
-            seen.repeated.contains_key(&request.idempotency) || accepted()
-        };
+        let took_place = self.history.seen().knows(&request.idempotency);
         if took_place && self.random.random_bool(0.1) {
             self.reuse(engine, request).await;
         }
