@@ -19,8 +19,9 @@ use crate::workload::{Ledger, Readers, Writers, preload};
 const HEALTHY_WITHIN: Duration = Duration::from_secs(4);
 /// How long one that was broken may take to be as the truth: some servers take a minute to start on a busy machine.
 const SETTLED_WITHIN: Duration = Duration::from_secs(120);
-/// How much memory a scenario may take, in MiB: the log is the buffer.
-const MEMORY_MAX: u64 = 200;
+/// How much memory a scenario may take, in MiB: the log is the buffer. Indexes whose writers are opened again and again on
+/// a full disk take most.
+const MEMORY_MAX: u64 = 256;
 /// A read may wait for a source that does not answer, and then asks another one.
 const READ_MAX: Duration = Duration::from_secs(12);
 /// How long the writers write before and after the fault.

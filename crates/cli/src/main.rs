@@ -22,7 +22,6 @@ use crate::terminal::interrupt::is_stopped;
 use crate::terminal::output::{is_closed_pipe, note};
 
 /// Requests allocate little pieces on one thread and free them on another, at which the system's own is slow.
-#[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

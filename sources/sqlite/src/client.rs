@@ -281,8 +281,10 @@ impl Writer {
     fn run<T>(&mut self, work: impl FnOnce(Result<&mut Connection>) -> T) -> Option<T> {
         self.done = self.done.wrapping_add(1);
         let outcome = catch_unwind(AssertUnwindSafe(|| work(self.ready())));
-        if outcome.is_err() {
-            // The state of the connection is not known; the next piece of work opens another.
+        // A connection that stands outside of every transaction is as before. Readers need it: without a writer none of
+        // them could open the file.
+        let is_sound = |c: &Connection| c.is_autocommit() || c.execute_batch("ROLLBACK").is_ok();
+        if outcome.is_err() && !self.connection.as_ref().is_some_and(is_sound) {
             self.connection = None;
         }
         outcome.ok()

@@ -1,7 +1,7 @@
 //! [`Tail`]: the newest changes of a log, kept in memory, so that deliveries do not each read them from the truth.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ pub(crate) struct Tail {
     head: Watched<Position>,
     /// When the truth was last heard of, in microseconds.
     heard: AtomicI64,
+    /// Whether the last attempt to hear of it failed.
+    failing: AtomicBool,
 }
 
 /// A contiguous run of changes that ends at the newest one known.
@@ -37,7 +39,8 @@ struct Recent {
 impl Tail {
     pub(crate) fn new(truth: Arc<dyn Truth>, bounds: LogBounds, now: Timestamp) -> Self {
         let (recent, head) = (Mutex::default(), Watched::new(bounds.head));
-        Tail { truth, recent, head, heard: AtomicI64::new(now.micros()) }
+        let heard = AtomicI64::new(now.micros());
+        Tail { truth, recent, head, heard, failing: AtomicBool::new(false) }
     }
 
     /// Takes in changes that were just committed here, in order, and wakes everyone who waits for them.
@@ -55,7 +58,7 @@ impl Tail {
 
     /// Whether the truth has not been heard of lately, so that its log may have come further than is known.
     pub(crate) fn is_silent(&self, now: Timestamp) -> bool {
-        now > self.heard().plus(SILENT_MAX)
+        self.failing.load(Ordering::Relaxed) || now > self.heard().plus(SILENT_MAX)
     }
 
     /// When the truth was last heard of.
@@ -93,10 +96,12 @@ impl Tail {
             pause = match self.truth.bounds().await {
                 Ok(bounds) => {
                     self.heard.store(runtime.now().micros(), Ordering::Relaxed);
+                    self.failing.store(false, Ordering::Relaxed);
                     self.advance(bounds.head);
                     self.truth.poll_every()
                 }
                 Err(error) => {
+                    self.failing.store(true, Ordering::Relaxed);
                     tracing::warn!(%error, "the head of the log cannot be read");
                     REST
                 }
