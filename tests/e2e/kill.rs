@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value as Json, json};
 
-use crate::program::{CONFIGURATION, Place, Server};
+use crate::program::{CONFIGURATION, Place, Server, client, kill_seed};
 
 const KILLS: usize = 100;
 const WRITERS: u64 = 16;
@@ -31,19 +31,12 @@ struct Acknowledged {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledged_writes_survive_kill_9() {
-    let seed: u64 = std::env::var("KILL_SEED")
-        .ok()
-        .and_then(|s| s.parse().ok())
-        .unwrap_or_else(|| rand::rng().random());
-    println!("kill -9: seed {seed} (KILL_SEED={seed} uses the same moments)");
+    let seed = kill_seed();
     let place = Place::new(CONFIGURATION);
     let mut random = StdRng::seed_from_u64(seed);
     let acknowledged = Arc::new(Mutex::new(Vec::new()));
     let number = Arc::new(AtomicU64::new(0));
-    // Nothing here is encrypted, but the client insists on a provider. A second one would be refused, which is fine.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let client =
-        reqwest::Client::builder().timeout(Duration::from_secs(10)).build().expect("a client");
+    let client = client();
     for kill in 0..KILLS {
         let server = place.serve();
         let stop = Arc::new(AtomicBool::new(false));

@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value as Json, json};
 
-use crate::program::{Place, Server};
+use crate::program::{Place, Server, client, kill_seed};
 
 const CONFIGURATION: &str = r#"
 [sources.main]
@@ -43,16 +43,10 @@ struct Written {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_that_the_journal_acknowledged_survive_kill_9() {
-    let seed: u64 = std::env::var("KILL_SEED")
-        .ok()
-        .and_then(|s| s.parse().ok())
-        .unwrap_or_else(|| rand::rng().random());
-    println!("kill -9: seed {seed} (KILL_SEED={seed} uses the same moments)");
+    let seed = kill_seed();
     let place = Place::new(CONFIGURATION);
     let mut random = StdRng::seed_from_u64(seed);
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let client =
-        reqwest::Client::builder().timeout(Duration::from_secs(10)).build().expect("a client");
+    let client = client();
     let written = Arc::new(Mutex::new(vec![Written::default(); WRITERS]));
     for _ in 0..KILLS {
         let server = place.serve();

@@ -6,6 +6,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use rand::Rng;
+
 /// A configuration with every embedded kind.
 pub(crate) const CONFIGURATION: &str = r#"
 [sources.main]
@@ -149,4 +151,20 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// What decides the moments of a run of kills; it is printed, so that the run can be repeated.
+#[expect(clippy::print_stdout, reason = "a run that fails must be repeatable")]
+pub(crate) fn kill_seed() -> u64 {
+    let given = std::env::var("KILL_SEED").ok().and_then(|s| s.parse().ok());
+    let seed = given.unwrap_or_else(|| rand::rng().random());
+    println!("kill -9: seed {seed} (KILL_SEED={seed} uses the same moments)");
+    seed
+}
+
+/// A client of servers.
+pub(crate) fn client() -> reqwest::Client {
+    // Nothing here is encrypted, but the client insists on a provider. A second one would be refused, which is fine.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    reqwest::Client::builder().timeout(Duration::from_secs(10)).build().expect("a client")
 }

@@ -186,9 +186,9 @@ impl Site {
     /// Deletes what a namespace holds, as an operator would by mistake.
     pub(crate) async fn wipe(&self, namespace: &str) -> Result<(), String> {
         let Some(server) = &self.kind.server else {
-            // Each at one instant: what is written again meanwhile stays.
+            // Each at one instant: what is written again meanwhile stays. One that the store has just deleted is gone.
             let script = format!(
-                "mkdir -p \"$DISK/gone\"; for file in \"$DIR\"/{namespace}*; do mv \"$file\" \"$DISK/gone\"; done; rm -rf \"$DISK/gone\""
+                "mkdir -p \"$DISK/gone\"; for file in \"$DIR\"/{namespace}*; do mv \"$file\" \"$DISK/gone\" || [ ! -e \"$file\" ]; done; rm -rf \"$DISK/gone\""
             );
             return self.run(&script).map(drop);
         };

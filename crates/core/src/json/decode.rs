@@ -1,6 +1,5 @@
 //! Records from JSON that [`to_vec`](super::to_vec) has written, without a tree of values in between.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{
@@ -119,8 +118,9 @@ impl<'de> DeserializeSeed<'de> for Cell<'_> {
 }
 
 impl Cell<'_> {
-    fn number<E: serde::de::Error>(self, number: impl Into<Json>) -> std::result::Result<Value, E> {
-        parse_value(self.0, &number.into()).map_err(E::custom)
+    /// What is not read directly goes by the same rules as JSON of callers.
+    fn parsed<E: serde::de::Error>(self, json: impl Into<Json>) -> std::result::Result<Value, E> {
+        parse_value(self.0, &json.into()).map_err(E::custom)
     }
 }
 
@@ -136,31 +136,31 @@ impl<'de> Visitor<'de> for Cell<'_> {
     }
 
     fn visit_bool<E: serde::de::Error>(self, bool: bool) -> std::result::Result<Value, E> {
-        self.number(bool)
+        self.parsed(bool)
     }
 
     fn visit_i64<E: serde::de::Error>(self, number: i64) -> std::result::Result<Value, E> {
         match self.0 {
             FieldType::Integer => Ok(Value::Integer(number)),
-            _ => self.number(number),
+            _ => self.parsed(number),
         }
     }
 
     fn visit_u64<E: serde::de::Error>(self, number: u64) -> std::result::Result<Value, E> {
         match i64::try_from(number) {
             Ok(number) => self.visit_i64(number),
-            Err(_) => self.number(number),
+            Err(_) => self.parsed(number),
         }
     }
 
     fn visit_f64<E: serde::de::Error>(self, number: f64) -> std::result::Result<Value, E> {
-        self.number(number)
+        self.parsed(number)
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> std::result::Result<Value, E> {
         match self.0 {
             FieldType::Boolean | FieldType::Integer | FieldType::Float | FieldType::Objects(_) => {
-                self.number(Cow::Borrowed(text))
+                self.parsed(text)
             }
             ty => parse_text(ty, text).map_err(E::custom),
         }

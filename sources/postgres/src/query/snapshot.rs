@@ -99,32 +99,29 @@ impl<'a> Snapshot<'a> {
         let condition = if self.on_replica { " WHERE pg_is_in_recovery()" } else { "" };
         let position = format!("SELECT {} AS position{condition}", self.table.position);
         let session = self.session;
+        // The position is in the first column of a row of its own, or of every row.
         let (place, found) = if self.extent == Extent::One {
             // The only row of the left side is met with every row of the right side, in their order.
             let sql =
                 format!("SELECT p.position, t.* FROM ({position}) p LEFT JOIN ({sql}) t ON TRUE");
             let mut rows = session.rows(Use::Again, &sql, parameters).await?;
-            let place = rows.first().map(|row| optional_text(row, 0).map(|p| p.map(str::to_owned)));
+            let place = place_in(&rows)?;
             let is_none = |row: &Row| Ok::<_, Failed>(cell(row, row.len() - 1)?.is_none());
             if rows.first().map(is_none).transpose()? == Some(true) {
                 rows.clear();
             }
-            (place.transpose()?, Found { rows, from: 1 })
+            (place, Found { rows, from: 1 })
+        } else if session.is_pipelining() {
+            let begun = session.run(BEGIN);
+            let placed = session.rows(Use::Once, &position, &[]);
+            let asked = session.rows(Use::Once, sql, parameters);
+            let ((), place, rows) = try_join3(begun, placed, asked).await?;
+            (place_in(&place)?, Found { rows, from: 0 })
         } else {
-            let (place, rows) = if session.is_pipelining() {
-                let begun = session.run(BEGIN);
-                let placed = session.rows(Use::Once, &position, &[]);
-                let asked = session.rows(Use::Once, sql, parameters);
-                let ((), place, rows) = try_join3(begun, placed, asked).await?;
-                (place, rows)
-            } else {
-                session.run(BEGIN).await?;
-                let place = session.rows(Use::Once, &position, &[]).await?;
-                (place, session.rows(Use::Once, sql, parameters).await?)
-            };
-            let place =
-                place.first().map(|row| optional_text(row, 0).map(|p| p.map(str::to_owned)));
-            (place.transpose()?, Found { rows, from: 0 })
+            session.run(BEGIN).await?;
+            let place = session.rows(Use::Once, &position, &[]).await?;
+            let rows = session.rows(Use::Once, sql, parameters).await?;
+            (place_in(&place)?, Found { rows, from: 0 })
         };
         if self.on_replica && place.is_none() {
             return Err(Error::new(ErrorKind::Unavailable, "the replica was promoted").into());
@@ -148,6 +145,11 @@ impl<'a> Snapshot<'a> {
         self.failed = Some(failed);
         error
     }
+}
+
+/// What the first column of the first row says; the outer `None` if there is no row.
+fn place_in(rows: &[Row]) -> Result<Option<Option<String>>> {
+    rows.first().map(|row| Ok(optional_text(row, 0)?.map(str::to_owned))).transpose()
 }
 
 #[async_trait::async_trait]
