@@ -4,7 +4,7 @@
 //! Each comparison alternates both sides for several rounds in one run and reports medians and the ratio with its
 //! range, because machines are shared and noisy. Parts: `reads`, `writes`, `visible`, `search`, `import`, `idle`; all
 //! if none is named; with `--features full` also those over real engines (`engines/up` first): `load`, `latency`,
-//! `carry`, `commits`, `memory`, `products`, of which `--only` takes the measures whose names contain a text. The table
+//! `carry`, `commits`, `memory`, `broken` (two minutes for each service with 3 seconds), `products`, of which `--only` takes the measures whose names contain a text. The table
 //! is also written to `target/bench/results.md`, the ratios drawn in `ratios.svg`.
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 #![expect(clippy::disallowed_methods, reason = "real time is what is measured")]
@@ -51,9 +51,9 @@ pub(crate) struct Plan {
 }
 
 /// Every part that can be asked for.
-const PARTS: [&str; 12] = [
+const PARTS: [&str; 13] = [
     "reads", "writes", "visible", "idle", "import", "search", "load", "latency", "carry",
-    "commits", "memory", "products",
+    "commits", "memory", "products", "broken",
 ];
 
 /// The same as that of the program, so that what is compared with it has no other.
@@ -122,6 +122,9 @@ async fn measure(plan: &Plan, parts: &[String], report: &mut Report) -> Result<(
         engines::run(plan, &wanted, report).await?;
         if wanted("products") {
             products::run(plan, report).await?;
+        }
+        if wanted("broken") {
+            products::broken(plan, report).await?;
         }
     }
     Ok(())

@@ -60,8 +60,17 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn new(name: &str) -> Result<Self> {
+        Engine::told_by(name, "source.toml")
+    }
+
+    /// Redis by way of its sentinels.
+    pub(crate) fn sentinel() -> Result<Self> {
+        Engine::told_by("redis", "source-sentinel.toml")
+    }
+
+    fn told_by(name: &str, file: &str) -> Result<Self> {
         let base = std::env::var_os("UNISONO_ENGINES").unwrap_or("/tmp/unisono-engines".into());
-        let file = PathBuf::from(base).join(name).join("source.toml");
+        let file = PathBuf::from(base).join(name).join(file);
         let text = std::fs::read_to_string(&file)
             .map_err(|e| format!("{}: {e}; start it: engines/up {name}", file.display()))?;
         let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_nanos();

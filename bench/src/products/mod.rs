@@ -5,22 +5,30 @@
 //! All sides talk to the same servers with TLS, hold the same products, and are asked by the same load for the same
 //! keys: those of real order lines.
 
+mod broken;
 mod fresh;
 mod load;
+mod redis;
 mod speed;
 mod stand;
 mod work;
 
+use crate::engines::Engine;
 use crate::report::Report;
 use crate::{Plan, Result};
 use stand::Stand;
 
 pub(crate) async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
-    let stand = Stand::new(plan).await?;
+    let stand = Stand::new(plan, Engine::new("redis")?, None).await?;
     let measured = measure(&stand, plan, report).await;
     // The engines are left as they were found, whatever happened.
     stand.clean().await?;
     measured
+}
+
+/// The same services, three nodes of each, while the engines break.
+pub(crate) async fn broken(plan: &Plan, report: &mut Report) -> Result<()> {
+    broken::run(plan, report).await
 }
 
 async fn measure(stand: &Stand, plan: &Plan, report: &mut Report) -> Result<()> {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use redis::{Client, TlsCertificates};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::load;
+use super::redis::connect;
 use super::work::{Goods, What, Work};
 use crate::engines::load::{products, write_all};
 use crate::engines::{Engine, open, postgres};
@@ -55,6 +55,8 @@ pub(super) struct Stand {
     pub(super) ours: Engine,
     pub(super) hand: Engine,
     redis: Engine,
+    /// Where the services by hand reach the same Redis.
+    by_hand: String,
     folder: tempfile::TempDir,
     /// Where the Node service is installed, if it could be.
     node: Option<PathBuf>,
@@ -77,14 +79,17 @@ stock = "integer"
 "#;
 
 impl Stand {
-    /// Loads the catalogue for both, once.
-    pub(super) async fn new(plan: &Plan) -> Result<Self> {
+    /// Loads the catalogue for both, once. `by_hand` is where the services by hand reach Redis, if not at the URL that it
+    /// has for the product.
+    pub(super) async fn new(plan: &Plan, redis: Engine, by_hand: Option<String>) -> Result<Self> {
         let records = products(plan)?;
+        let by_hand = by_hand.unwrap_or_else(|| redis.text("url").to_owned());
         let stand = Stand {
             goods: Arc::new(Goods::read(plan, &records)?),
             ours: Engine::new("postgres")?,
             hand: Engine::new("postgres")?,
-            redis: Engine::new("redis")?,
+            redis,
+            by_hand,
             folder: tempfile::tempdir()?,
             node: install_node(),
         };
@@ -193,7 +198,7 @@ impl Stand {
             .env("BASELINE_REPLICA", self.hand.replica(replica)?)
             .env("BASELINE_CA", self.hand.text("tls_ca"))
             .env("BASELINE_SCHEMA", self.hand.text("schema"))
-            .env("BASELINE_REDIS", self.redis.text("url"))
+            .env("BASELINE_REDIS", &self.by_hand)
             .env("BASELINE_CA_REDIS", self.redis.text("tls_ca"))
             .env("BASELINE_PREFIX", self.prefix(kind));
         Ok(())
@@ -258,10 +263,8 @@ impl Stand {
     }
 
     async fn redis(&self) -> Result<MultiplexedConnection> {
-        let root_cert = Some(std::fs::read(self.redis.text("tls_ca"))?);
-        let url = self.redis.text("url").replace("app:app-secret", "default:admin-secret");
-        let client = Client::build_with_tls(url, TlsCertificates { client_tls: None, root_cert })?;
-        Ok(client.get_multiplexed_async_connection().await?)
+        let authority = std::fs::read(self.redis.text("tls_ca"))?;
+        connect(&authority, &self.by_hand.replace("app:app-secret", "default:admin-secret")).await
     }
 
     /// Runs a statement as the administrator of the primary or of a replica.
