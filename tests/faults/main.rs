@@ -128,9 +128,11 @@ fn main() -> ExitCode {
         println!("{error}");
         return ExitCode::FAILURE;
     }
-    let failed = rows.iter().filter(|r| r.failure.is_some()).count();
-    if failed > 0 || rows.is_empty() {
-        println!("{failed} of {} failed", rows.len());
+    // Once more at the end, where one looks first.
+    let failed: Vec<&Row> = rows.iter().filter(|r| r.failure.is_some()).collect();
+    failed.iter().for_each(|row| println!("{:<10} {row}", row.column));
+    if !failed.is_empty() || rows.is_empty() {
+        println!("{} of {} failed", failed.len(), rows.len());
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS

@@ -12,6 +12,7 @@ use unisono_engine::Engine;
 use unisono_engine::status::{DeliveryState, Status};
 use unisono_server::{App, Options, Server};
 
+use crate::scenario::Role;
 use crate::workload::Ledger;
 
 /// How often it is looked.
@@ -36,12 +37,24 @@ pub(crate) struct Look {
 }
 
 impl Look {
-    /// What a source or its delivery says is wrong with it.
-    pub(crate) fn trouble(&self, source: &str) -> Option<String> {
+    /// What the source over the site or its delivery says is wrong with it.
+    pub(crate) fn trouble(&self, far_as: Role) -> Option<String> {
+        let source = far_as.name();
         let state = self.status.sources.iter().find(|s| &*s.name == source && s.state != "up");
         let delivery = self.status.deliveries.iter().find(|d| &*d.source == source);
         let failing = delivery.filter(|d| d.state == DeliveryState::Waiting);
         failing.and_then(|d| d.last_error.clone()).or_else(|| state.map(|s| s.state.clone()))
+    }
+
+    /// Whether status and readiness name the source, and metrics say that its delivery stands still.
+    pub(crate) fn tells_of(&self, far_as: Role) -> bool {
+        let name = far_as.name();
+        let named = self.trouble(far_as).is_some_and(|told| told.contains(&format!(" on {name}")));
+        let of_truth = far_as == Role::Truth;
+        let (code, word) = if of_truth { (503, "\"not_ready\"") } else { (200, "\"degraded\"") };
+        let (answered, reasons) = &self.ready;
+        let ready = *answered == code && reasons.contains(word) && reasons.contains(name);
+        named && ready && (of_truth || self.metrics.contains(&format!("source=\"{name}\"")))
     }
 
     /// The position of a follower.
@@ -142,7 +155,10 @@ impl Observer {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                return Err(format!("{what} did not happen in {within:?}: {:#?}", look.status));
+                let Look { ready, metrics, status, .. } = &look;
+                return Err(format!(
+                    "not in {within:?}: {what}: {ready:?}\n{metrics}\n{status:#?}"
+                ));
             }
             tokio::time::sleep(EVERY).await;
         }

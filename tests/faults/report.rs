@@ -21,8 +21,9 @@ const INTRODUCTION: &str = "\
 Eight writers write through the library while one source is broken for some seconds and then mended. `ok` says that no
 acknowledged write was lost (compared with the history of every record), no write that was said not to have taken place
 did, no write or read failed because of a follower, the other follower kept up, the broken one came to agree with the truth
-by itself (`verify`, record by record, without repairs), memory grew by less than 200 MiB, and while it lasted `status`
-named the source and what it has, `/health/ready` was degraded (for a truth: failed) and `unisono_delivery_live` was 0.
+by itself (`verify`, record by record, without repairs), memory grew by at most 256 MiB, and while it lasted `status`
+named the source and what it has, `/health/ready` was degraded (for a truth: failed) and `unisono_delivery_live` was 0:
+what should be told lasts until it is, for at most 30 s more.
 Behind it: seconds from the end of the fault until everything was settled, at least 1.5 s of which writes went on.
 
 Made by `cargo test -p unisono-tests --features full --test faults -- --write`.
@@ -30,7 +31,7 @@ Made by `cargo test -p unisono-tests --features full --test faults -- --write`.
 
 /// The outcome of one scenario of one kind.
 pub(crate) struct Row {
-    column: String,
+    pub(crate) column: String,
     scenario: String,
     /// What stands in the table.
     cell: String,
