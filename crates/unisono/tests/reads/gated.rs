@@ -357,7 +357,7 @@ kind = "memory"
 [entities.item]
 key = "id"
 truth = "{name}"
-fields = {{ id = "integer", name = {{ type = "string", search = true }}, stock = "integer" }}
+fields = {{ id = "integer", name = {{ type = "string", search = true }}, stock = "integer", made = "timestamp" }}
 followers = [{{ source = "{name}_copy" }}]
 {options}
 "#
