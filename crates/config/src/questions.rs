@@ -34,7 +34,12 @@ pub(crate) fn warm(
         let message = format!("a cache has at most {QUESTIONS_MAX} `warm_questions`");
         cache.report.error(&spot, message);
     }
-    tables.into_iter().map(|table| question(table, entity)).collect::<Vec<_>>().into_iter().collect()
+    tables
+        .into_iter()
+        .map(|table| question(table, entity))
+        .collect::<Vec<_>>()
+        .into_iter()
+        .collect()
 }
 
 fn question(table: Table<'_>, entity: Option<&Entity>) -> Option<WarmQuestion> {
@@ -65,8 +70,11 @@ fn parse_body(entity: &Entity, kind: &str, body: &Json) -> Result<WarmQuestion> 
         "aggregate" => WarmQuestion::Aggregate(Box::new(parse::aggregate(entity, body)?)),
         _ => {
             let members = body.as_object().into_iter().flatten();
-            if let Some((name, _)) = members.clone().find(|(n, _)| !["where", "search"].contains(&n.as_str())) {
-                return Err(Error::invalid("a count takes `where` and `search` only").with("parameter", name));
+            if let Some((name, _)) =
+                members.clone().find(|(n, _)| !["where", "search"].contains(&n.as_str()))
+            {
+                return Err(Error::invalid("a count takes `where` and `search` only")
+                    .with("parameter", name));
             }
             let query = parse::query(entity, body)?;
             WarmQuestion::Count { filter: query.filter, search: query.search }

@@ -325,7 +325,11 @@ pub(crate) static WARM_QUESTION: Section = Section::new(
     "A question that is asked when the cache begins empty, so that its answer is among the kept `results`: one of these.",
     &[
         Key::optional("query", Shape::Body, "For records: the body of `_query`."),
-        Key::optional("count", Shape::Body, "For how many match: `where` and `search` of `_query`."),
+        Key::optional(
+            "count",
+            Shape::Body,
+            "For how many match: `where` and `search` of `_query`.",
+        ),
         Key::optional("aggregate", Shape::Body, "For groups and totals: the body of `_aggregate`."),
     ],
     &[],

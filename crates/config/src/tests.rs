@@ -681,8 +681,11 @@ fn questions_of_a_cache_are_read_in_the_shape_of_the_interface() {
     let c = good(text);
     let cache = c.declaration.entities["a"].cache.as_ref().unwrap();
     assert!(cache.filter.as_ref().unwrap().text().starts_with("record.n > 3"));
-    let [WarmQuestion::Query(query), WarmQuestion::Count { filter, search: None }, WarmQuestion::Aggregate(groups)] =
-        cache.warm_questions.as_slice()
+    let [
+        WarmQuestion::Query(query),
+        WarmQuestion::Count { filter, search: None },
+        WarmQuestion::Aggregate(groups),
+    ] = cache.warm_questions.as_slice()
     else {
         panic!("{:?}", cache.warm_questions)
     };

@@ -61,8 +61,7 @@ impl Rule {
             return Err(invalid("the condition is longer than 4096 bytes").of(entity.name()));
         }
         let parsed = std::thread::scope(|scope| {
-            let work =
-                || parse(text).and_then(|expression| resolve::condition(names, &expression));
+            let work = || parse(text).and_then(|expression| resolve::condition(names, &expression));
             let thread =
                 std::thread::Builder::new().stack_size(Self::STACK_BYTES).spawn_scoped(scope, work);
             match thread.map(std::thread::ScopedJoinHandle::join) {

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 use unisono_core::source::{Cache, Entry, Filled, Lookup};
-use unisono_core::{Change, Entity, Error, ErrorKind, Key, Position, Record, Result, Stored, Timestamp};
+use unisono_core::{
+    Change, Entity, Error, ErrorKind, Key, Position, Record, Result, Stored, Timestamp,
+};
 use unisono_policy::declaration::CacheDeclaration;
 use unisono_policy::{refresh, retry};
 
