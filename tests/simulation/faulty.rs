@@ -270,6 +270,11 @@ impl Cache for Faulty {
         result
     }
 
+    async fn invalidate(&self, entity: &Arc<Entity>, keys: &[Key]) -> Result<()> {
+        let role = self.role(Arc::clone(&self.inner).cache())?;
+        self.around("invalidate", role.invalidate(entity, keys)).await
+    }
+
     async fn restart(&self, entity: &Arc<Entity>, at: Position) -> Result<u64> {
         let role = self.role(Arc::clone(&self.inner).cache())?;
         self.around("restart", role.restart(entity, at)).await

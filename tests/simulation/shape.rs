@@ -31,6 +31,8 @@ pub(crate) struct Shape {
     pub(crate) cache_ttl: Duration,
     /// How long beyond their time they are served.
     pub(crate) cache_stale: Duration,
+    /// Whether the cache holds only some records.
+    pub(crate) cache_filtered: bool,
     /// How many misses of the cache may ask the sources at once.
     pub(crate) misses_max: usize,
     /// How long pages are kept.
@@ -96,6 +98,7 @@ impl Shape {
             batch: [2, 5, 1000][random.random_range(0..3)],
             cache_ttl: Duration::from_secs([20, 300][random.random_range(0..2)]),
             cache_stale: Duration::from_secs([0, 10][random.random_range(0..2)]),
+            cache_filtered: random.random_bool(0.25),
             misses_max: [1, 128][random.random_range(0..2)],
             results: Duration::from_secs([0, 0, 60][random.random_range(0..3)]),
             warm: [0, 0, 3][random.random_range(0..3)],

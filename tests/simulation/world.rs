@@ -8,11 +8,13 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use unisono_core::clock::Clock;
 use unisono_core::kind::Options;
+use unisono_core::query::Filter;
 use unisono_core::source::Source;
 use unisono_core::{Entity, Field, FieldType, Timestamp};
 use unisono_engine::{Engine, Runtime};
 use unisono_policy::declaration::{
     CacheDeclaration, Declaration, EntityDeclaration, FollowerDeclaration, LogDeclaration,
+    WarmQuestion,
 };
 use unisono_policy::rule::Rule;
 use unisono_source_memory::{Memory, Settings};
@@ -252,8 +254,16 @@ impl World {
                 stale: self.shape.cache_stale,
                 refresh: true,
                 misses_max: self.shape.misses_max,
+                filter: match self.shape.cache_filtered {
+                    true => Some(Arc::new(Rule::of_cache(entity, "record.stock > 3")?)),
+                    false => None,
+                },
                 results: self.shape.results,
                 warm: self.shape.warm,
+                warm_questions: match self.shape.results.is_zero() {
+                    true => Vec::new(),
+                    false => vec![WarmQuestion::Count { filter: Filter::All, search: None }],
+                },
                 options: Options::default(),
             }),
             followers: followers.collect::<unisono_core::Result<_>>()?,

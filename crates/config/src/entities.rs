@@ -15,6 +15,7 @@ use crate::fields::{self, DeclaredField};
 use crate::kinds::Kinds;
 use crate::policies;
 use crate::problem::{Report, Spot};
+use crate::questions;
 use crate::sections::{CACHE, ENTITY, FOLLOWER};
 use crate::sources::{DeclaredSource, KnownKind, able};
 use crate::table::{Found, Table};
@@ -296,25 +297,26 @@ impl Reader<'_> {
         if let Some(source) = &source {
             self.keeps(source, Some(place.clone().unwrap_or_else(|| self.name.to_owned())));
         }
-        let filter = table.text("where");
+        let filter = self.filter(table.text("where"), Rule::compile);
         let options = self.options(&table, kind, Role::Follower);
         table.finish();
-        let filter = match (filter, self.entity) {
-            (None, _) => None,
-            (Some(filter), Some(entity)) => Some(self.rule(entity, &filter)?),
-            (Some(_), None) => return None,
-        };
         Some(FollowerDeclaration {
             source: source?.value.into(),
             place: place.map(Into::into),
             options,
-            filter,
+            filter: filter?,
         })
     }
 
-    fn rule(&self, entity: &Entity, text: &Found<String>) -> Option<Arc<Rule>> {
-        match Rule::compile(entity, &text.value) {
-            Ok(rule) => Some(Arc::new(rule)),
+    /// The condition of a `where`, if one is given; `None` if a problem was reported.
+    fn filter(
+        &self,
+        text: Option<Found<String>>,
+        compile: fn(&Entity, &str) -> unisono_core::Result<Rule>,
+    ) -> Option<Option<Arc<Rule>>> {
+        let Some(text) = text else { return Some(None) };
+        match compile(self.entity?, &text.value) {
+            Ok(rule) => Some(Some(Arc::new(rule))),
             Err(error) => {
                 let at = error
                     .detail("column")
@@ -339,6 +341,8 @@ impl Reader<'_> {
         let misses_max = table.integer("misses_max").and_then(|n| usize::try_from(n).ok());
         let results = table.duration("results");
         let warm = table.integer("warm").and_then(|n| usize::try_from(n).ok());
+        let warm_questions = questions::warm(&table, self.entity.map(AsRef::as_ref), results);
+        let filter = self.filter(table.text("where"), Rule::of_cache);
         let options = self.options(&table, kind, Role::Cache);
         table.finish();
         Some(CacheDeclaration {
@@ -348,8 +352,10 @@ impl Reader<'_> {
             stale,
             refresh: refresh?,
             misses_max: misses_max?,
+            filter: filter?,
             results,
             warm: warm?,
+            warm_questions: warm_questions?,
             options,
         })
     }

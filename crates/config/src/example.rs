@@ -7,7 +7,8 @@ use unisono_core::kind::SourceKind;
 
 use crate::options::{self, Key, Section, Shape};
 use crate::sections::{
-    CACHE, ENTITY, FIELD, FILE, FOLLOWER, LOG, READ, READ_RULE, ROUTE, SERVER, TLS, TOKEN, WRITE,
+    CACHE, ENTITY, FIELD, FILE, FOLLOWER, LOG, READ, READ_RULE, ROUTE, SERVER, TLS, TOKEN,
+    WARM_QUESTION, WRITE,
 };
 
 const HEAD: &str = "\
@@ -88,6 +89,15 @@ fn entity(out: &mut String, kinds: &[&'static dyn SourceKind]) {
     if let Some(cache) = cache {
         head(out, "[entities.product.cache]", CACHE.doc);
         keys(out, &of_kind(&CACHE, *cache), &[("source", &quoted(cache.name()))]);
+        let question = [
+            (
+                "query",
+                "{ where = { field = \"status\", op = \"eq\", value = \"listed\" }, limit = 50 }",
+            ),
+            ("count", "{ where = { field = \"stock\", op = \"gt\", value = 0 } }"),
+            ("aggregate", "{ group_by = [\"status\"], metrics = { products = \"count\" } }"),
+        ];
+        commented(out, "[[entities.product.cache.warm_questions]]", &WARM_QUESTION, &question);
     }
     head(out, "[entities.product.read]", READ.doc);
     keys(out, &READ, &[]);

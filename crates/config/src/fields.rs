@@ -264,7 +264,7 @@ fn value(report: &Report<'_>, ty: &FieldType, item: &Item, spot: &Spot) -> Optio
 }
 
 /// A TOML value as JSON; `None` if it is broken. Numbers for exact types go by their text.
-fn json(ty: &FieldType, item: &Item) -> Option<Json> {
+pub(crate) fn json(ty: &FieldType, item: &Item) -> Option<Json> {
     Some(match &item.data {
         Data::Text { text, .. } | Data::Time(text) => Json::String(text.clone()),
         Data::Integer(n) => Json::from(*n),

@@ -14,6 +14,7 @@ mod options;
 mod policies;
 mod problem;
 mod quantity;
+mod questions;
 mod schema;
 mod sections;
 mod server;

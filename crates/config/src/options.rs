@@ -35,6 +35,8 @@ pub(crate) enum Shape {
     Texts,
     /// An RFC 3339 time.
     Time,
+    /// A question as it is sent over HTTP.
+    Body,
     /// Any value, checked by the type of its field.
     Value,
     /// A list of such values.

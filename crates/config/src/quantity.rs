@@ -2,32 +2,20 @@
 
 use std::time::Duration;
 
-/// A number with `ms`, `s`, `m`, `h` or `d`, at most a hundred years.
-pub(crate) fn duration(text: &str) -> Option<Duration> {
-    let (number, unit) = split(text)?;
-    let millis = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    let millis = number.checked_mul(millis)?;
-    (millis <= 100 * 366 * 86_400_000).then_some(Duration::from_millis(millis))
-}
+pub(crate) use unisono_core::time::duration;
 
 /// A number with `B`, `KB`, `MB` or `GB` (powers of 1024), in bytes.
 pub(crate) fn size(text: &str) -> Option<i64> {
-    let (number, unit) = split(text)?;
-    let bytes: u64 = match unit {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let bytes: u64 = match unit.trim_start() {
         "B" => 1,
         "KB" => 1 << 10,
         "MB" => 1 << 20,
         "GB" => 1 << 30,
         _ => return None,
     };
-    i64::try_from(number.checked_mul(bytes)?).ok()
+    i64::try_from(number.parse::<u64>().ok()?.checked_mul(bytes)?).ok()
 }
 
 /// A duration as it is written.
@@ -43,12 +31,6 @@ pub(crate) fn show_size(bytes: i64) -> String {
     let units = [(1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB")];
     let exact = units.into_iter().find(|(n, _)| bytes > 0 && bytes % n == 0);
     exact.map_or_else(|| format!("{bytes}B"), |(n, unit)| format!("{}{unit}", bytes / n))
-}
-
-fn split(text: &str) -> Option<(u64, &str)> {
-    let digits = text.find(|c: char| !c.is_ascii_digit())?;
-    let (number, unit) = text.split_at(digits);
-    Some((number.parse().ok()?, unit.trim_start()))
 }
 
 #[cfg(test)]

@@ -77,6 +77,7 @@ fn shape(key: &Key, kinds: &[&'static dyn SourceKind]) -> Json {
         Shape::Texts => json!({"type": "array", "items": {"type": "string"}}),
         // Editors hand a TOML time over as text.
         Shape::Time => json!({"type": "string"}),
+        Shape::Body => json!({"type": "object"}),
         Shape::Value => json!({}),
         Shape::Values => json!({"type": "array", "minItems": 1}),
         Shape::Table(inner) => section(inner, kinds),

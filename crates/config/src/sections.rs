@@ -302,7 +302,12 @@ pub(crate) static CACHE: Section = Section::of_role(
             "results",
             Shape::Duration { min: Duration::ZERO, max: DAY },
             "0s",
-            "How long a page of a query or search is kept in the process, unless a record of the entity changes before.",
+            "How long the answer to a query, search, count or aggregate is kept in the process, unless a record of the entity changes before.",
+        ),
+        Key::optional(
+            "where",
+            Shape::Text,
+            "Condition in CEL over the record, and `now`; only records that satisfy it are held, such as \"record.created_at > now - duration('1h')\".",
         ),
         Key::defaulting(
             "warm",
@@ -310,8 +315,24 @@ pub(crate) static CACHE: Section = Section::of_role(
             "0",
             "How many of the records that changed last are taken in from the log when the cache begins empty.",
         ),
+        Key::optional("warm_questions", Shape::Tables(&WARM_QUESTION), WARM_QUESTION.doc),
     ],
     &["strategy", "lease", "read", "write"],
+);
+
+/// `[[entities.NAME.cache.warm_questions]]`
+pub(crate) static WARM_QUESTION: Section = Section::new(
+    "A question that is asked when the cache begins empty, so that its answer is among the kept `results`: one of these.",
+    &[
+        Key::optional("query", Shape::Body, "For records: the body of `_query`."),
+        Key::optional(
+            "count",
+            Shape::Body,
+            "For how many match: `where` and `search` of `_query`.",
+        ),
+        Key::optional("aggregate", Shape::Body, "For groups and totals: the body of `_aggregate`."),
+    ],
+    &[],
 );
 
 /// `[entities.NAME.read]`

@@ -6,6 +6,7 @@ use unisono_core::capability::{ApplyCapability, QueryCapability};
 use unisono_core::kind::{Environment, OptionSpec, OptionType, OptionValue, Options, SourceKind};
 use unisono_core::source::Source;
 use unisono_core::{Capability, Error, Field, FieldType, Role, Value};
+use unisono_policy::declaration::WarmQuestion;
 
 use super::*;
 
@@ -599,6 +600,7 @@ fn the_example_is_valid_and_names_every_option() {
     }
     // What is commented out is valid too, except that a follower has one place and some values depend on others.
     let uncommented = text.lines().filter_map(|line| match line.strip_prefix("# ") {
+        Some(rest) if rest.contains("warm_questions") => None,
         Some(rest) if rest.starts_with('[') => Some(rest),
         Some(rest)
             if rest
@@ -609,7 +611,9 @@ fn the_example_is_valid_and_names_every_option() {
         {
             let others = ["index", "folder", "collection", "password", "key_template"];
             let behind = ["journal", "flush_after", "pending_max", "age_alert"];
-            (!others.iter().chain(&behind).any(|k| rest.starts_with(k))).then_some(rest)
+            let questions = ["query", "count", "aggregate"];
+            let unlike = others.iter().chain(&behind).chain(&questions);
+            (!unlike.into_iter().any(|k| rest.starts_with(k))).then_some(rest)
         }
         _ => Some(line),
     });
@@ -650,6 +654,44 @@ fn the_schema_knows_the_same_keys() {
         serde_json::json!(["hash", "packed"])
     );
     assert_eq!(kinds[3]["properties"]["replicas"]["default"], serde_json::json!([]));
+}
+
+#[test]
+fn questions_of_a_cache_are_read_in_the_shape_of_the_interface() {
+    let text = r#"
+        [sources.main]
+        kind = "disk"
+        path = "m"
+        [sources.ram]
+        kind = "ram"
+        [entities.a]
+        truth = "main"
+        fields = { id = "string", n = "integer", made = "timestamp" }
+        [entities.a.cache]
+        source = "ram"
+        where = "record.n > 3 || record.made > now - duration('1h')"
+        results = "60s"
+        [[entities.a.cache.warm_questions]]
+        query = { where = { field = "n", op = "gt", value = 3 }, order = ["-n"], limit = 7 }
+        [[entities.a.cache.warm_questions]]
+        count = { where = { field = "made", op = "gt", value = 2026-01-01T00:00:00Z } }
+        [[entities.a.cache.warm_questions]]
+        aggregate = { group_by = ["n"], metrics = { how_many = "count" } }
+    "#;
+    let c = good(text);
+    let cache = c.declaration.entities["a"].cache.as_ref().unwrap();
+    assert!(cache.filter.as_ref().unwrap().text().starts_with("record.n > 3"));
+    let [
+        WarmQuestion::Query(query),
+        WarmQuestion::Count { filter, search: None },
+        WarmQuestion::Aggregate(groups),
+    ] = cache.warm_questions.as_slice()
+    else {
+        panic!("{:?}", cache.warm_questions)
+    };
+    assert_eq!((query.limit, query.order.len()), (7, 1));
+    assert_ne!(*filter, unisono_core::query::Filter::All);
+    assert_eq!((groups.group_by.len(), &*groups.metrics[0].0), (1, "how_many"));
 }
 
 #[test]

@@ -373,6 +373,12 @@ pub trait Cache: Send + Sync {
         expires: Timestamp,
     ) -> Result<()>;
 
+    /// Drops the entries of some keys.
+    ///
+    /// * `invalidate-1` Afterwards none that was there is found any more, and nothing else has changed: like an
+    ///   eviction, it is harmless at any time.
+    async fn invalidate(&self, entity: &Arc<Entity>, keys: &[Key]) -> Result<()>;
+
     /// Begins a new life of an entity's entries: empty, applied up to `at`, under a new epoch, which is returned.
     async fn restart(&self, entity: &Arc<Entity>, at: Position) -> Result<u64>;
 }

@@ -1,9 +1,10 @@
-//! [`Date`] and [`Timestamp`]: civil dates and UTC instants of the years 0000 to 9999.
+//! [`Date`] and [`Timestamp`]: civil dates and UTC instants of the years 0000 to 9999; and how durations are written.
 //!
 //! The range is that of RFC 3339, so that the text form has a fixed width and sorts like the time itself.
 
 use std::fmt::{self, Write};
 use std::str::FromStr;
+use std::time::Duration;
 
 use jiff::civil;
 
@@ -89,14 +90,14 @@ impl Timestamp {
 
     /// Later by `duration`, at most the end of the supported range.
     #[must_use]
-    pub fn plus(self, duration: std::time::Duration) -> Self {
+    pub fn plus(self, duration: Duration) -> Self {
         let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
         Timestamp::from_micros_clamped(self.0.saturating_add(micros))
     }
 
     /// Earlier by `duration`, at least the start of the supported range.
     #[must_use]
-    pub fn minus(self, duration: std::time::Duration) -> Self {
+    pub fn minus(self, duration: Duration) -> Self {
         let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
         Timestamp::from_micros_clamped(self.0.saturating_sub(micros))
     }
@@ -184,6 +185,22 @@ impl FromStr for Timestamp {
             days_of(civil.date()) * MICROS_PER_DAY + of_day + micros - offset_minutes * 60_000_000,
         )
     }
+}
+
+/// A duration such as `500ms` or `7d`: a number with `ms`, `s`, `m`, `h` or `d`, at most a hundred years.
+pub fn duration(text: &str) -> Option<Duration> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let millis: u64 = match unit.trim_start() {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    let millis = number.parse::<u64>().ok()?.checked_mul(millis)?;
+    (millis <= 100 * 366 * 86_400_000).then_some(Duration::from_millis(millis))
 }
 
 /// Splits `…Z` or `…+02:00` into the local part and the offset in minutes.

@@ -254,6 +254,10 @@ impl Cache for Late {
         self.caching()?.follow(entity, changes, from, to, expires).await
     }
 
+    async fn invalidate(&self, entity: &Arc<Entity>, keys: &[Key]) -> Result<()> {
+        self.caching()?.invalidate(entity, keys).await
+    }
+
     async fn restart(&self, entity: &Arc<Entity>, at: Position) -> Result<u64> {
         self.caching()?.restart(entity, at).await
     }

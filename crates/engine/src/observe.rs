@@ -44,6 +44,7 @@ pub(crate) fn cache(statistics: &CacheStatistics) {
     counter!("unisono_cache_stale_total", &labels).absolute(statistics.stale);
     counter!("unisono_cache_refreshed_total", &labels).absolute(statistics.refreshed);
     counter!("unisono_cache_warmed_total", &labels).absolute(statistics.warmed);
+    gauge!("unisono_cache_wanted", &labels).set(statistics.wanted as f64);
 }
 
 /// Sets the metrics of one journal.

@@ -9,7 +9,7 @@ use unisono_core::source::{Binding, Source, require};
 use unisono_core::{Error, ErrorKind, LogName, Result};
 use unisono_policy::declaration::{Declaration, EntityDeclaration};
 
-use crate::cache::Feed;
+use crate::cache::{Feed, warm_questions};
 use crate::delivery::{Delivery, Target};
 use crate::late::Late;
 use crate::log::tail::Tail;
@@ -49,8 +49,11 @@ pub(crate) async fn open(
     };
     for declared in declaration.entities.values() {
         running.start_log(&declared.truth, runtime).await?;
-        let serving = running.serve(declared, declaration, runtime).await?;
-        running.entities.insert(Arc::clone(declared.entity.name()), Arc::new(serving));
+        let serving = Arc::new(running.serve(declared, declaration, runtime).await?);
+        if declared.cache.as_ref().is_some_and(|cache| !cache.warm_questions.is_empty()) {
+            runtime.spawn(warm_questions::run(Arc::clone(&serving), runtime.clone()));
+        }
+        running.entities.insert(Arc::clone(declared.entity.name()), serving);
     }
     running.refuse_forgotten_journals().await?;
     for log in running.logs.values() {

@@ -139,8 +139,10 @@ pub struct CacheStatistics {
     pub stale: u64,
     /// Entries read again before their end, or soon after.
     pub refreshed: u64,
-    /// Records taken in from the log because the cache began empty.
+    /// Records and answers taken in because the cache began empty, since the start.
     pub warmed: u64,
+    /// How many there were to take in; what is missing is under way, or could not be had.
+    pub wanted: u64,
 }
 
 /// How the acknowledged writes of one entity are doing that wait for their truth.

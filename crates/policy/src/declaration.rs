@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use unisono_core::Entity;
 use unisono_core::kind::Options;
+use unisono_core::query::{Aggregate, Filter, Query};
 
 use crate::read::ReadPolicy;
 use crate::rule::Rule;
@@ -55,7 +56,7 @@ pub struct EntityDeclaration {
 }
 
 /// How records of an entity are cached.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct CacheDeclaration {
     /// The source that holds them.
     pub source: Arc<str>,
@@ -69,12 +70,32 @@ pub struct CacheDeclaration {
     pub refresh: bool,
     /// The most reads at once that misses of this cache send to the sources; further ones wait.
     pub misses_max: usize,
-    /// How long a page of a query is kept in this process, unless the entity changes before; zero for not at all.
+    /// Which records it holds, by a rule [of a cache](Rule::of_cache); all of them if absent.
+    pub filter: Option<Arc<Rule>>,
+    /// How long the answer to a question is kept in this process, unless the entity changes before; zero for not at all.
     pub results: Duration,
     /// How many of the records that changed last are taken in when the cache begins empty.
     pub warm: usize,
+    /// What is asked when the cache begins empty, so that the answers are kept.
+    pub warm_questions: Vec<WarmQuestion>,
     /// What else is declared of it there, by the kind's options for entities.
     pub options: Options,
+}
+
+/// A question whose answer is kept ready.
+#[derive(Clone, Debug, PartialEq)]
+pub enum WarmQuestion {
+    /// For a page of records.
+    Query(Box<Query>),
+    /// For how many records match.
+    Count {
+        /// Which records.
+        filter: Filter,
+        /// The words that they match, if any.
+        search: Option<String>,
+    },
+    /// For groups and totals.
+    Aggregate(Box<Aggregate>),
 }
 
 /// One source fed from the log of an entity.

@@ -3,8 +3,10 @@
 //! The text is parsed as CEL and then resolved into a small typed tree over Unisono's own values, so that money is
 //! compared exactly and a condition costs well under a microsecond. Available are `record` and its fields, literals,
 //! `&& || ! == != < <= > >= + - * / % in ?:`, `has(record.x)`, `size()`, `contains`, `startsWith`, `endsWith`,
-//! `exists` and `all` over lists, members and numbered elements of `json` fields, and `timestamp("…")`, `date("…")`
-//! and `decimal("…")`. There is no clock: the same record always gives the same answer.
+//! `exists` and `all` over lists, members and numbered elements of `json` fields, and `timestamp("…")`, `date("…")`,
+//! `decimal("…")` and `duration("1h")`. There is no clock: the same record always gives the same answer. Otherwise a
+//! record would have to leave a follower without any change that says so. A cache forgets records anyway, so a rule
+//! [for a cache](Rule::of_cache) knows `now` as well: `record.created_at > now - duration("1h")`.
 //!
 //! Integers and decimals are compared and calculated exactly with each other. A number with a point in the text is an
 //! exact decimal too (up to 15 digits; more with `decimal("…")`). Only where a `float` takes part are both sides
@@ -19,8 +21,9 @@ mod tree;
 use cel::IdedExpr;
 use cel::parser::PrattParser;
 use unisono_core::error::{Error, ErrorKind, Result};
-use unisono_core::{Entity, Record};
+use unisono_core::{Entity, Record, Timestamp};
 
+use resolve::Names;
 use tree::Node;
 
 /// A compiled condition such as `record.amount > 1000`.
@@ -39,17 +42,26 @@ impl Rule {
     ///
     /// Fails with `invalid_config`, naming what is not known or does not fit.
     pub fn compile(entity: &Entity, text: &str) -> Result<Rule> {
-        Self::compile_over("record", entity, text)
+        Self::compile_in(Names { root: "record", entity, clock: false }, text)
+    }
+
+    /// The same for a cache, whose condition may use `now` as well.
+    pub fn of_cache(entity: &Entity, text: &str) -> Result<Rule> {
+        Self::compile_in(Names { root: "record", entity, clock: true }, text)
     }
 
     /// Compiles a condition over the fields of `entity`, which it calls `root`.
     pub(crate) fn compile_over(root: &'static str, entity: &Entity, text: &str) -> Result<Rule> {
+        Self::compile_in(Names { root, entity, clock: false }, text)
+    }
+
+    fn compile_in(names: Names<'_>, text: &str) -> Result<Rule> {
+        let entity = names.entity;
         if text.len() > Self::BYTES_MAX {
             return Err(invalid("the condition is longer than 4096 bytes").of(entity.name()));
         }
         let parsed = std::thread::scope(|scope| {
-            let work =
-                || parse(text).and_then(|expression| resolve::condition(root, entity, &expression));
+            let work = || parse(text).and_then(|expression| resolve::condition(names, &expression));
             let thread =
                 std::thread::Builder::new().stack_size(Self::STACK_BYTES).spawn_scoped(scope, work);
             match thread.map(std::thread::ScopedJoinHandle::join) {
@@ -74,7 +86,12 @@ impl Rule {
 
     /// The same, for a record of whatever the condition was compiled over.
     pub(crate) fn holds_for(&self, record: &Record) -> bool {
-        evaluate::holds(&self.root, record)
+        evaluate::holds(&self.root, record, None)
+    }
+
+    /// Whether a record satisfies a condition [of a cache](Rule::of_cache) at a time.
+    pub fn holds_at(&self, record: &Record, now: Timestamp) -> bool {
+        evaluate::holds(&self.root, record, Some(now))
     }
 }
 

@@ -286,7 +286,7 @@ fn redacted(declaration: &Declaration) -> Json {
             .collect();
         let cache = declared.cache.as_ref().map(|c| {
             let options = of_entity(&c.source, Role::Cache, &c.options);
-            json!({ "source": c.source, "ttl_s": c.ttl.as_secs_f64(), "negative_ttl_s": c.negative_ttl.as_secs_f64(), "options": options })
+            json!({ "source": c.source, "ttl_s": c.ttl.as_secs_f64(), "negative_ttl_s": c.negative_ttl.as_secs_f64(), "where": c.filter.as_ref().map(|r| r.text()), "options": options })
         });
         let truth_options = of_entity(&declared.truth, Role::Truth, &declared.truth_options);
         let json = json!({

@@ -12,7 +12,7 @@
 //! * `fill` brings what was read in a snapshot that holds everything up to `read`. If the key changed in
 //!   `(read, applied]`, `Recent` knows or its floor is above `read`, and the fill is refused. So what goes in holds
 //!   every change of the key up to `applied`. It never replaces a newer version, so entries do not go back.
-//! * Eviction only removes. A missing entry says nothing and breaks nothing.
+//! * Eviction and `invalidate` only remove. A missing entry says nothing and breaks nothing.
 //!
 //! A lookup takes no part in that lock. It reads `applied` first and the entry second, which is enough: `applied` is
 //! stored (release) after the entries that justify it and loaded (acquire) before the entry is read, and from then
@@ -182,6 +182,13 @@ impl Caches {
         Ok(())
     }
 
+    fn invalidate(&self, entity: &Entity, keys: &[Key]) {
+        let Some(life) = self.life(entity) else { return };
+        for key in keys {
+            self.entries.remove(&PlaceRef(life.epoch, key));
+        }
+    }
+
     fn restart(&self, entity: &Entity, at: Position) -> u64 {
         let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
         let recent = Recent::new(at, self.recent_keys_max);
@@ -240,6 +247,12 @@ impl Cache for MemorySource {
         self.check_open("follow")?;
         let result = self.caches.follow(entity, changes, from, to, expires);
         result.map_err(|e| e.on("follow").of(entity.name()))
+    }
+
+    async fn invalidate(&self, entity: &Arc<Entity>, keys: &[Key]) -> Result<()> {
+        self.check_open("invalidate")?;
+        self.caches.invalidate(entity, keys);
+        Ok(())
     }
 
     async fn restart(&self, entity: &Arc<Entity>, at: Position) -> Result<u64> {

@@ -11,7 +11,7 @@
 //!   those that are cached up to date, and raises `applied` in the same step.
 //! * `fill` brings what was read in a snapshot that holds everything up to `read`. If the key changed in
 //!   `(read, applied]`, a list knows or `floor` is above `read`, and it is refused. It never replaces a newer version.
-//! * Eviction of an entry only removes it. A list that was evicted lacks the epoch: fills are refused until `follow` has
+//! * Eviction of an entry, and `invalidate`, only remove it. A list that was evicted lacks the epoch: fills are refused until `follow` has
 //!   begun a new one, with `floor` at that position. A fence that was evicted ends the life: nothing is found, filled
 //!   or followed until a restart, whose epoch was never used before, so that what is left of the life stays unread.
 //! * A server that lost its newest writes (a failover, a crash between two syncs of its file) is as it was at an earlier
@@ -32,7 +32,7 @@ use crate::follower::{BYTES_MAX, CHANGES_MAX};
 use crate::keys::id;
 use crate::node::Lane;
 use crate::reply;
-use crate::script::{Call, FILL, FOLLOW, LOOKUP, RESTART};
+use crate::script::{Call, FILL, FOLLOW, INVALIDATE, LOOKUP, RESTART};
 use crate::shelf::Shelf;
 use crate::source::RedisSource;
 
@@ -76,6 +76,27 @@ impl Cache for RedisSource {
             try_join_all(parts).await.map(drop)
         };
         followed.await.map_err(|e| self.place(e, "follow", entity))
+    }
+
+    async fn invalidate(&self, entity: &Arc<Entity>, keys: &[Key]) -> Result<()> {
+        let invalidated = async {
+            let shelf = self.shelf(entity)?;
+            let mut parts = vec![Vec::new(); usize::from(shelf.layout.parts())];
+            for key in keys {
+                let part = shelf.layout.part(key);
+                // A part is below the number of parts.
+                let names = &mut parts[usize::from(part)];
+                names.push(shelf.entry(part, key));
+                names.extend(shelf.shown(key));
+            }
+            let calls = parts.iter().flat_map(|names| names.chunks(CHANGES_MAX));
+            let run = |names: &[Vec<u8>]| {
+                let call = Call::new(&INVALIDATE, names.to_vec(), Vec::new());
+                async move { self.client.write(Lane::Bulk, &call).await }
+            };
+            try_join_all(calls.map(run)).await.map(drop)
+        };
+        invalidated.await.map_err(|e| self.place(e, "invalidate", entity))
     }
 
     async fn restart(&self, entity: &Arc<Entity>, at: Position) -> Result<u64> {

@@ -65,5 +65,6 @@ scripts! {
     LOOKUP "lua/lookup.lua";
     FILL "lua/fill.lua";
     FOLLOW "lua/follow.lua";
+    INVALIDATE "lua/invalidate.lua";
     RESTART "lua/restart.lua";
 }

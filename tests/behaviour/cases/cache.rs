@@ -18,6 +18,7 @@ cases! {
     "fill-3" older_versions_are_refused "a fill that is not newer than the live entry is refused";
     "follow-1" moved_position_is_refused "following from another position is refused and changes nothing";
     "follow-2" entries_are_never_older "changes reach cached keys; deletions leave their absence";
+    "invalidate-1" invalidated_entries_are_gone "invalidated entries are gone, the others stay, and the protocol goes on";
     "restart" restart_empties "a restart empties the entity under an epoch never seen before";
 }
 
@@ -233,6 +234,25 @@ async fn entries_are_never_older(fixture: &Fixture) -> Verdict {
     check_eq!(c.fill(&a7, 7).await?, Filled::Stored, "ahead of what was applied");
     c.follow(&[a6], 5, 6).await?;
     check_eq!(c.version("a").await?, Some((7, true)), "an entry went back");
+    Ok(())
+}
+
+async fn invalidated_entries_are_gone(fixture: &Fixture) -> Verdict {
+    let mut c = Cached::new(fixture).await?;
+    let (a1, b2) = (c.put("a"), c.put("b"));
+    c.follow(&[Arc::clone(&a1), Arc::clone(&b2)], 0, 2).await?;
+    check_eq!(c.fill(&a1, 2).await?, Filled::Stored, "fill");
+    check_eq!(c.fill(&b2, 2).await?, Filled::Stored, "fill of another");
+    c.cache.invalidate(&c.entity, &[Sample::key("a"), Sample::key("unknown")]).await?;
+    check_eq!(c.version("a").await?, None, "it is still found");
+    check_eq!(c.version("b").await?, Some((2, true)), "another one");
+    let found = c.look("a").await?;
+    check_eq!((found.applied.as_u64(), found.epoch), (2, c.epoch), "the life");
+    check_eq!(c.fill(&a1, 0).await?, Filled::Outdated, "what was read before the last change");
+    check_eq!(c.fill(&a1, 2).await?, Filled::Stored, "what was read after it");
+    check_eq!(c.version("a").await?, Some((1, true)), "it can come back");
+    c.cache.invalidate(&c.entity, &[]).await?;
+    c.cache.invalidate(&Sample::order(), &[Sample::key("a")]).await?;
     Ok(())
 }
 

@@ -56,9 +56,13 @@ fn show(status: &Json, output: Output) -> Result<()> {
         let (hits, misses) =
             (row["hits"].as_u64().unwrap_or(0), row["misses"].as_u64().unwrap_or(0));
         let share = (hits * 100).checked_div(hits + misses).map(|n| format!("{n} %"));
-        vec![of(row, "entity"), of(row, "source"), of(row, "applied"), share.unwrap_or_default()]
+        // A server of an earlier version does not say how much it wants.
+        let wanted = row["wanted"].as_u64().filter(|wanted| *wanted > 0);
+        let warmed = wanted.map(|n| format!("{} of {}", number(row, "warmed"), text::count(n)));
+        let (share, warmed) = (share.unwrap_or_default(), warmed.unwrap_or_default());
+        vec![of(row, "entity"), of(row, "source"), of(row, "applied"), share, warmed]
     });
-    output.table(&["entity", "cache", "applied", "hits"], caches)?;
+    output.table(&["entity", "cache", "applied", "hits", "warmed"], caches)?;
     let journals = rows(status, "journals", &|row| {
         let mut age = format!("{:.1} s", row["oldest_seconds"].as_f64().unwrap_or(0.0));
         if row["alert"] == true {

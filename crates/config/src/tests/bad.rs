@@ -104,6 +104,62 @@ const BAD: &[(&str, &str, &str)] = &[
         "`pending_max` is for the strategy write_behind",
         "set strategy = \"write_behind\"",
     ),
+    // Caches.
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\" }\ncache = { source = \"ram\", where = §\"record.stok > 0\" }\n",
+        "`record.stok` is not declared",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", made = \"timestamp\" }\ncache = { source = \"ram\", where = §\"record.made > now - 3600\" }\n",
+        "arithmetic takes a number, not a timestamp",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", made = \"timestamp\" }\n[[entities.b.followers]]\nsource = \"find\"\nwhere = §\"record.made > now - duration('1h')\"\n",
+        "`now` is not available here",
+        "only the `where` of a cache",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\" }\ncache = { source = \"ram\", warm_questions = §[{ count = {} }] }\n",
+        "`warm_questions` needs `results`",
+        "set results = \"60s\"",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\" }\ncache = { source = \"ram\", results = \"60s\", warm_questions = [{ count = {} }, §{}] }\n",
+        "a question is one of `query`, `count` and `aggregate`",
+        "a table of its own",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\" }\ncache = { source = \"ram\", results = \"60s\", warm_questions = [§{ query = {}, count = {} }] }\n",
+        "a question is one of `query`, `count` and `aggregate`",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\" }\ncache = { source = \"ram\", results = \"60s\", warm_questions = [{ §qurey = {} , count = {} }] }\n",
+        "unknown key `qurey`",
+        "did you mean `query`?",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\" }\ncache = { source = \"ram\", results = \"60s\", warm_questions = [{ count = §{ where = { field = \"ix\", op = \"eq\", value = 1 } } }] }\n",
+        "",
+        "did you mean",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\" }\ncache = { source = \"ram\", results = \"60s\", warm_questions = [{ count = §{ limit = 3 } }] }\n",
+        "`limit`: a count takes `where` and `search` only",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\" }\ncache = { source = \"ram\", results = \"60s\", warm_questions = [{ aggregate = §{ metrics = { n = { sum = \"id\" } } } }] }\n",
+        "cannot be added up",
+        "",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\" }\ncache = { source = \"ram\", results = \"60s\", warm_questions = [{ query = §3 }] }\n",
+        "the body is not a JSON object",
+        "",
+    ),
     // Types and bounds of values.
     ("server = §3\n", "takes a table, not a whole number", ""),
     ("+[server]\nlisten = §3000\n", "`listen` takes text in quotes, not a whole number", ""),

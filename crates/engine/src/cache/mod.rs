@@ -1,6 +1,7 @@
 //! Caches follow the log: [`Feed`] carries changes to one cache and entity, and knows whether it is up to date.
 
 mod warm;
+pub(crate) mod warm_questions;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +9,9 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 use unisono_core::source::{Cache, Entry, Filled, Lookup};
-use unisono_core::{Change, Entity, Error, ErrorKind, Key, Position, Result, Stored, Timestamp};
+use unisono_core::{
+    Change, Entity, Error, ErrorKind, Key, Position, Record, Result, Stored, Timestamp,
+};
 use unisono_policy::declaration::CacheDeclaration;
 use unisono_policy::{refresh, retry};
 
@@ -16,6 +19,8 @@ use crate::log::Log;
 use crate::read::results::Results;
 use crate::runtime::Runtime;
 use crate::status::CacheStatistics;
+use crate::watched::Watched;
+use warm::Warmed;
 
 /// How many changes are taken at once.
 const WINDOW: usize = 1024;
@@ -41,7 +46,9 @@ pub(crate) struct Feed {
     changed: AtomicU64,
     /// A life of the cache that has begun and is still empty.
     empty: Mutex<Option<(u64, Position)>>,
-    warmed: AtomicU64,
+    /// How many lives of the cache have begun.
+    lives: Watched<u64>,
+    warmed: Warmed,
     stale: AtomicU64,
     refreshed: AtomicU64,
     /// Whether the cache has begun a life that this feed carries changes to.
@@ -77,7 +84,8 @@ impl Feed {
             applied: AtomicU64::new(0),
             changed: AtomicU64::new(0),
             empty: Mutex::default(),
-            warmed: AtomicU64::new(0),
+            lives: Watched::default(),
+            warmed: Warmed::default(),
             stale: AtomicU64::new(0),
             refreshed: AtomicU64::new(0),
             begun: AtomicBool::new(false),
@@ -172,6 +180,22 @@ impl Feed {
         self.refreshed.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Whether the cache is to hold a record, or the knowledge that there is none.
+    pub(crate) fn keeps(&self, record: Option<&Record>) -> bool {
+        match (&self.declared.filter, record) {
+            (Some(rule), Some(record)) => rule.holds_at(record, self.runtime.now()),
+            _ => true,
+        }
+    }
+
+    /// Drops entries that the cache is not to hold any more. Where that fails they are brought up to date like others,
+    /// until their time is over.
+    pub(crate) async fn invalidate(&self, keys: &[Key]) {
+        if let Err(error) = self.cache.invalidate(&self.entity, keys).await {
+            tracing::warn!(%error, entity = %self.entity.name(), "entries of a cache could not be dropped");
+        }
+    }
+
     /// Offers what was read at `read`, after a lookup under `epoch`; answers whether it was taken in.
     pub(crate) async fn fill(
         &self,
@@ -180,6 +204,9 @@ impl Feed {
         read: Position,
         epoch: u64,
     ) -> bool {
+        if !self.keeps(stored.as_ref().map(|s| s.record.as_ref())) {
+            return false;
+        }
         let entry = self.entry(stored, read);
         match self.cache.fill(&self.entity, key, entry, read, epoch).await {
             Ok(Filled::Stored) => true,
@@ -207,6 +234,9 @@ impl Feed {
     /// Has the cache hold what a change made of its record, so that the next reader finds it. The cache would learn of it
     /// from the log all the same.
     pub(crate) async fn write_through(&self, change: &Change) {
+        if !self.keeps(change.image.as_deref()) {
+            return self.invalidate(std::slice::from_ref(&change.key)).await;
+        }
         let now = self.runtime.now();
         let Ok(lookup) = self.lookup(&change.key, now).await else { return };
         let stored = change.stored().map(Arc::new);
@@ -224,7 +254,8 @@ impl Feed {
             refused: self.refused.load(Ordering::Relaxed),
             stale: self.stale.load(Ordering::Relaxed),
             refreshed: self.refreshed.load(Ordering::Relaxed),
-            warmed: self.warmed.load(Ordering::Relaxed),
+            warmed: self.warmed.done(),
+            wanted: self.warmed.wanted(),
         }
     }
 
@@ -237,6 +268,10 @@ impl Feed {
         self.begun.store(true, Ordering::Release);
         self.reached(head);
         self.verify();
+        self.lives.change(|lives| {
+            *lives += 1;
+            true
+        });
         Ok(())
     }
 
@@ -308,7 +343,16 @@ impl Feed {
         if let Some(last) = mine.last() {
             self.changed.store(last.position.as_u64(), Ordering::Release);
         }
-        self.take_in(&mine, from, to).await
+        self.take_in(&mine, from, to).await?;
+        if self.declared.filter.is_some() {
+            // Only now, so that what was filled meanwhile goes too.
+            let dropped = mine.iter().filter(|change| !self.keeps(change.image.as_deref()));
+            let dropped: Vec<_> = dropped.map(|change| change.key.clone()).collect();
+            if !dropped.is_empty() {
+                self.invalidate(&dropped).await;
+            }
+        }
+        Ok(())
     }
 
     async fn take_in(&self, mine: &[Arc<Change>], from: Position, to: Position) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use unisono_core::source::Filled;
 use unisono_core::{Change, Key, Position, Result};
@@ -14,6 +14,40 @@ const CHANGES_PER_RECORD: u64 = 10;
 /// How many changes are read at once.
 const STEP: usize = 1024;
 const STEP_BYTES: usize = 4 << 20;
+
+/// How far warming has come since the start.
+#[derive(Default)]
+pub(super) struct Warmed {
+    wanted: AtomicU64,
+    done: AtomicU64,
+}
+
+impl Warmed {
+    /// What there is to be taken in.
+    pub(super) fn wanted(&self) -> u64 {
+        self.wanted.load(Ordering::Relaxed)
+    }
+
+    /// What has been taken in.
+    pub(super) fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// There is so much more to take in.
+    pub(super) fn want(&self, more: usize) {
+        self.wanted.fetch_add(more as u64, Ordering::Relaxed);
+    }
+
+    /// So much of it is not wanted any more, because a reader or another life sees to it.
+    pub(super) fn forget(&self, some: usize) {
+        self.wanted.fetch_sub(some as u64, Ordering::Relaxed);
+    }
+
+    /// One more has been taken in.
+    pub(super) fn add(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+    }
+}
 
 impl Feed {
     /// Fills a life of the cache that began empty at `head`. What cannot be had is left to the readers.
@@ -31,20 +65,25 @@ impl Feed {
     async fn fill_recent(&self, epoch: u64, head: Position) -> Result<u64> {
         let wanted = self.declared.warm;
         let mut recent: Vec<_> = self.last_changes(head).await?.into_values().collect();
+        recent.retain(|change| self.keeps(change.image.as_deref()));
         recent.sort_unstable_by_key(|change| std::cmp::Reverse(change.position));
         recent.truncate(wanted);
+        self.warmed.want(recent.len());
         let mut filled = 0;
-        for change in recent {
+        for (n, change) in recent.iter().enumerate() {
             // The last change of a record is its state at the head.
             let entry = self.entry(change.stored().map(Arc::new), head);
             match self.cache.fill(&self.entity, &change.key, entry, head, epoch).await? {
                 Filled::Stored => {
                     filled += 1;
-                    self.warmed.fetch_add(1, Ordering::Relaxed);
+                    self.warmed.add();
                 }
-                Filled::Outdated => {}
+                Filled::Outdated => self.warmed.forget(1),
                 // Another life has begun, and is warmed by itself.
-                Filled::OtherEpoch => break,
+                Filled::OtherEpoch => {
+                    self.warmed.forget(recent.len() - n);
+                    break;
+                }
             }
         }
         Ok(filled)

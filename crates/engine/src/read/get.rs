@@ -263,6 +263,10 @@ async fn refresh(serving: Arc<Serving>, key: Key, epoch: u64, runtime: Runtime) 
     if let Boarded::Pilot(pilot) = serving.flights.board(&key, Position::ZERO, head)
         && let Ok(answer) = get.read_and_fill(&lookup).await
     {
+        if !feed.keeps(answer.value.as_ref().map(|stored| stored.record.as_ref())) {
+            // Otherwise every reader would have it read again until its time is over.
+            feed.invalidate(std::slice::from_ref(&key)).await;
+        }
         feed.count_refreshed();
         pilot.land(answer);
     }

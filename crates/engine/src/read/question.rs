@@ -1,33 +1,93 @@
 //! Questions for pages, numbers and groups of records.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use unisono_core::Result;
 use unisono_core::query::{Aggregate, Filter, Groups, Page, Query};
 use unisono_core::source::Reader;
+use unisono_policy::declaration::WarmQuestion;
 use unisono_policy::route::Operation;
 
 use crate::answer::Answer;
 use crate::read::ask::Reading;
-use crate::read::{results, words};
+use crate::read::results::Keepable;
+use crate::read::words;
 
-/// One page of records, from those kept if it is there.
+/// One page of records, from the answers kept if it is there.
 pub(crate) async fn query(reading: &Reading<'_>, query: &Query) -> Result<Answer<Page>> {
+    kept(reading, &query, find(reading, query)).await
+}
+
+/// How many records match, from the answers kept if it is there.
+pub(crate) async fn count(
+    reading: &Reading<'_>,
+    filter: &Filter,
+    search: Option<&str>,
+) -> Result<Answer<u64>> {
+    kept(reading, &(filter, search), tally(reading, filter, search)).await
+}
+
+/// Groups and totals, from the answers kept if they are there.
+pub(crate) async fn aggregate(
+    reading: &Reading<'_>,
+    aggregate: &Aggregate,
+) -> Result<Answer<Groups>> {
+    kept(reading, &aggregate, group(reading, aggregate)).await
+}
+
+/// Asks a question whatever is kept, and keeps the answer; answers whether it could be kept.
+pub(crate) async fn warm(reading: &Reading<'_>, question: &WarmQuestion) -> Result<bool> {
+    match question {
+        WarmQuestion::Query(query) => renew(reading, &query, find(reading, query)).await,
+        WarmQuestion::Count { filter, search } => {
+            let search = search.as_deref();
+            renew(reading, &(filter, search), tally(reading, filter, search)).await
+        }
+        WarmQuestion::Aggregate(aggregate) => {
+            renew(reading, &aggregate, group(reading, aggregate)).await
+        }
+    }
+}
+
+/// The kept answer to a question, or else what `ask` finds, which is kept.
+async fn kept<T: Keepable>(
+    reading: &Reading<'_>,
+    question: &impl Debug,
+    ask: impl Future<Output = Result<Answer<T>>>,
+) -> Result<Answer<T>> {
     let feed = reading.serving.cache.as_ref();
     let kept = feed.and_then(|feed| Some((feed, feed.results.as_ref()?)));
     let Some((feed, results)) = kept.filter(|_| reading.may_use_kept()) else {
-        return find(reading, query).await;
+        return ask.await;
     };
-    let name = results::name(query);
-    if let Some(answer) = results.find(feed, reading, &name) {
+    let question = text(question);
+    if let Some(answer) = results.find(feed, reading, &question) {
         feed.count(true);
         return Ok(answer);
     }
     feed.count(false);
-    let answer = find(reading, query).await?;
-    results.keep(reading, name, &answer);
+    let answer = ask.await?;
+    results.keep(reading, question, &answer);
     Ok(answer)
+}
+
+/// Keeps what `ask` finds; answers whether it could be kept.
+async fn renew<T: Keepable>(
+    reading: &Reading<'_>,
+    question: &impl Debug,
+    ask: impl Future<Output = Result<Answer<T>>>,
+) -> Result<bool> {
+    let results = reading.serving.cache.as_ref().and_then(|feed| feed.results.as_ref());
+    let Some(results) = results else { return Ok(false) };
+    let answer = ask.await?;
+    Ok(results.keep(reading, text(question), &answer))
+}
+
+/// What tells a question from every other one of its form.
+fn text(question: &impl Debug) -> String {
+    format!("{question:?}")
 }
 
 async fn find(reading: &Reading<'_>, query: &Query) -> Result<Answer<Page>> {
@@ -42,8 +102,7 @@ async fn find(reading: &Reading<'_>, query: &Query) -> Result<Answer<Page>> {
     }
 }
 
-/// How many records match.
-pub(crate) async fn count(
+async fn tally(
     reading: &Reading<'_>,
     filter: &Filter,
     search: Option<&str>,
@@ -61,11 +120,7 @@ pub(crate) async fn count(
     }
 }
 
-/// Groups and totals.
-pub(crate) async fn aggregate(
-    reading: &Reading<'_>,
-    aggregate: &Aggregate,
-) -> Result<Answer<Groups>> {
+async fn group(reading: &Reading<'_>, aggregate: &Aggregate) -> Result<Answer<Groups>> {
     let entity = &reading.serving.entity;
     let question = &|reader: Arc<dyn Reader>| {
         let work = async move { reader.aggregate(entity, aggregate).await };

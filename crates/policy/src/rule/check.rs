@@ -19,6 +19,7 @@ pub(super) enum Type {
     Bytes,
     Date,
     Timestamp,
+    Duration,
     Uuid,
     List(Box<Type>),
     /// An element of a list of objects.
@@ -76,6 +77,7 @@ impl fmt::Display for Type {
             Type::Bytes => "bytes",
             Type::Date => "a date",
             Type::Timestamp => "a timestamp",
+            Type::Duration => "a duration",
             Type::Uuid => "a uuid",
             Type::List(_) => "a list",
             Type::Object(_) => "an object",

@@ -26,6 +26,8 @@ enum Datum<'a> {
     Bytes(&'a [u8]),
     Date(Date),
     Timestamp(Timestamp),
+    /// In microseconds.
+    Duration(i64),
     Uuid(Uuid),
     List(&'a [Value]),
     Objects(&'a [Vec<Value>]),
@@ -34,14 +36,15 @@ enum Datum<'a> {
     Json(&'a Json),
 }
 
-/// Whether the record satisfies the condition.
-pub(super) fn holds(root: &Node, record: &Record) -> bool {
-    let mut scope = Scope { record: record.values(), elements: Vec::new() };
+/// Whether the record satisfies the condition at a time, which only rules of caches look at.
+pub(super) fn holds(root: &Node, record: &Record, now: Option<Timestamp>) -> bool {
+    let mut scope = Scope { record: record.values(), now, elements: Vec::new() };
     matches!(scope.decide(root), Ok(true))
 }
 
 struct Scope<'a> {
     record: &'a [Value],
+    now: Option<Timestamp>,
     /// The current elements of the enclosing `exists` and `all`, outermost first.
     elements: Vec<Datum<'a>>,
 }
@@ -58,6 +61,10 @@ impl<'a> Scope<'a> {
         Ok(match node {
             Node::Constant(value) => datum(value),
             Node::Number(exact, double) => Datum::Number(*exact, *double),
+            Node::Duration(duration) => {
+                Datum::Duration(i64::try_from(duration.as_micros()).map_err(|_| Undecided)?)
+            }
+            Node::Now => Datum::Timestamp(self.now.ok_or(Undecided)?),
             Node::Field(n) => self.record.get(*n).map_or(Datum::Null, datum),
             Node::Element(n) => *self.elements.get(*n).ok_or(Undecided)?,
             Node::SubField(object, n) => match self.evaluate(object)? {
@@ -261,6 +268,7 @@ fn order(a: Datum<'_>, b: Datum<'_>) -> Decided<Ordering> {
         (Datum::Bytes(a), Datum::Bytes(b)) => a.cmp(b),
         (Datum::Date(a), Datum::Date(b)) => a.cmp(&b),
         (Datum::Timestamp(a), Datum::Timestamp(b)) => a.cmp(&b),
+        (Datum::Duration(a), Datum::Duration(b)) => a.cmp(&b),
         (Datum::Uuid(a), Datum::Uuid(b)) => a.cmp(&b),
         (Datum::Integer(a), Datum::Integer(b)) => a.cmp(&b),
         _ => match pair(a, b)? {
@@ -301,6 +309,27 @@ fn double(number: Datum<'_>) -> Decided<f64> {
     }
 }
 
+/// A time and a duration as a time, two times as the duration between them; nothing if they are numbers.
+fn shift<'a>(operator: Arithmetic, a: Datum<'_>, b: Datum<'_>) -> Option<Decided<Datum<'a>>> {
+    let time = |micros: Option<i64>| {
+        let time = Timestamp::from_micros(micros.ok_or(Undecided)?).map_err(|_| Undecided)?;
+        Ok(Datum::Timestamp(time))
+    };
+    Some(match (operator, a, b) {
+        (Arithmetic::Add, Datum::Timestamp(t), Datum::Duration(d))
+        | (Arithmetic::Add, Datum::Duration(d), Datum::Timestamp(t)) => {
+            time(t.micros().checked_add(d))
+        }
+        (Arithmetic::Subtract, Datum::Timestamp(t), Datum::Duration(d)) => {
+            time(t.micros().checked_sub(d))
+        }
+        (Arithmetic::Subtract, Datum::Timestamp(a), Datum::Timestamp(b)) => {
+            a.micros().checked_sub(b.micros()).map(Datum::Duration).ok_or(Undecided)
+        }
+        _ => return None,
+    })
+}
+
 /// Integers stay integers, as in CEL: `7 / 2` is 3. What overflows or divides by zero is undecided.
 fn calculate<'a>(operator: Arithmetic, a: Datum<'_>, b: Datum<'_>) -> Decided<Datum<'a>> {
     if let (Datum::Integer(a), Datum::Integer(b)) = (a, b) {
@@ -312,6 +341,9 @@ fn calculate<'a>(operator: Arithmetic, a: Datum<'_>, b: Datum<'_>) -> Decided<Da
             Arithmetic::Modulo => a.checked_rem(b),
         };
         return result.map(Datum::Integer).ok_or(Undecided);
+    }
+    if let Some(result) = shift(operator, a, b) {
+        return result;
     }
     match pair(a, b)? {
         Pair::Exact(a, b) => {

@@ -3,6 +3,7 @@
 use cel::IdedExpr;
 use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, LiteralValue, SelectExpr, operators};
 use unisono_core::error::Result;
+use unisono_core::time::duration;
 use unisono_core::{Decimal, Entity, FieldType, Value};
 
 use super::check::{Type, Typed, agree, parse_literal};
@@ -13,7 +14,10 @@ use unisono_core::spelling::closest;
 /// Deeper nesting is refused, so that evaluating never needs much stack.
 const DEPTH_MAX: usize = 64;
 
-const FUNCTIONS: [&str; 10] = [
+/// The time at which a condition is decided.
+const NOW: &str = "now";
+
+const FUNCTIONS: [&str; 11] = [
     "has",
     "size",
     "contains",
@@ -24,15 +28,22 @@ const FUNCTIONS: [&str; 10] = [
     "timestamp",
     "date",
     "decimal",
+    "duration",
 ];
 
+/// What a condition can name.
+#[derive(Clone, Copy)]
+pub(super) struct Names<'a> {
+    /// What it calls the thing that it is about.
+    pub(super) root: &'static str,
+    pub(super) entity: &'a Entity,
+    /// Whether it may look at the clock.
+    pub(super) clock: bool,
+}
+
 /// Resolves a whole condition.
-pub(super) fn condition(
-    root: &'static str,
-    entity: &Entity,
-    expression: &IdedExpr,
-) -> Result<Node> {
-    let mut resolver = Resolver { root, entity, elements: Vec::new(), depth: 0 };
+pub(super) fn condition(names: Names<'_>, expression: &IdedExpr) -> Result<Node> {
+    let mut resolver = Resolver { names, elements: Vec::new(), depth: 0 };
     let root = resolver.resolve(expression)?;
     root.ty
         .require(&Type::Boolean, "a condition")
@@ -41,9 +52,7 @@ pub(super) fn condition(
 }
 
 struct Resolver<'a> {
-    /// What the condition calls the thing that it is about.
-    root: &'static str,
-    entity: &'a Entity,
+    names: Names<'a>,
     /// Name and type of the variables of the enclosing `exists` and `all`, outermost first.
     elements: Vec<(String, Type)>,
     depth: usize,
@@ -96,13 +105,19 @@ impl Resolver<'_> {
         if let Some(n) = self.elements.iter().rposition(|(variable, _)| variable == name) {
             return Ok(Typed::new(Node::Element(n), self.elements[n].1.clone()));
         }
-        let root = self.root;
+        let root = self.names.root;
         if name == root {
             return Err(invalid(format!("`{root}` is used as a value"))
                 .hint(format!("name one of its fields: {root}.<field>")));
         }
+        if name == NOW {
+            return match self.names.clock {
+                true => Ok(Typed::new(Node::Now, Type::Timestamp)),
+                false => Err(clockless()),
+            };
+        }
         let error = invalid(format!("`{name}` is not known"));
-        Err(match self.entity.field(name) {
+        Err(match self.names.entity.field(name) {
             Some(_) => error.hint(format!("did you mean `{root}.{name}`?")),
             None => error
                 .hint(format!("conditions use `{root}` and its fields: {}", self.field_names())),
@@ -110,23 +125,23 @@ impl Resolver<'_> {
     }
 
     fn field_names(&self) -> String {
-        let names = self.entity.fields().iter().map(|f| f.name.as_ref());
+        let names = self.names.entity.fields().iter().map(|f| f.name.as_ref());
         names.take(12).collect::<Vec<_>>().join(", ")
     }
 
     fn select(&mut self, select: &SelectExpr) -> Result<Typed> {
-        let is_record = matches!(&select.operand.expr, Expr::Ident(name) if name == self.root)
-            && !self.elements.iter().any(|(variable, _)| variable == self.root);
+        let is_record = matches!(&select.operand.expr, Expr::Ident(name) if name == self.names.root)
+            && !self.elements.iter().any(|(variable, _)| variable == self.names.root);
         let selected = if is_record {
-            let Some(n) = self.entity.index_of(&select.field) else {
-                let names = self.entity.fields().iter().map(|f| f.name.as_ref());
+            let Some(n) = self.names.entity.index_of(&select.field) else {
+                let names = self.names.entity.fields().iter().map(|f| f.name.as_ref());
                 return Err(unknown_field(
-                    &format!("{}.{}", self.root, select.field),
+                    &format!("{}.{}", self.names.root, select.field),
                     &select.field,
                     names,
                 ));
             };
-            Typed::new(Node::Field(n), Type::of_field(&self.entity.fields()[n].ty))
+            Typed::new(Node::Field(n), Type::of_field(&self.names.entity.fields()[n].ty))
         } else {
             let operand = self.resolve(&select.operand)?;
             below(operand, &select.field)?
@@ -143,14 +158,7 @@ impl Resolver<'_> {
             return self.compare(call, operator);
         }
         if let Some(operator) = arithmetic(name) {
-            let [a, b] = self.operands(call)?;
-            for side in [&a, &b] {
-                side.ty.require(&Type::Number, "arithmetic")?;
-            }
-            return Ok(Typed::new(
-                Node::Calculate(operator, Box::new([a.node, b.node])),
-                Type::Number,
-            ));
+            return self.calculate(call, operator);
         }
         match name {
             operators::LOGICAL_AND | operators::LOGICAL_OR => {
@@ -210,6 +218,22 @@ impl Resolver<'_> {
         let ordered = !matches!(operator, Comparison::Eq | Comparison::Ne);
         agree(&mut a, &mut b, ordered, call.func_name.trim_matches('_'))?;
         Ok(Typed::new(Node::Compare(operator, Box::new([a.node, b.node])), Type::Boolean))
+    }
+
+    fn calculate(&mut self, call: &CallExpr, operator: Arithmetic) -> Result<Typed> {
+        let [a, b] = self.operands(call)?;
+        let ty = match (operator, &a.ty, &b.ty) {
+            (Arithmetic::Add | Arithmetic::Subtract, Type::Timestamp, Type::Duration)
+            | (Arithmetic::Add, Type::Duration, Type::Timestamp) => Type::Timestamp,
+            (Arithmetic::Subtract, Type::Timestamp, Type::Timestamp) => Type::Duration,
+            _ => {
+                for side in [&a, &b] {
+                    side.ty.require(&Type::Number, "arithmetic")?;
+                }
+                Type::Number
+            }
+        };
+        Ok(Typed::new(Node::Calculate(operator, Box::new([a.node, b.node])), ty))
     }
 
     fn choose(&mut self, call: &CallExpr) -> Result<Typed> {
@@ -276,6 +300,18 @@ impl Resolver<'_> {
             "timestamp" => return self.quoted(call, FieldType::Timestamp { precision: 6 }),
             "date" => return self.quoted(call, FieldType::Date),
             "decimal" => return self.quoted(call, FieldType::Decimal { precision: 28, scale: 0 }),
+            "duration" => {
+                let text = self.quote(call)?;
+                let duration = duration(&text).ok_or_else(|| {
+                    invalid(format!("\"{text}\" is not a duration"))
+                        .hint("write it like \"500ms\", \"60s\", \"1h\" or \"7d\"")
+                })?;
+                return Ok(Typed::new(Node::Duration(duration), Type::Duration));
+            }
+            NOW if self.names.clock => {
+                return Err(invalid("`now` is not a function").hint("write it without parentheses"));
+            }
+            NOW => return Err(clockless()),
             other => {
                 let error = invalid(format!(
                     "the function `{}` is not available",
@@ -296,11 +332,7 @@ impl Resolver<'_> {
 
     /// `timestamp("…")` and its like.
     fn quoted(&mut self, call: &CallExpr, ty: FieldType) -> Result<Typed> {
-        let [a] = self.operands(call)?;
-        let place = format!("`{}`", call.func_name);
-        let (Node::Constant(Value::String(text)), ty) = (&a.node, ty) else {
-            return Err(invalid(format!("{place} takes quoted text")));
-        };
+        let text = &self.quote(call)?;
         let value = match ty {
             FieldType::Decimal { .. } => {
                 Decimal::from_str_exact(text).map(Value::Decimal).map_err(|_| {
@@ -310,6 +342,15 @@ impl Resolver<'_> {
             ref ty => parse_literal(ty, text)?,
         };
         Ok(Typed::new(Node::Constant(value), Type::of_field(&ty)))
+    }
+
+    /// The quoted text that is a function's one operand.
+    fn quote(&mut self, call: &CallExpr) -> Result<String> {
+        let [a] = self.operands(call)?;
+        match a.node {
+            Node::Constant(Value::String(text)) => Ok(text),
+            _ => Err(invalid(format!("`{}` takes quoted text", call.func_name))),
+        }
     }
 
     /// `list.exists(x, test)` and `list.all(x, test)`, which the parser gives as folds.
@@ -347,6 +388,12 @@ impl Resolver<'_> {
         let parts = Box::new([list.node, test.node]);
         Ok(Typed::new(if all { Node::All(parts) } else { Node::Exists(parts) }, Type::Boolean))
     }
+}
+
+/// The error when a rule looks at the clock that must give the same answer tomorrow.
+fn clockless() -> unisono_core::Error {
+    invalid("`now` is not available here: the same record must always give the same answer")
+        .hint("only the `where` of a cache may look at the clock; compare with timestamp(\"…\")")
 }
 
 /// What is found under a name below a value.

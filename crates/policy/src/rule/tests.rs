@@ -70,6 +70,9 @@ fn conditions_that_hold() {
         "size(record.name) == 10 && record.name.size() == 10",
         "record.day == \"2026-02-28\" && record.day < date(\"2026-03-01\")",
         "record.made > timestamp(\"2026-01-01T12:00:00Z\") && record.made <= \"2026-01-01T12:00:00.5Z\"",
+        "record.made - duration('12h') == \"2026-01-01T00:00:00.5Z\"",
+        "duration('1d') + record.made == timestamp(\"2026-01-02T12:00:00.5Z\")",
+        "record.made - timestamp(\"2026-01-01T00:00:00Z\") > duration('12h')",
         "record.owner == \"67E55044-10B1-426F-9247-BB680E5FE0C8\"",
         "record.owner in [\"67e55044-10b1-426f-9247-bb680e5fe0c8\"]",
         "record.raw == b'\\x00\\x01'",
@@ -117,6 +120,7 @@ fn conditions_that_do_not_hold_or_cannot_be_decided() {
         "record.lines.all(l, l.amount > 1)",
         "record.tags.exists(t, t == 'steel')",
         "record.nothing in [1, 2]",
+        "timestamp(\"0001-01-01T00:00:00Z\") - duration('36600d') < record.made",
     ] {
         let rule = Rule::compile(&entity, text).unwrap_or_else(|e| panic!("{text}: {e}"));
         assert!(!rule.holds(&entity, &record), "{text}");
@@ -150,7 +154,13 @@ fn conditions_that_are_refused_say_what_and_why() {
         ("record.tags < record.tags", "has no order", ""),
         ("record.day == \"2026-02-30\"", "is not a date", ""),
         ("record.made > timestamp(record.name)", "takes quoted text", ""),
-        ("record.made > now()", "the function `now` is not available", "available are"),
+        ("record.made > now", "`now` is not available here", "only the `where` of a cache"),
+        ("record.made > now()", "`now` is not available here", "only the `where` of a cache"),
+        ("record.made > duration('1h')", "`>` compares a timestamp with a duration", ""),
+        ("record.made + 1 > record.made", "arithmetic takes a number, not a timestamp", ""),
+        ("duration('1h') - record.made > record.made", "takes a number, not a duration", ""),
+        ("record.made - duration('1 hour') > record.made", "\"1 hour\" is not a duration", "1h"),
+        ("record.made - duration(record.name) > record.made", "takes quoted text", ""),
         (
             "record.name.startWith('x')",
             "the function `startWith` is not available",
@@ -171,6 +181,22 @@ fn conditions_that_are_refused_say_what_and_why() {
             error.hint_text()
         );
     }
+}
+
+#[test]
+fn a_rule_of_a_cache_knows_the_time() {
+    let entity = entity();
+    let record = record(&entity);
+    let text = "record.made > now - duration('1h') || record.stock == 8";
+    let rule = Rule::of_cache(&entity, text).unwrap();
+    let at = |text: &str| rule.holds_at(&record, text.parse().unwrap());
+    assert!(at("2026-01-01T12:30:00Z") && at("2026-01-01T13:00:00Z"));
+    assert!(!at("2026-01-01T13:00:00.5Z"), "an hour old");
+    let young = Rule::of_cache(&entity, "now - record.made < duration('60s')").unwrap();
+    assert!(young.holds_at(&record, "2026-01-01T12:01:00Z".parse().unwrap()));
+    assert!(!young.holds_at(&record, "2026-01-01T12:01:01Z".parse().unwrap()));
+    let error = Rule::of_cache(&entity, "record.made > now()").unwrap_err();
+    assert_eq!(error.hint_text(), Some("write it without parentheses"));
 }
 
 #[test]

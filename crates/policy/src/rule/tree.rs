@@ -1,5 +1,7 @@
 //! The resolved form of a condition.
 
+use std::time::Duration;
+
 use unisono_core::{Decimal, Value};
 
 /// One operation of a condition. Which operands fit was checked when it was resolved, except below `json`.
@@ -9,6 +11,10 @@ pub(super) enum Node {
     Constant(Value),
     /// A literal number with a point, in both forms.
     Number(Decimal, f64),
+    /// `duration("…")`.
+    Duration(Duration),
+    /// The time at which it is decided.
+    Now,
     /// The n-th field of the record.
     Field(usize),
     /// The element of the n-th enclosing `exists` or `all`, counted from outside.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use serde_json::{Value as Json, json};
-use unisono::core::query::{Comparison, Filter, Path, Query};
+use unisono::core::query::{Comparison, Filter, Path, Query, parse};
 use unisono::core::{Consistency, Context, Effect, Entity, ErrorKind, Key, Role, Value};
 use unisono::engine::{Answer, CacheStatus, Operation};
 use unisono::{Handle, Unisono};
@@ -319,6 +319,137 @@ async fn a_page_is_kept_until_its_entity_changes() {
     assert!(matches!(page(&fresh).await.cache, CacheStatus::Hit { .. }));
     pass(31.0).await;
     assert_eq!(page(&fresh).await.cache, CacheStatus::Bypass, "its time is over");
+}
+
+#[tokio::test(start_paused = true)]
+async fn counts_and_groups_are_kept_like_pages() {
+    let unisono = open("tallied", &format!("{CACHED}results = \"30s\"\n")).await;
+    put(&unisono, 1, "a").await;
+    let (context, entity) = (Context::default(), item(&unisono));
+    let count = async |search| {
+        unisono.engine().count(&context, &entity, &Filter::All, search).await.unwrap()
+    };
+    let body = json!({"group_by": ["name"], "metrics": {"items": "count"}});
+    let question = parse::aggregate(&entity, &body).unwrap();
+    let groups = async || unisono.engine().aggregate(&context, &entity, &question).await.unwrap();
+    settled(&unisono).await;
+    pass(1.5).await;
+    for kept in [false, true] {
+        let (number, words, groups) = (count(None).await, count(Some("a")).await, groups().await);
+        assert_eq!((number.value, words.value, groups.value.total_groups), (1, 1, 1));
+        for cache in [number.cache, words.cache, groups.cache] {
+            assert_eq!(matches!(cache, CacheStatus::Hit { .. }), kept);
+        }
+    }
+    put(&unisono, 2, "b").await;
+    settled(&unisono).await;
+    pass(1.5).await;
+    let (number, words, groups) = (count(None).await, count(Some("a")).await, groups().await);
+    assert_eq!((number.value, words.value, groups.value.total_groups), (2, 1, 2));
+    for cache in [number.cache, words.cache, groups.cache] {
+        assert_eq!(cache, CacheStatus::Bypass, "the entity has changed");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cache_keeps_only_the_records_of_its_condition() {
+    let options = format!(
+        "{CACHED}where = \"record.stock > 3\"\n[entities.item.write]\nstrategy = \"write_through\"\n"
+    );
+    let unisono = open("choosy", &options).await;
+    let items: Handle<Json> = unisono.entity("item").unwrap();
+    let stock = async |id: i64, stock: i64| {
+        items.put(&json!({"id": id, "name": "a", "stock": stock})).await.unwrap();
+    };
+    stock(1, 1).await;
+    for _ in 0..2 {
+        let answer = get(&unisono, 1).await;
+        assert_eq!(answer.cache, CacheStatus::Miss { stored: false, shared: false });
+        assert_eq!(answer.value.as_deref(), Some("a"));
+    }
+    stock(1, 4).await;
+    assert!(is_hit(&get(&unisono, 1).await), "written through");
+    stock(1, 1).await;
+    assert!(!is_hit(&get(&unisono, 1).await), "it went with the write");
+    // That there is no record is known as before.
+    get(&unisono, 7).await;
+    assert!(is_hit(&get(&unisono, 7).await));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cached_record_that_ceases_to_satisfy_the_condition_goes_with_the_change() {
+    let unisono = open("ceased", &format!("{CACHED}where = \"record.stock > 3\"\n")).await;
+    let items: Handle<Json> = unisono.entity("item").unwrap();
+    for (id, stock) in [(1, 4), (2, 4), (1, 1), (2, 5)] {
+        items.put(&json!({"id": id, "name": stock.to_string(), "stock": stock})).await.unwrap();
+        pass(1.5).await;
+        get(&unisono, id).await;
+    }
+    let left = get(&unisono, 1).await;
+    assert_eq!((is_hit(&left), left.value.as_deref()), (false, Some("1")));
+    let kept = get(&unisono, 2).await;
+    assert_eq!((is_hit(&kept), kept.value.as_deref()), (true, Some("5")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cache_with_a_clock_does_not_renew_what_has_become_too_old() {
+    let options = "where = \"record.made > now - duration('1m')\"\nstale = \"100s\"\n";
+    let unisono = open("young", &(CACHED.replace("60s", "50s") + options)).await;
+    let items: Handle<Json> = unisono.entity("item").unwrap();
+    let made = unisono.engine().runtime().now();
+    items.put(&json!({"id": 1, "name": "a", "made": made})).await.unwrap();
+    get(&unisono, 1).await;
+    assert!(is_hit(&get(&unisono, 1).await));
+    pass(70.0).await;
+    let answer = get(&unisono, 1).await;
+    assert!(is_hit(&answer), "beyond its time it is served while it is read again: {answer:?}");
+    pass(1.0).await;
+    for _ in 0..2 {
+        assert!(!is_hit(&get(&unisono, 1).await), "it is too old now");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn declared_questions_are_asked_when_the_cache_begins() {
+    let options = format!(
+        "{CACHED}results = \"1h\"
+         warm_questions = [
+             {{ count = {{ where = {{ field = \"stock\", op = \"gt\", value = 0 }} }} }},
+             {{ aggregate = {{ group_by = [\"name\"], metrics = {{ items = \"count\" }} }} }},
+             {{ query = {{ order = [\"-stock\"], limit = 1 }} }},
+         ]\n"
+    );
+    let unisono = open("ready", &options).await;
+    put(&unisono, 1, "a").await;
+    settled(&unisono).await;
+    unisono.close().await.unwrap();
+
+    let unisono = open("ready", &options).await;
+    let warm = async {
+        while unisono.engine().status().await.caches[0].warmed < 3 {
+            pass(0.1).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), warm).await.unwrap();
+    assert_eq!(unisono.engine().status().await.caches[0].wanted, 3);
+    pass(1.5).await;
+    let (context, entity) = (Context::default(), item(&unisono));
+    for place in ["ready", "ready_copy"] {
+        gate(place).set_down(true);
+    }
+    let engine = unisono.engine();
+    let at_least = json!({"where": {"field": "stock", "op": "gt", "value": 0}});
+    let filter = parse::query(&entity, &at_least).unwrap().filter;
+    assert_eq!(engine.count(&context, &entity, &filter, None).await.unwrap().value, 1);
+    let body = json!({"group_by": ["name"], "metrics": {"items": "count"}});
+    let groups = parse::aggregate(&entity, &body).unwrap();
+    let groups = engine.aggregate(&context, &entity, &groups).await.unwrap();
+    assert_eq!(groups.value.total_groups, 1);
+    let page = parse::query(&entity, &json!({"order": ["-stock"], "limit": 1})).unwrap();
+    let page = engine.query(&context, &entity, &page).await.unwrap();
+    assert!(matches!(page.cache, CacheStatus::Hit { .. }));
+    let other = engine.count(&context, &entity, &Filter::All, None).await;
+    assert_eq!(other.unwrap_err().kind(), ErrorKind::Unavailable, "nobody has asked for that");
 }
 
 #[tokio::test(start_paused = true)]

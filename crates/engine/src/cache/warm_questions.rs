@@ -1,0 +1,53 @@
+//! Warming of kept answers: declared questions are asked when a life of the cache begins.
+
+use std::sync::Arc;
+
+use unisono_core::Context;
+use unisono_policy::declaration::WarmQuestion;
+use unisono_policy::retry;
+
+use crate::read::ask::Reading;
+use crate::read::question;
+use crate::read::serving::Serving;
+use crate::runtime::Runtime;
+
+/// How often a question is asked whose answer cannot be kept, because it fails or is behind.
+const ATTEMPTS_MAX: u32 = 20;
+
+/// Asks the declared questions each time that the cache of an entity begins a life, for as long as the engine runs.
+pub(crate) async fn run(serving: Arc<Serving>, runtime: Runtime) {
+    let Some(feed) = &serving.cache else { return };
+    let mut life = 0;
+    loop {
+        feed.lives.until(|lives| *lives != life).await;
+        life = *feed.lives.get();
+        let mut left: Vec<_> = feed.declared.warm_questions.iter().collect();
+        feed.warmed.want(left.len());
+        for attempt in 1..=ATTEMPTS_MAX {
+            let mut again = Vec::new();
+            for question in left {
+                match keep(&serving, question, &runtime).await {
+                    true => feed.warmed.add(),
+                    false => again.push(question),
+                }
+            }
+            left = again;
+            if left.is_empty() || *feed.lives.get() != life {
+                break;
+            }
+            runtime.sleep(retry::backoff(attempt, runtime.random())).await;
+        }
+        // They are left to whoever asks them.
+        feed.warmed.forget(left.len());
+    }
+}
+
+/// Whether the answer to a question is kept now.
+async fn keep(serving: &Arc<Serving>, question: &WarmQuestion, runtime: &Runtime) -> bool {
+    let context = Context::default();
+    let reading = Reading::new(serving, &context, runtime);
+    question::warm(&reading, question).await.unwrap_or_else(|error| {
+        tracing::debug!(%error, entity = %serving.entity.name(), "the answer to a question cannot be kept ready yet");
+        false
+    })
+}
