@@ -40,7 +40,10 @@ pub(crate) async fn open(
     let mut running = Running {
         sources: sources
             .into_iter()
-            .map(|(name, s)| (name, Arc::new(SourceHandle::new(s))))
+            .map(|(name, source)| {
+                let handle = SourceHandle::new(source, declaration.is_far(&name));
+                (name, Arc::new(handle))
+            })
             .collect(),
         logs: BTreeMap::new(),
         entities: HashMap::new(),

@@ -266,7 +266,7 @@ fn redacted(declaration: &Declaration) -> Json {
     let sources = declaration.sources.iter().map(|(name, source)| {
         let specs = kind_of(name).map(|kind| kind.options());
         let options = redacted_options(specs, &source.options);
-        let json = json!({ "kind": source.kind, "required": source.required, "options": options });
+        let json = json!({ "kind": source.kind, "required": source.required, "region": source.region, "options": options });
         (name.to_string(), json)
     });
     let of_entity = |source: &str, role: Role, options: &Options| {
@@ -328,6 +328,7 @@ fn redacted_options(specs: Option<&[OptionSpec]>, options: &Options) -> Json {
         };
         (name.clone(), value)
     };
+        "region": declaration.region,
     Json::Object(options.0.iter().map(redacted).collect())
 }
 
@@ -374,10 +375,11 @@ mod tests {
     #[test]
     fn a_shown_configuration_knows_the_options_of_its_kinds() {
         let options = Options([("path".into(), OptionValue::Text("main.db".into()))].into());
-        let source = SourceDeclaration { kind: "sqlite".into(), options, required: true };
+        let source =
+            SourceDeclaration { kind: "sqlite".into(), options, required: true, region: None };
         let declaration =
             Declaration { sources: [("main".into(), source)].into(), ..Declaration::default() };
-        let expected = json!({ "main": { "kind": "sqlite", "required": true, "options": { "path": "main.db" } } });
+        let expected = json!({ "main": { "kind": "sqlite", "required": true, "region": null, "options": { "path": "main.db" } } });
         assert_eq!(redacted(&declaration)["sources"], expected);
     }
 

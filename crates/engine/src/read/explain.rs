@@ -54,10 +54,14 @@ pub(crate) fn explain(
         filtered: false,
     }));
     let plan = route::plan(&request, &serving.read, &facts, 0.0);
+        // An entity has one cache, which has no equal to come before or behind.
+        far: false,
     let rule = std::iter::once(format!("rule {}", plan.rule));
     let asked = plan.candidates.iter().enumerate();
-    let asked =
-        asked.map(|(n, c)| format!("{}. {} ({}): {}", n + 1, c.source, c.role.as_str(), c.why));
+    let asked = asked.map(|(n, c)| {
+        let far = if c.far { ", from another region" } else { "" };
+        format!("{}. {} ({}): {}{far}", n + 1, c.source, c.role.as_str(), c.why)
+    });
     let not = plan.excluded.iter().map(|(source, reason)| format!("-  {source}: {reason}"));
     rule.chain(asked).chain(not).collect()
 }

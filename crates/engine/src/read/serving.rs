@@ -59,6 +59,7 @@ impl Serving {
                 .as_ref()
                 .map_or(Duration::ZERO, |d| Duration::from_secs_f64(d.status().lag_seconds)),
             load: a.handle.expected(operation),
+            far: a.handle.far,
             filtered: a.delivery.as_ref().is_some_and(|d| d.target().filter.is_some()),
         };
         self.answering.iter().map(of_source).collect()
