@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// A duration as it is written.
+pub(crate) use unisono_core::time::duration_text as show_duration;
+
 /// A number with `ms`, `s`, `m`, `h` or `d`, at most a hundred years.
 pub(crate) fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = split(text)?;
@@ -28,14 +31,6 @@ pub(crate) fn size(text: &str) -> Option<i64> {
         _ => return None,
     };
     i64::try_from(number.checked_mul(bytes)?).ok()
-}
-
-/// A duration as it is written.
-pub(crate) fn show_duration(duration: Duration) -> String {
-    let millis = duration.as_millis();
-    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
-    let exact = units.into_iter().find(|(n, _)| millis > 0 && millis.is_multiple_of(*n));
-    exact.map_or_else(|| format!("{millis}ms"), |(n, unit)| format!("{}{unit}", millis / n))
 }
 
 /// A size as it is written.

@@ -15,7 +15,7 @@ use crate::read::{results, words};
 /// One page of records, from those kept if it is there.
 pub(crate) async fn query(reading: &Reading<'_>, query: &Query) -> Result<Answer<Page>> {
     let feed = reading.serving.cache.as_ref();
-    let kept = feed.and_then(|feed| Some((feed, feed.results.as_ref()?)));
+    let kept = feed.zip(reading.policies.results.as_ref());
     let Some((feed, results)) = kept.filter(|_| reading.may_use_kept()) else {
         return find(reading, query).await;
     };

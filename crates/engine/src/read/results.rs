@@ -22,7 +22,7 @@ const RECORDS_MAX: usize = 200;
 /// The kept pages of one entity.
 pub(crate) struct Results {
     ttl: Duration,
-    pages: quick_cache::sync::Cache<Box<str>, Arc<Kept>>,
+    pages: Arc<quick_cache::sync::Cache<Box<str>, Arc<Kept>>>,
 }
 
 struct Kept {
@@ -31,9 +31,11 @@ struct Kept {
 }
 
 impl Results {
-    /// Keeps pages for at most `ttl`.
-    pub(crate) fn new(ttl: Duration) -> Self {
-        Results { ttl, pages: quick_cache::sync::Cache::new(PAGES_MAX) }
+    /// Keeps pages for at most `ttl`, those that were kept `before` as well.
+    pub(crate) fn new(ttl: Duration, before: Option<&Results>) -> Self {
+        let pages = before.map(|before| Arc::clone(&before.pages));
+        let empty = || Arc::new(quick_cache::sync::Cache::new(PAGES_MAX));
+        Results { ttl, pages: pages.unwrap_or_else(empty) }
     }
 
     /// The page of this name, if it still holds and is as late as the caller demands.

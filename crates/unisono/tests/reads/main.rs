@@ -3,6 +3,7 @@
 
 mod behind;
 mod gated;
+mod reload;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -252,7 +253,6 @@ async fn rules_decide_whom_to_ask_and_answers_name_them() {
 }
 
 #[tokio::test(start_paused = true)]
-#[tokio::test(start_paused = true)]
 async fn of_equal_sources_the_one_in_the_region_of_the_process_is_asked() {
     let text = r#"
 region = "eu"
@@ -290,6 +290,7 @@ ask = ["followers"]
     assert_eq!(&*get(&unisono, 1).await.source, "regional_there");
 }
 
+#[tokio::test(start_paused = true)]
 async fn a_critical_read_passes_the_cache_by() {
     let unisono = open("critical", CACHED).await;
     put(&unisono, 1, "a").await;
