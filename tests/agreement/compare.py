@@ -105,7 +105,7 @@ def opensearch(options):
 def s3(options):
     client = boto3.client(
         "s3", endpoint_url=options["endpoint"], aws_access_key_id=options["access_key"],
-        aws_secret_access_key=options["secret_key"], region_name=options.get("region", "us-east-1"),
+        aws_secret_access_key=options["secret_key"], region_name=options.get("bucket_region", "us-east-1"),
         verify=options["tls_ca"],
     )
     url = urlsplit(options["url"])

@@ -98,6 +98,7 @@ impl Observer {
             name: "faults".into(),
             version: "0".into(),
             metrics: Some(recorder().clone()),
+            reload: None,
         };
         let options = Options { listen: ([127, 0, 0, 1], 0).into(), ..Options::default() };
         let server = Server::bind(options, app).await.map_err(|e| e.to_string())?;

@@ -278,6 +278,7 @@ impl World {
                 changes_max: 20,
                 outcomes: Duration::from_secs(3600),
             },
+            region: None,
         })
     }
 }

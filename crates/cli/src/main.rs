@@ -5,6 +5,7 @@ mod exit;
 mod import;
 mod lock;
 mod open;
+mod reload;
 mod session;
 mod target;
 mod telemetry;

@@ -1,8 +1,9 @@
 //! Opening: the configuration, the data directory under its lock, and the engine.
 
+use std::error::Error as _;
 use std::path::{Path, PathBuf};
 
-use unisono::config::{self, Configuration, Process};
+use unisono::config::{self, Configuration, Problems, Process};
 use unisono::core::{Error, ErrorKind, Result};
 use unisono::engine::{Engine, Runtime};
 use unisono::{Registry, Unisono};
@@ -28,13 +29,26 @@ pub(crate) fn loaded(common: &Common) -> Result<Configuration> {
                  needs none, or reach a running server with --url",
             ));
     }
-    let registry = Registry::builtin();
-    config::load(path, &registry, &Process).map_err(|problems| {
-        note(&problems);
-        Error::new(ErrorKind::InvalidConfig, "the configuration cannot be used")
-            .with("file", path.display())
-            .hint("correct what is named above")
-    })
+    read(path).map_err(told)
+}
+
+/// Reads a configuration; that it cannot be used is caused by its problems.
+pub(crate) fn read(path: &Path) -> Result<Configuration> {
+    config::load(path, &Registry::builtin(), &Process)
+        .map_err(|problems| unusable(&path.display().to_string()).caused_by(problems))
+}
+
+/// Tells the problems that caused an error, as `unisono check` does; answers the error without them.
+pub(crate) fn told(error: Error) -> Error {
+    let Some(problems) = error.source().and_then(|cause| cause.downcast_ref::<Problems>()) else {
+        return error;
+    };
+    note(problems);
+    unusable(error.detail("file").unwrap_or_default()).hint("correct what is named above")
+}
+
+fn unusable(file: &str) -> Error {
+    Error::new(ErrorKind::InvalidConfig, "the configuration cannot be used").with("file", file)
 }
 
 /// Puts embedded sources where the command line says.
@@ -50,12 +64,18 @@ pub(crate) fn place(mut configuration: Configuration, common: &Common) -> Config
 
 /// The engine of a configuration, under the lock of its data directory.
 pub(crate) async fn engine(configuration: Configuration) -> Result<(Engine, DataLock)> {
+    let (opened, lock) = unisono(configuration).await?;
+    Ok((opened.engine().clone(), lock))
+}
+
+/// A configuration opened, under the lock of its data directory.
+pub(crate) async fn unisono(configuration: Configuration) -> Result<(Unisono, DataLock)> {
     let lock = DataLock::take(&configuration.data)?;
     let opened = Unisono::open_with(configuration, &Registry::builtin(), Runtime::system()).await?;
     for text in opened.notes() {
         note(text);
     }
-    Ok((opened.engine().clone(), lock))
+    Ok((opened, lock))
 }
 
 /// The sources of the named configuration, to be worked on by this process.

@@ -8,8 +8,8 @@ use unisono::core::{Error, Result};
 
 use crate::commands::{Common, LogFormat};
 
-/// What is logged if nothing is asked for.
-const DEFAULT: &str = "warn";
+/// What is logged if nothing is asked for. What became of a signal is told nowhere else.
+const DEFAULT: &str = "warn,unisono::reload=info";
 
 /// Starts logging as asked for.
 pub(crate) fn log(common: &Common) -> Result<()> {

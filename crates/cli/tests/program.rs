@@ -64,8 +64,12 @@ struct Running {
 
 impl Running {
     fn start(folder: &Path, arguments: &[&str]) -> Self {
+        Running::logging(folder, arguments, Stdio::null())
+    }
+
+    fn logging(folder: &Path, arguments: &[&str], log: Stdio) -> Self {
         let mut command = command(folder, arguments);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         Running { child, output }
     }
@@ -90,10 +94,14 @@ impl Running {
         line[line.find("http://").unwrap()..].trim().to_owned()
     }
 
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
     /// Asks it to end, and answers its exit code.
     fn terminate(mut self) -> Option<i32> {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.signal("-TERM");
         self.child.wait().unwrap().code()
     }
 }
@@ -191,6 +199,56 @@ fn a_command_works_the_same_on_a_server_and_refuses_to_open_its_data_beside_it()
 
     assert_eq!(server.terminate(), Some(0));
     assert!(good(f, &["get", "product", "p00001"]).contains("Other"));
+}
+
+#[test]
+fn a_server_takes_in_its_file_again_by_command_and_by_signal() {
+    let folder = folder();
+    let f = folder.path();
+    let write = |text: &str| fs::write(f.join("unisono.toml"), text).unwrap();
+    let held = |time: &str| format!("{CONFIGURATION}[entities.product.write]\nhold = \"{time}\"\n");
+    let log = f.join("log");
+    let stderr = fs::File::create(&log).unwrap().into();
+    let mut server = Running::logging(f, &["serve", "--listen", "127.0.0.1:0"], stderr);
+    let url = server.url();
+    let reload = |more: &[&str]| unisono(f, &[&["reload", "--url", &url], more].concat());
+    let said = |more: &[&str]| String::from_utf8(reload(more).stdout).unwrap();
+    assert_eq!(said(&[]), "nothing is different\n", "the address of the command line stays");
+
+    write(&held("2s"));
+    let change = "entities.product.write.hold: 0ms -> 2s\n";
+    assert_eq!(said(&["--dry-run"]), change);
+    assert_eq!(said(&[]), change);
+    assert_eq!(said(&[]), "nothing is different\n");
+
+    write(&held("soon"));
+    let refused = reload(&[]);
+    assert_eq!(refused.status.code(), Some(78));
+    let text = errors(&refused);
+    assert!(text.contains("unisono.toml:19:8") && text.contains("hold = \"soon\""), "{text}");
+    write(&held("3s").replace("decimal(12,2)", "decimal(12,3)"));
+    let refused = reload(&["--dry-run"]);
+    assert_eq!(refused.status.code(), Some(78));
+    let text = errors(&refused);
+    assert!(text.contains("entities.product.fields"), "{text}");
+    assert!(text.contains("restart to change it"), "{text}");
+
+    let logged = |text: &str| {
+        let deadline = 600;
+        let found = (0..deadline).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            fs::read_to_string(&log).unwrap().contains(text)
+        });
+        assert!(found, "{text:?} is not in {}", fs::read_to_string(&log).unwrap());
+    };
+    server.signal("-HUP");
+    logged("not reloaded: the configuration stays as it was");
+    write(&held("4s"));
+    server.signal("-HUP");
+    logged("reloaded: entities.product.write.hold: 2s -> 4s");
+    assert_eq!(said(&[]), "nothing is different\n");
+    assert_eq!(server.terminate(), Some(0));
+    assert_eq!(unisono(f, &["reload"]).status.code(), Some(2), "only a server can be reloaded");
 }
 
 #[test]

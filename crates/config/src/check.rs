@@ -5,16 +5,19 @@ use std::collections::BTreeMap;
 use crate::entities::DeclaredEntity;
 use crate::problem::{Report, Spot};
 use crate::sources::{DeclaredSource, same_place};
+use crate::table::Found;
 
 /// Checks the whole.
 pub(crate) fn check(
     report: &Report<'_>,
     sources: &BTreeMap<String, DeclaredSource>,
     entities: &BTreeMap<String, DeclaredEntity>,
+    region: Option<&Found<String>>,
 ) {
     shared_places(report, entities);
     shared_paths(report, sources);
     unused(report, sources, entities);
+    without_neighbours(report, sources, region);
     if entities.is_empty() {
         let whole = Spot { span: 0..0, key: "entities".to_owned() };
         report.warning(&whole, "no entity is declared", "declare one as [entities.NAME]");
@@ -76,5 +79,23 @@ fn unused(
                 "remove it, or name it in an entity",
             );
         }
+    }
+}
+
+/// The region of a process is for choosing between sources, which takes some that name theirs.
+fn without_neighbours(
+    report: &Report<'_>,
+    sources: &BTreeMap<String, DeclaredSource>,
+    region: Option<&Found<String>>,
+) {
+    let Some(region) = region else { return };
+    // One that could not be read may name any.
+    let says = |source: &DeclaredSource| source.kind.as_ref().is_none_or(|k| k.region.is_some());
+    if !sources.values().any(says) {
+        report.warning(
+            &region.spot,
+            format!("the region `{}` decides nothing: no source names one", region.value),
+            "give sources a `region`, or remove this one",
+        );
     }
 }

@@ -208,6 +208,7 @@ fn sample(key: &Key) -> String {
             "\"products\""
         }
         Shape::Text if key.name == "journal" => "\"queue\"",
+        Shape::Text if key.name == "region" => "\"eu\"",
         Shape::Texts => "[\"…\"]",
         _ => "\"…\"",
     };

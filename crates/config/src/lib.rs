@@ -117,7 +117,8 @@ pub fn parse<'k>(
 fn read(file: Table<'_>, kinds: Kinds<'_>) -> Option<Configuration> {
     let sources = sources::sources(&file, kinds);
     let entities = entities::entities(&file, &sources, kinds);
-    check::check(file.report, &sources, &entities);
+    let region = file.text("region");
+    check::check(file.report, &sources, &entities, region.as_ref());
     let names: Vec<&str> = entities.keys().map(String::as_str).collect();
     let server = server::section(&file, &names);
     let log = server::log(&file);
@@ -138,6 +139,7 @@ fn read(file: Table<'_>, kinds: Kinds<'_>) -> Option<Configuration> {
         sources: sources.collect::<Option<_>>()?,
         entities: entities.collect::<Option<_>>()?,
         log,
+        region: region.map(|found| found.value.into()),
     };
     Some(Configuration {
         server: server?,

@@ -157,7 +157,7 @@ impl Section {
 }
 
 /// Keys of sources that a later release will have.
-const SOURCE_UNAVAILABLE: &[&str] = &["replicas", "region", "weight", "pool", "read_only"];
+const SOURCE_UNAVAILABLE: &[&str] = &["replicas", "weight", "pool", "read_only"];
 
 /// Kinds that a later release will have.
 pub(crate) const KINDS_UNAVAILABLE: &[&str] = &["kafka", "nats"];
@@ -179,6 +179,11 @@ const SOURCE: &[Key] = &[
         "required",
         Shape::Boolean,
         "Whether nothing starts while it cannot be reached; true for the truth or the journal of any entity, else false, if not given.",
+    ),
+    Key::optional(
+        "region",
+        Shape::Text,
+        "Where it is: of sources that could answer a read as well, those in the `region` of this process are asked first, and those that name none count as near.",
     ),
 ];
 

@@ -1,8 +1,6 @@
 //! Durations such as `500ms` or `7d`, and sizes such as `64MB`.
 
-use std::time::Duration;
-
-pub(crate) use unisono_core::time::duration;
+pub(crate) use unisono_core::time::{duration, duration_text as show_duration};
 
 /// A number with `B`, `KB`, `MB` or `GB` (powers of 1024), in bytes.
 pub(crate) fn size(text: &str) -> Option<i64> {
@@ -16,14 +14,6 @@ pub(crate) fn size(text: &str) -> Option<i64> {
         _ => return None,
     };
     i64::try_from(number.parse::<u64>().ok()?.checked_mul(bytes)?).ok()
-}
-
-/// A duration as it is written.
-pub(crate) fn show_duration(duration: Duration) -> String {
-    let millis = duration.as_millis();
-    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
-    let exact = units.into_iter().find(|(n, _)| millis > 0 && millis.is_multiple_of(*n));
-    exact.map_or_else(|| format!("{millis}ms"), |(n, unit)| format!("{}{unit}", millis / n))
 }
 
 /// A size as it is written.

@@ -21,6 +21,11 @@ pub(crate) static FILE: Section = Section::new(
             ".",
             "Folder below which embedded sources live; a relative one is below the folder of this file.",
         ),
+        Key::optional(
+            "region",
+            Shape::Text,
+            "Where this process runs, in the words that sources name their `region` with.",
+        ),
         Key::optional("server", Shape::Table(&SERVER), SERVER.doc),
         Key::optional("log", Shape::Table(&LOG), LOG.doc),
         Key::optional("sources", Shape::Sources, "The stores, by name."),

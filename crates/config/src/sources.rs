@@ -27,12 +27,17 @@ pub(crate) struct KnownKind {
     pub(crate) options: Options,
     /// What was written, if anything.
     required: Option<bool>,
+    pub(crate) region: Option<String>,
 }
 
 impl KnownKind {
     pub(crate) fn declaration(self, is_needed: bool) -> SourceDeclaration {
-        let required = self.required.unwrap_or(is_needed);
-        SourceDeclaration { kind: self.kind.name().into(), options: self.options, required }
+        SourceDeclaration {
+            kind: self.kind.name().into(),
+            options: self.options,
+            required: self.required.unwrap_or(is_needed),
+            region: self.region.map(Into::into),
+        }
     }
 }
 
@@ -68,12 +73,13 @@ fn source(report: &Report<'_>, found: &Found<&Item>, kinds: Kinds<'_>) -> Option
     }
     table.item("kind");
     let required = table.boolean("required");
+    let region = table.text("region").map(|found| found.value);
     let options = table.options(kind.options());
     for (option, message) in kind.check(&options) {
         report.error(&table.spot_of(option), format!("`{option}` {message}"));
     }
     table.finish();
-    Some(KnownKind { kind, capability: kind.capability(), options, required })
+    Some(KnownKind { kind, capability: kind.capability(), options, required, region })
 }
 
 /// Keeps the texts of a source from being shown, but for its kind.

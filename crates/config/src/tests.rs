@@ -521,6 +521,21 @@ fn warnings_do_not_stop_a_configuration() {
 }
 
 #[test]
+fn a_region_is_that_of_the_process_or_of_a_source() {
+    let text = "region = \"${HERE:-eu}\"\n[sources.ram]\nkind = \"ram\"\nregion = \"us\"\n[sources.far]\nkind = \"ram\"\n\
+         [entities.note]\ntruth = \"ram\"\nfields = { id = \"string\" }\n";
+    let c = good(text);
+    assert_eq!(c.declaration.region.as_deref(), Some("eu"));
+    assert_eq!(c.declaration.sources["ram"].region.as_deref(), Some("us"));
+    assert!(c.declaration.is_far("ram") && !c.declaration.is_far("far"));
+    let alone = good(&text.replace("region = \"us\"\n", ""));
+    let warning = &alone.warnings.0[0];
+    assert_eq!(warning.message, "the region `eu` decides nothing: no source names one");
+    assert_eq!((warning.place.as_ref().unwrap().line, &*warning.key), (1, "region"));
+    assert!(!alone.declaration.is_far("ram"));
+}
+
+#[test]
 fn a_problem_is_shown_with_its_line_and_a_caret() {
     let problems = check("[sources.main]\nkind = \"disk\"\npath = \"x\"\npagse = 3\n").unwrap_err();
     let shown = problems.0.iter().find(|p| p.severity == Severity::Error).unwrap().to_string();

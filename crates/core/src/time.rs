@@ -222,6 +222,14 @@ fn split_zone(text: &str) -> Option<(&str, i64)> {
     (hours < 24 && minutes < 60).then_some((local, sign * (hours * 60 + minutes)))
 }
 
+/// A duration as configurations write it: `500ms`, `60s`, `7d`. What is less than a millisecond is left out.
+pub fn duration_text(duration: std::time::Duration) -> String {
+    let millis = duration.as_millis();
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    let exact = units.into_iter().find(|(n, _)| millis > 0 && millis.is_multiple_of(*n));
+    exact.map_or_else(|| format!("{millis}ms"), |(n, unit)| format!("{}{unit}", millis / n))
+}
+
 fn clip(text: &str) -> String {
     text.chars().take(40).collect()
 }

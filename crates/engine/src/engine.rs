@@ -1,9 +1,10 @@
 //! [`Engine`]: everything that a caller can ask for. Each operation only names its steps; they live in the modules.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures::future::{join, join_all};
 use unisono_core::query::{Aggregate, Filter, Groups, Page, Query};
 use unisono_core::source::{LogBounds, Source};
@@ -19,6 +20,7 @@ use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::{Delivery, Redelivered, all_letters};
 use crate::observe;
 use crate::open::{self, Running};
+use crate::policies::{Policies, Present};
 use crate::read::ask::Reading;
 use crate::read::explain::{self, Operation};
 use crate::read::handle::SourceHandle;
@@ -31,6 +33,7 @@ use crate::verify::report::{Comparison, Progress, Report, VerifyOptions};
 use crate::write::behind::Behind;
 use crate::write::idempotency::InFlight;
 
+mod reload;
 mod writing;
 
 /// A running Unisono: sources opened, deliveries going. Cheap to clone; all clones are the same engine.
@@ -38,7 +41,10 @@ mod writing;
 pub struct Engine(Arc<Inner>);
 
 struct Inner {
-    declaration: Declaration,
+    /// What is declared at present.
+    present: Present,
+    /// Held while that is replaced.
+    reloading: Mutex<()>,
     runtime: Runtime,
     running: Running,
     in_flight: InFlight,
@@ -59,7 +65,8 @@ impl Engine {
         sources: BTreeMap<Arc<str>, Arc<dyn Source>>,
         runtime: Runtime,
     ) -> Result<(Engine, Vec<String>)> {
-        let running = match open::open(&declaration, sources, &runtime).await {
+        let present = Arc::new(ArcSwap::from_pointee(Policies::new(declaration, None)));
+        let running = match open::open(&present, sources, &runtime).await {
             Ok(running) => running,
             Err(error) => {
                 runtime.abort();
@@ -70,7 +77,8 @@ impl Engine {
         let notes = running.notes.clone();
         Ok((
             Engine(Arc::new(Inner {
-                declaration,
+                present,
+                reloading: Mutex::default(),
                 runtime,
                 running,
                 in_flight: InFlight::default(),
@@ -79,9 +87,9 @@ impl Engine {
         ))
     }
 
-    /// What it was opened with.
-    pub fn declaration(&self) -> &Declaration {
-        &self.0.declaration
+    /// What it was opened with, as it was reloaded since.
+    pub fn declaration(&self) -> Arc<Declaration> {
+        Arc::clone(&self.0.present.load().declaration)
     }
 
     /// Its time, randomness and tasks.
@@ -115,9 +123,11 @@ impl Engine {
         key: &Key,
     ) -> Result<Answer<Option<Arc<Stored>>>> {
         let serving = self.serving(entity.name())?;
+        let (policies, runtime) = (self.0.present.load(), &self.0.runtime);
+        let policies = policies.of(&serving.policies);
         match &serving.behind {
-            Some(behind) => pending::get(serving, behind, context, key, &self.0.runtime).await,
-            None => get::get(serving, context, key, &self.0.runtime).await,
+            Some(behind) => pending::get(serving, policies, behind, context, key, runtime).await,
+            None => get::get(serving, policies, context, key, runtime).await,
         }
     }
 
@@ -129,8 +139,11 @@ impl Engine {
         query: &Query,
     ) -> Result<Answer<Page>> {
         let serving = self.serving(entity.name())?;
+        let policies = self.0.present.load();
         let context = &pending::flushed(serving, context, &self.0.runtime).await?;
-        question::query(&Reading::new(serving, context, &self.0.runtime), query).await
+        let policies = policies.of(&serving.policies);
+        let reading = Reading::new(serving, policies, context, &self.0.runtime);
+        question::query(&reading, query).await
     }
 
     /// How many records match.
@@ -142,8 +155,11 @@ impl Engine {
         search: Option<&str>,
     ) -> Result<Answer<u64>> {
         let serving = self.serving(entity.name())?;
+        let policies = self.0.present.load();
         let context = &pending::flushed(serving, context, &self.0.runtime).await?;
-        question::count(&Reading::new(serving, context, &self.0.runtime), filter, search).await
+        let policies = policies.of(&serving.policies);
+        let reading = Reading::new(serving, policies, context, &self.0.runtime);
+        question::count(&reading, filter, search).await
     }
 
     /// Groups and totals.
@@ -154,8 +170,11 @@ impl Engine {
         aggregate: &Aggregate,
     ) -> Result<Answer<Groups>> {
         let serving = self.serving(entity.name())?;
+        let policies = self.0.present.load();
         let context = &pending::flushed(serving, context, &self.0.runtime).await?;
-        question::aggregate(&Reading::new(serving, context, &self.0.runtime), aggregate).await
+        let policies = policies.of(&serving.policies);
+        let reading = Reading::new(serving, policies, context, &self.0.runtime);
+        question::aggregate(&reading, aggregate).await
     }
 
     /// The changes of one record, newest first.

@@ -14,6 +14,7 @@ use crate::delivery::{Delivery, Target};
 use crate::late::Late;
 use crate::log::tail::Tail;
 use crate::log::{Log, trim};
+use crate::policies::{Present, PresentEntity};
 use crate::read::handle::SourceHandle;
 use crate::read::serving::{Answering, Serving};
 use crate::runtime::Runtime;
@@ -32,26 +33,33 @@ pub(crate) struct Running {
 
 /// Prepares and starts everything that a declaration asks for.
 pub(crate) async fn open(
-    declaration: &Declaration,
+    present: &Present,
     mut sources: BTreeMap<Arc<str>, Arc<dyn Source>>,
     runtime: &Runtime,
 ) -> Result<Running> {
+    let declaration = &*Arc::clone(&present.load().declaration);
     let notes = prepare(declaration, &mut sources, runtime).await?;
     let mut running = Running {
         sources: sources
             .into_iter()
-            .map(|(name, s)| (name, Arc::new(SourceHandle::new(s))))
+            .map(|(name, source)| {
+                let handle = SourceHandle::new(source, declaration.is_far(&name));
+                (name, Arc::new(handle))
+            })
             .collect(),
         logs: BTreeMap::new(),
         entities: HashMap::new(),
         deliveries: Vec::new(),
         notes,
     };
-    for declared in declaration.entities.values() {
+    for (number, declared) in declaration.entities.values().enumerate() {
         running.start_log(&declared.truth, runtime).await?;
-        let serving = Arc::new(running.serve(declared, declaration, runtime).await?);
-        if declared.cache.as_ref().is_some_and(|cache| !cache.warm_questions.is_empty()) {
-            runtime.spawn(warm_questions::run(Arc::clone(&serving), runtime.clone()));
+        let policies = PresentEntity::new(present, number);
+        let serving = Arc::new(running.serve(declared, policies, runtime).await?);
+        let questions = declared.cache.iter().flat_map(|cache| cache.warm_questions.clone());
+        let questions: Vec<_> = questions.collect();
+        if !questions.is_empty() {
+            runtime.spawn(warm_questions::run(Arc::clone(&serving), questions, runtime.clone()));
         }
         running.entities.insert(Arc::clone(declared.entity.name()), serving);
     }
@@ -65,12 +73,7 @@ pub(crate) async fn open(
                 .is_some_and(|e| e.truth == log.name.truth)
         };
         let deliveries = running.deliveries.iter().filter(of_log).cloned().collect();
-        runtime.spawn(trim::run(
-            Arc::clone(log),
-            deliveries,
-            declaration.log.clone(),
-            runtime.clone(),
-        ));
+        runtime.spawn(trim::run(Arc::clone(log), deliveries, Arc::clone(present), runtime.clone()));
     }
     Ok(running)
 }
@@ -155,7 +158,7 @@ impl Running {
     async fn serve(
         &mut self,
         declared: &EntityDeclaration,
-        declaration: &Declaration,
+        policies: PresentEntity,
         runtime: &Runtime,
     ) -> Result<Serving> {
         let entity = &declared.entity;
@@ -193,7 +196,8 @@ impl Running {
             Some(cache) => {
                 let source = &self.source(&cache.source)?.source;
                 let role = require(Arc::clone(source).cache(), &cache.source, "cache")?;
-                Some(Feed::start(entity, cache, role, Arc::clone(&log), runtime).await)
+                let log = Arc::clone(&log);
+                Some(Feed::start(entity, cache, policies.clone(), role, log, runtime).await)
             }
         };
         let behind = match &declared.write.behind {
@@ -201,8 +205,8 @@ impl Running {
             Some(policy) => {
                 let source = &self.source(&policy.journal)?.source;
                 let journal = require(Arc::clone(source).journal(), &policy.journal, "journal")?;
-                let (log, outcomes) = (Arc::clone(&log), declaration.log.outcomes);
-                let opened = Behind::open(entity, policy, outcomes, journal, log, runtime).await;
+                let (log, policies) = (Arc::clone(&log), policies.clone());
+                let opened = Behind::open(entity, policy, policies, journal, log, runtime).await;
                 Some(opened.map_err(|e| e.at(&policy.journal).of(entity.name()))?)
             }
         };
@@ -212,8 +216,7 @@ impl Running {
             answering,
             cache,
             flights: Default::default(),
-            read: declared.read.clone(),
-            write: declared.write.clone(),
+            policies,
             behind,
             hedges: Default::default(),
         })

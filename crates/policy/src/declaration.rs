@@ -21,6 +21,16 @@ pub struct Declaration {
     pub entities: BTreeMap<Arc<str>, EntityDeclaration>,
     /// How long changes are kept.
     pub log: LogDeclaration,
+    /// Where this process runs, in the words that its sources are declared with.
+    pub region: Option<Arc<str>>,
+}
+
+impl Declaration {
+    /// Whether a source is known to be in another region than this process; one that names none counts as near.
+    pub fn is_far(&self, source: &str) -> bool {
+        let there = self.sources.get(source).and_then(|declared| declared.region.as_ref());
+        self.region.as_ref().zip(there).is_some_and(|(here, there)| here != there)
+    }
 }
 
 /// One store.
@@ -32,6 +42,8 @@ pub struct SourceDeclaration {
     pub options: Options,
     /// Whether nothing is to start without it; otherwise the rest runs while it cannot be reached.
     pub required: bool,
+    /// Where it is.
+    pub region: Option<Arc<str>>,
 }
 
 /// One entity and where it is kept.

@@ -1,8 +1,8 @@
 //! Pure decisions of Unisono: no I/O, no clock, no randomness of its own. Same facts, same plan.
 //!
 //! Reading order: what is declared, conditions over records and requests, the rules of reads, where a read goes, how busy
-//! a source is, when to read again before the end, whether to try again, when to stop asking a source, and how much to
-//! send at once.
+//! a source is, when to read again before the end, whether to try again, when to stop asking a source, how much to send at
+//! once, and what of a declaration can be changed while the engine runs.
 
 pub mod batch;
 pub mod breaker;
@@ -11,6 +11,7 @@ pub mod hedge;
 pub mod load;
 pub mod read;
 pub mod refresh;
+pub mod reload;
 pub mod retry;
 pub mod route;
 pub mod rule;

@@ -9,6 +9,7 @@
 //! | `search` | words, or more than one criterion | followers with a search index |
 //! | `lookup` | everything else | the cache |
 
+use std::fmt;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -88,10 +89,21 @@ impl Place {
             name => Place::Source(name.into()),
         }
     }
+
+    /// What [`Place::parse`] takes.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Place::Cache => "cache",
+            Place::Truth => "truth",
+            Place::Followers => "followers",
+            Place::Search => "search",
+            Place::Source(name) => name,
+        }
+    }
 }
 
 /// A rule about whom to ask.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ReadRule {
     /// How answers and metrics name it.
     pub name: Arc<str>,
@@ -101,6 +113,19 @@ pub struct ReadRule {
     pub ask: Vec<Place>,
     /// Whether nobody else is asked.
     pub only: bool,
+}
+
+impl fmt::Display for ReadRule {
+    /// For people: `reports asks followers, truth when request.criteria > 2`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let places: Vec<&str> = self.ask.iter().map(Place::as_str).collect();
+        let only = if self.only { "only " } else { "" };
+        write!(f, "{} asks {only}{}", self.name, places.join(", "))?;
+        match &self.when {
+            Some(when) => write!(f, " when {}", when.text()),
+            None => Ok(()),
+        }
+    }
 }
 
 static CRITICAL: LazyLock<ReadRule> = LazyLock::new(|| built_in("critical", Place::Truth, true));

@@ -7,9 +7,10 @@
 //! | query, count, aggregate | the truth, then followers that hold all records |
 //! | any, strong | the truth alone |
 //!
-//! The rule that the read falls under ([`crate::read`]) can put places before that order. Among equals the less loaded of two
-//! random ones comes first. Sources that would read every record come after those that would not. A follower that has not applied the token
-//! comes last and is marked: asking it means waiting first. A source behind an open breaker is not asked.
+//! The rule that the read falls under ([`crate::read`]) can put places before that order. Sources that would read every
+//! record come after those that would not. A follower that has not applied the token comes last and is marked: asking it
+//! means waiting first. Among equals those of another region than this process come last, and of the others the less
+//! loaded of two random ones comes first. A source behind an open breaker is not asked.
 
 use std::fmt;
 use std::sync::Arc;
@@ -122,6 +123,8 @@ pub struct Facts {
     pub load: f64,
     /// Whether it holds only the records that its `where` keeps.
     pub filtered: bool,
+    /// Whether it is known to be in another region than this process.
+    pub far: bool,
 }
 
 /// One source to ask.
@@ -137,6 +140,8 @@ pub struct Candidate {
     pub needs_wait: Option<Position>,
     /// Whether its answer may be older than the truth with nobody able to tell, because the truth cannot be asked.
     pub stale: bool,
+    /// Whether it is known to be in another region: its equals that are not come before it.
+    pub far: bool,
 }
 
 /// Why a source is asked.
@@ -220,8 +225,9 @@ pub fn plan(request: &Request<'_>, policy: &ReadPolicy, sources: &[Facts], rando
             why,
             needs_wait: waits.then_some(request.token),
             stale: truth_blocked && source.role != Role::Truth,
+            far: source.far,
         };
-        let rank = (place, lags, rank(request.operation, why));
+        let rank = (place, lags, rank(request.operation, why), source.far);
         ranked.push((rank, source.load, candidate));
     }
     // Stable, so that the order of declaration decides between equals.

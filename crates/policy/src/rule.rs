@@ -95,6 +95,13 @@ impl Rule {
     }
 }
 
+impl PartialEq for Rule {
+    /// Whether the conditions have the same text; over the same fields they mean the same.
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
 impl std::fmt::Debug for Rule {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Rule").field(&self.text).finish()

@@ -1,5 +1,6 @@
-//! Operation: status, verification, backfill, dead letters, decisions, configuration.
+//! Operation: status, verification, backfill, dead letters, decisions, configuration and its reload.
 
+use std::error::Error as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use serde_json::{Map, Value as Json, json};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use unisono::Registry;
-use unisono::config::Access;
+use unisono::config::{Access, Problems};
 use unisono::core::kind::{OptionSpec, OptionType, OptionValue, Options, SourceKind};
 use unisono::core::query::parse;
 use unisono::core::{Error, ErrorKind, Key, Result, Role};
@@ -47,7 +48,36 @@ pub(crate) async fn status(call: &Call<'_>) -> Reply {
 /// `GET /admin/v1/config`
 pub(crate) fn config(call: &Call<'_>) -> Reply {
     call.known_parameters([])?;
-    reply::json(StatusCode::OK, &redacted(call.engine().declaration()))
+    reply::json(StatusCode::OK, &redacted(&call.engine().declaration()))
+}
+
+/// `POST /admin/v1/reload?dry_run=true`
+pub(crate) async fn reload(call: &Call<'_>) -> Reply {
+    let [dry_run] = call.known_parameters(["dry_run"])?;
+    let dry_run = flag("dry_run", dry_run.as_deref())?;
+    // A configuration is one for all entities.
+    permitted(call, None)?;
+    let reload = call.shared.app.reload.clone().ok_or_else(|| {
+        Error::unsupported("this server has no configuration file that could be read again")
+    })?;
+    let reloading = tokio::task::spawn_blocking(move || reload(dry_run)).await;
+    let reloaded = reloading.map_err(|e| Error::internal("a reload was ended").caused_by(e))?;
+    let changes = reloaded.map_err(not_reloaded)?;
+    reply::json(StatusCode::OK, &json!({ "applied": !dry_run, "changes": changes }))
+}
+
+/// Who may change the configuration is told what is wrong with it.
+fn not_reloaded(error: Error) -> Failure {
+    if error.kind() != ErrorKind::InvalidConfig {
+        return error.into();
+    }
+    let problems = error.source().and_then(|cause| cause.downcast_ref::<Problems>());
+    let problems = problems.map(Problems::to_json);
+    let failure = Failure::with_status(StatusCode::UNPROCESSABLE_ENTITY, error).shown();
+    match problems {
+        Some(problems) => failure.member("problems", problems),
+        None => failure,
+    }
 }
 
 /// `GET /admin/v1/explain?entity=product&key=1`, or with the parameters of a list instead of the key
@@ -250,7 +280,8 @@ fn permitted(call: &Call<'_>, entity: Option<Arc<str>>) -> Result<Option<Arc<str
 }
 
 fn known_source(engine: &Engine, name: Option<&str>) -> Result<()> {
-    let sources = &engine.declaration().sources;
+    let declaration = engine.declaration();
+    let sources = &declaration.sources;
     let Some(name) = name.filter(|name| !sources.contains_key(*name)) else { return Ok(()) };
     let error = Error::new(ErrorKind::NotFound, "there is no source with this name").at(name);
     Err(match unisono::core::spelling::closest(name, sources.keys().map(AsRef::as_ref)) {
@@ -266,7 +297,7 @@ fn redacted(declaration: &Declaration) -> Json {
     let sources = declaration.sources.iter().map(|(name, source)| {
         let specs = kind_of(name).map(|kind| kind.options());
         let options = redacted_options(specs, &source.options);
-        let json = json!({ "kind": source.kind, "required": source.required, "options": options });
+        let json = json!({ "kind": source.kind, "required": source.required, "region": source.region, "options": options });
         (name.to_string(), json)
     });
     let of_entity = |source: &str, role: Role, options: &Options| {
@@ -297,6 +328,7 @@ fn redacted(declaration: &Declaration) -> Json {
     });
     let log = &declaration.log;
     json!({
+        "region": declaration.region,
         "sources": sources.collect::<Map<_, _>>(),
         "entities": entities.collect::<Map<_, _>>(),
         "log": {
@@ -374,10 +406,11 @@ mod tests {
     #[test]
     fn a_shown_configuration_knows_the_options_of_its_kinds() {
         let options = Options([("path".into(), OptionValue::Text("main.db".into()))].into());
-        let source = SourceDeclaration { kind: "sqlite".into(), options, required: true };
+        let source =
+            SourceDeclaration { kind: "sqlite".into(), options, required: true, region: None };
         let declaration =
             Declaration { sources: [("main".into(), source)].into(), ..Declaration::default() };
-        let expected = json!({ "main": { "kind": "sqlite", "required": true, "options": { "path": "main.db" } } });
+        let expected = json!({ "main": { "kind": "sqlite", "required": true, "region": null, "options": { "path": "main.db" } } });
         assert_eq!(redacted(&declaration)["sources"], expected);
     }
 

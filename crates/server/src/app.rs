@@ -32,7 +32,14 @@ pub struct App {
     pub version: Arc<str>,
     /// Renders the process's metrics; `/metrics` has nothing to show without.
     pub metrics: Option<PrometheusHandle>,
+    /// Reads the configuration again, for `/admin/v1/reload`, which is not supported without.
+    pub reload: Option<Reload>,
 }
+
+/// Reads the configuration again and has it take effect, or with `true` only tells what that would change; answers the
+/// changes. It may block. `invalid_config` is told to the caller as it is, caused by
+/// [`Problems`](unisono::config::Problems) if the file has some.
+pub type Reload = Arc<dyn Fn(bool) -> Result<Vec<String>> + Send + Sync>;
 
 /// What the server is about to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use unisono::config::Access;
 use unisono::core::{Effect, Error, ErrorKind};
 
 use crate::app::{Call, Shared};
-use crate::problem::{Failure, is_hidden};
+use crate::problem::Failure;
 use crate::reply::{self, Reply, Response};
 use crate::route::{self, Endpoint, Place, ROUTES};
 use crate::{admin, batch, changes, pages, query, record, request, uri};
@@ -132,6 +132,7 @@ async fn run(call: &Call<'_>, endpoint: Endpoint, body: Incoming) -> Reply {
         Endpoint::ErrorPage => pages::error(call),
         Endpoint::Status => admin::status(call).await,
         Endpoint::Config => admin::config(call),
+        Endpoint::Reload => admin::reload(call).await,
         Endpoint::Explain => admin::explain(call),
         Endpoint::Verify => admin::verify(call, body).await,
         Endpoint::Backfill => admin::backfill(call, body).await,
@@ -218,7 +219,7 @@ fn refuse(shared: &Shared, parts: &Parts, failure: Failure) -> Response {
     let given = request::trace(&parts.headers);
     let mut trace = given.as_deref().map(|t| request::trace_id(t).to_owned());
     let error = failure.error();
-    if is_hidden(error.kind()) {
+    if failure.is_hidden() {
         let id =
             trace.get_or_insert_with(|| shared.app.engine.runtime().uuid().simple().to_string());
         tracing::error!(method = %parts.method, path = parts.uri.path(), trace = %id, error = ?error, "failed");

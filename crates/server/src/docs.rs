@@ -268,6 +268,11 @@ const OPERATION: &[(&str, &str, &str)] = &[
     ("GET", "/metrics", "metrics in the Prometheus text format"),
     ("GET", "/admin/v1/status", "sources, logs, deliveries and caches"),
     ("GET", "/admin/v1/config", "what is declared, without secrets"),
+    (
+        "POST",
+        "/admin/v1/reload",
+        "read the configuration again: all of it takes effect, or nothing; ?dry_run=true only tells what would change",
+    ),
     ("GET", "/admin/v1/explain?entity=…&key=…", "where a read would go, and why"),
     (
         "POST",

@@ -29,6 +29,6 @@ mod pages;
 mod query;
 mod record;
 
-pub use app::App;
+pub use app::{App, Reload};
 pub use options::{Limits, Options};
 pub use server::Server;

@@ -215,6 +215,8 @@ fn fixed_schemas() -> Map<String, Json> {
                 "pointer": text, "field": text, "message": text } } },
             "index": { "type": "integer", "description": "The operation of a batch that failed." },
             "oldest": position,
+            "problems": { "type": "array", "items": { "type": "object" },
+                "description": "What is wrong in a configuration, each with its line." },
         },
     });
     let change = json!({

@@ -84,7 +84,7 @@ impl Readiness {
         {
             return Arc::clone(reasons);
         }
-        let found = Arc::new(reasons(&engine.status().await, engine.declaration()));
+        let found = Arc::new(reasons(&engine.status().await, &engine.declaration()));
         *last = Some((Instant::now(), Arc::clone(&found)));
         found
     }

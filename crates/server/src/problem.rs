@@ -20,12 +20,16 @@ struct Inner {
     status: StatusCode,
     headers: HeaderMap,
     members: Map<String, Json>,
+    /// Whether details go to the log alone.
+    hidden: bool,
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let status = status(error.kind());
-        Failure(Box::new(Inner { error, status, headers: HeaderMap::new(), members: Map::new() }))
+        let hidden = is_hidden(error.kind());
+        let (headers, members) = (HeaderMap::new(), Map::new());
+        Failure(Box::new(Inner { error, status, headers, members, hidden }))
     }
 }
 
@@ -35,6 +39,18 @@ impl Failure {
         let mut failure = Failure::from(error);
         failure.0.status = status;
         failure
+    }
+
+    /// Tells the caller everything, who may look inside.
+    #[must_use]
+    pub(crate) fn shown(mut self) -> Self {
+        self.0.hidden = false;
+        self
+    }
+
+    /// Whether its details go to the log alone.
+    pub(crate) fn is_hidden(&self) -> bool {
+        self.0.hidden
     }
 
     /// Adds a header to the answer.
@@ -71,7 +87,7 @@ impl Failure {
     /// The problem as JSON; `trace` names the request in the server's log.
     pub(crate) fn to_json(&self, trace: Option<&str>) -> Json {
         let error = &self.0.error;
-        let hidden = is_hidden(error.kind());
+        let hidden = self.0.hidden;
         let mut map = Map::new();
         let mut set = |name: &str, value: Json| map.insert(name.to_owned(), value);
         set("type", format!("/errors/{}", error.kind().code()).into());
@@ -171,7 +187,7 @@ const HIDDEN_DETAIL: &str =
     "Something is wrong inside the server; its log has the details under this trace.";
 
 /// Whether an error of this kind could tell how the inside looks; such details go to the log alone.
-pub(crate) fn is_hidden(kind: ErrorKind) -> bool {
+fn is_hidden(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::Internal | ErrorKind::Corrupt | ErrorKind::InvalidConfig)
 }
 

@@ -336,7 +336,7 @@ fn describe_write(call: &Call<'_>, entity: &Entity, written: &Written, response:
     let (mut writer, headers) = (HeaderWriter::new(), response.headers_mut());
     writer.set(headers, UNISONO_TOKEN, format_args!("{}", written.token));
     let (source, role, served_by) = match &written.accepted {
-        Some(accepted) => (Some(&accepted.journal), Role::Journal, JOURNAL),
+        Some(accepted) => (Some(Arc::clone(&accepted.journal)), Role::Journal, JOURNAL),
         None => (truth(call, entity), Role::Truth, PRIMARY),
     };
     if let Some(source) = source {
@@ -354,8 +354,8 @@ pub(crate) fn mark_replayed(headers: &mut HeaderMap, replayed: bool) {
     }
 }
 
-fn truth<'a>(call: &'a Call<'_>, entity: &Entity) -> Option<&'a Arc<str>> {
-    call.engine().declaration().entities.get(entity.name()).map(|e| &e.truth)
+fn truth(call: &Call<'_>, entity: &Entity) -> Option<Arc<str>> {
+    call.engine().declaration().entities.get(entity.name()).map(|e| Arc::clone(&e.truth))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Unisono, embedded: declare an entity once and keep it in many sources that agree.
 //!
-//! [`Unisono::open`] takes a configuration; [`Unisono::entity`] gives a typed [`Handle`] on the records of an entity.
+//! [`Unisono::open`] takes a configuration, and [`Unisono::reload`] another one while it runs; [`Unisono::entity`] gives a typed [`Handle`] on the records of an entity.
 //! Everything else is reached through [`Unisono::engine`]. A [`Registry`] takes source kinds of the application's own.
 
 pub use unisono_config as config;
@@ -13,6 +13,7 @@ pub mod groups;
 pub mod handle;
 pub mod open;
 pub mod registry;
+mod reload;
 
 pub use find::{Find, Page};
 pub use handle::Handle;

@@ -1,9 +1,10 @@
 //! [`Unisono`]: a configuration opened, with its sources and its engine.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use unisono_config::Configuration;
+use unisono_config::{Configuration, ServerOptions};
 use unisono_core::kind::{Environment, Options, SourceKind};
 use unisono_core::source::Source;
 use unisono_core::{Error, ErrorKind, Result};
@@ -15,8 +16,11 @@ use crate::registry::Registry;
 
 /// A running Unisono inside this process.
 pub struct Unisono {
-    engine: Engine,
+    pub(crate) engine: Engine,
     notes: Vec<String>,
+    /// What a reload cannot change.
+    pub(crate) server: ServerOptions,
+    pub(crate) data: PathBuf,
 }
 
 impl Unisono {
@@ -32,9 +36,9 @@ impl Unisono {
         runtime: Runtime,
     ) -> Result<Unisono> {
         let sources = open_sources(&configuration, registry, &runtime).await?;
-        let opened = Engine::open(configuration.declaration, sources.clone(), runtime).await;
-        match opened {
-            Ok((engine, notes)) => Ok(Unisono { engine, notes }),
+        let Configuration { declaration, server, data, warnings: _ } = configuration;
+        match Engine::open(declaration, sources.clone(), runtime).await {
+            Ok((engine, notes)) => Ok(Unisono { engine, notes, server, data }),
             Err(error) => {
                 close_all(&sources).await;
                 Err(error)

@@ -138,7 +138,7 @@ mod tests {
             assert!(!kind.capability().roles.is_empty(), "{}", kind.name());
             for option in kind.options() {
                 assert!(option.doc.ends_with('.'), "{} {}", kind.name(), option.name);
-                let taken = ["kind", "required"].contains(&option.name);
+                let taken = ["kind", "required", "region"].contains(&option.name);
                 assert!(!taken, "{} {}", kind.name(), option.name);
             }
             for role in [Role::Truth, Role::Follower, Role::Cache, Role::Journal] {

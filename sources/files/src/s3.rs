@@ -39,14 +39,14 @@ const OPTIONS: &[OptionSpec] = &[
         ty: OptionType::String,
         default: None,
         optional: true,
-        doc: "Where the store is, such as https://s3.example.org:9000; that of AWS in `region` if absent.",
+        doc: "Where the store is, such as https://s3.example.org:9000; that of AWS in `bucket_region` if absent.",
     },
     OptionSpec {
-        name: "region",
+        name: "bucket_region",
         ty: OptionType::String,
         default: Some("us-east-1"),
         optional: false,
-        doc: "The region of the bucket.",
+        doc: "The region of the bucket, as its store calls it.",
     },
     OptionSpec {
         name: "access_key",
@@ -200,7 +200,7 @@ async fn objects(bucket: &str, options: &Options, ca: Option<PathBuf>) -> Result
     let retry = RetryConfig { backoff, max_retries: 5, retry_timeout: connect_timeout };
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(bucket)
-        .with_region(options.text("region").unwrap_or("us-east-1"))
+        .with_region(options.text("bucket_region").unwrap_or("us-east-1"))
         .with_allow_http(options.boolean("allow_http"))
         .with_client_options(client)
         .with_retry(retry);

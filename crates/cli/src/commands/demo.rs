@@ -52,7 +52,7 @@ pub(super) async fn run(args: Args, session: &Session) -> Result<u8> {
     configuration.server.listen = args.listen;
     let configuration = open::place(configuration, &session.common);
     let data = configuration.data.clone();
-    serve::serve(configuration, session, async |engine, url| {
+    serve::serve(configuration, None, session, async |engine, url| {
         load(engine, &data, session).await?;
         // What is printed next can be tried at once. A follower that stays behind is no reason not to serve.
         let _ = engine.wait_applied(&engine.head_token().await?, CATCH_UP_MAX).await;

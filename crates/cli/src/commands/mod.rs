@@ -15,6 +15,7 @@ mod import;
 mod log;
 mod man;
 mod put;
+mod reload;
 mod repair;
 mod serve;
 mod status;
@@ -93,6 +94,7 @@ pub(crate) enum Command {
     Demo(demo::Args),
     Serve(serve::Args),
     Check(check::Args),
+    Reload(reload::Args),
     Doctor(doctor::Args),
     Get(get::Args),
     Put(put::Args),
@@ -119,6 +121,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         Command::Demo(args) => demo::run(args, &session).await,
         Command::Serve(args) => serve::run(args, &session).await,
         Command::Check(args) => check::run(&args, &session),
+        Command::Reload(args) => reload::run(args, &session).await,
         Command::Doctor(args) => doctor::run(args, &session).await,
         Command::Get(args) => get::run(args, &session).await,
         Command::Put(args) => put::run(args, &session).await,

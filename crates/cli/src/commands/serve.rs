@@ -1,17 +1,21 @@
-//! `unisono serve`: the HTTP server, until Ctrl-C or SIGTERM.
+//! `unisono serve`: the HTTP server, until Ctrl-C or SIGTERM. SIGHUP has it read its configuration again.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use unisono::Unisono;
 use unisono::config::{Configuration, ServerOptions};
 use unisono::core::{Error, ErrorKind, Result};
 use unisono::engine::Engine;
-use unisono_server::{App, Options, Server};
+use unisono_server::{App, Options, Reload, Server};
 
 use crate::exit;
 use crate::lock::DataLock;
 use crate::open;
+use crate::reload::{Read, Reloader};
 use crate::session::Session;
 use crate::telemetry;
+use crate::terminal::Hangup;
 
 /// Serve the configuration over HTTP
 #[derive(clap::Args)]
@@ -22,29 +26,41 @@ pub(crate) struct Args {
 }
 
 pub(super) async fn run(args: Args, session: &Session) -> Result<u8> {
-    let mut configuration = open::configuration(&session.common)?;
-    if let Some(listen) = args.listen {
-        configuration.server.listen = listen;
-    }
+    let listen = move |mut configuration: Configuration| {
+        if let Some(listen) = args.listen {
+            configuration.server.listen = listen;
+        }
+        configuration
+    };
+    let configuration = listen(open::configuration(&session.common)?);
+    let common = session.common.clone();
+    let again: Read =
+        Box::new(move || Ok(listen(open::place(open::read(&common.config)?, &common))));
     let output = session.output;
-    serve(configuration, session, async |_, url| output.line(format_args!("listening on {url}")))
-        .await
+    serve(configuration, Some(again), session, async |_, url| {
+        output.line(format_args!("listening on {url}"))
+    })
+    .await
 }
 
-/// Serves until the user asks to stop. `ready` is told the engine and the address before requests are answered.
+/// Serves until the user asks to stop; `again` reads the configuration anew, if it is from a file. `ready` is told the
+/// engine and the address before requests are answered.
 pub(super) async fn serve(
     configuration: Configuration,
+    again: Option<Read>,
     session: &Session,
     ready: impl AsyncFnOnce(&Engine, &str) -> Result<()>,
 ) -> Result<u8> {
     check_listen(&configuration.server)?;
     let options = Options::from(configuration.server.clone());
-    let (engine, lock) = session.interrupt.or(open::engine(configuration)).await?;
+    let (unisono, lock) = session.interrupt.or(open::unisono(configuration)).await?;
+    let engine = unisono.engine().clone();
     let app = App {
         engine: engine.clone(),
         name: "Unisono".into(),
         version: env!("CARGO_PKG_VERSION").into(),
         metrics: Some(telemetry::metrics()?),
+        reload: again.map(|again| reloads(unisono, again, session)).transpose()?,
     };
     let served = work(options, app, &engine, lock, session, ready).await;
     let closed = engine.close().await;
@@ -55,6 +71,15 @@ pub(super) async fn serve(
     }
     closed?;
     Ok(exit::OK)
+}
+
+/// Reloads at SIGHUP from now on, and when the server is told to.
+fn reloads(unisono: Unisono, again: Read, session: &Session) -> Result<Reload> {
+    let reloader = Arc::new(Reloader::new(unisono, again));
+    let (hangup, server) = (Hangup::listen()?, Arc::clone(&reloader));
+    // What became of it is in the log.
+    session.runtime.spawn(hangup.each(move || drop(reloader.reload(false))));
+    Ok(Arc::new(move |dry_run| server.reload(dry_run)))
 }
 
 async fn work(

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use serde_json::{Value as Json, json};
 use tokio::sync::Mutex;
+use unisono::config::Problems;
 use unisono::core::query::Query;
 use unisono::core::{Effect, Error, ErrorKind, Position, Result};
 use unisono::engine::delivery::dead_letter::DeadLetter;
@@ -101,6 +102,12 @@ impl Remote {
         }
     }
 
+    /// Has the server read its configuration again; answers what that changed, or would change.
+    pub(crate) async fn reload(&self, dry_run: bool) -> Result<Json> {
+        let dry_run = [("dry_run".to_owned(), dry_run.to_string())];
+        self.json(self.request(Method::POST, &["admin", "v1", "reload"], &dry_run)).await
+    }
+
     fn unreachable(&self, error: reqwest::Error) -> Error {
         let effect = if error.is_connect() { Effect::None } else { Effect::Unknown };
         let message = match error.is_timeout() {
@@ -127,6 +134,8 @@ const CONTEXT: &[&str] = &[
     "oldest",
     "head",
     "sources",
+    "file",
+    "restart",
 ];
 
 /// The error that a problem of the server describes.
@@ -153,6 +162,9 @@ pub(super) fn failure(status: StatusCode, problem: &Json) -> Error {
         if let Some(value) = problem["context"][*name].as_str() {
             error = error.with(name, value);
         }
+    }
+    if let Ok(problems) = serde_json::from_value::<Problems>(problem["problems"].clone()) {
+        error = error.caused_by(problems);
     }
     error.effect(match problem["committed"].as_str() {
         Some("yes") => Effect::Committed,

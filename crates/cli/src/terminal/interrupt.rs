@@ -91,7 +91,7 @@ impl Signals {
 }
 
 #[cfg(unix)]
-fn unavailable() -> Error {
+pub(super) fn unavailable() -> Error {
     Error::new(ErrorKind::Unavailable, "signals cannot be received")
 }
 

@@ -268,6 +268,9 @@ const BAD: &[(&str, &str, &str)] = &[
         "`envelope` takes true or false",
         "",
     ),
+    // Regions.
+    ("region = §3\n", "`region` takes text in quotes", ""),
+    ("+[sources.x]\nkind = \"ram\"\nregion = §\"\"\n", "`region` is empty", ""),
     // Sources.
     ("§[sources.main]\npath = \"x\"\n", "`kind` is missing", ""),
     (

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
 use unisono_core::source::{Cache, Entry, Filled, Lookup};
 use unisono_core::{
     Change, Entity, Error, ErrorKind, Key, Position, Record, Result, Stored, Timestamp,
@@ -15,8 +14,9 @@ use unisono_core::{
 use unisono_policy::declaration::CacheDeclaration;
 use unisono_policy::{refresh, retry};
 
+use crate::limit::{Limit, Slot};
 use crate::log::Log;
-use crate::read::results::Results;
+use crate::policies::PresentEntity;
 use crate::runtime::Runtime;
 use crate::status::CacheStatistics;
 use crate::watched::Watched;
@@ -36,8 +36,10 @@ const VERIFY_EVERY: Duration = Duration::from_secs(1);
 /// One cache of one entity.
 pub(crate) struct Feed {
     entity: Arc<Entity>,
-    declared: CacheDeclaration,
-    pub(crate) results: Option<Results>,
+    source: Arc<str>,
+    /// How many of the records that changed last are taken in when it begins empty.
+    warm: usize,
+    policies: PresentEntity,
     cache: Arc<dyn Cache>,
     log: Arc<Log>,
     runtime: Runtime,
@@ -60,8 +62,8 @@ pub(crate) struct Feed {
     refused: AtomicU64,
     /// What reading a record takes of late, in microseconds.
     read_micros: AtomicU64,
-    /// One permit for each miss that may ask the sources.
-    misses_room: Semaphore,
+    /// The misses that may ask the sources at once.
+    misses_room: Arc<Limit>,
 }
 
 impl Feed {
@@ -70,14 +72,16 @@ impl Feed {
     pub(crate) async fn start(
         entity: &Arc<Entity>,
         declared: &CacheDeclaration,
+        policies: PresentEntity,
         cache: Arc<dyn Cache>,
         log: Arc<Log>,
         runtime: &Runtime,
     ) -> Arc<Self> {
         let feed = Arc::new(Feed {
             entity: Arc::clone(entity),
-            declared: declared.clone(),
-            results: (!declared.results.is_zero()).then(|| Results::new(declared.results)),
+            source: Arc::clone(&declared.source),
+            warm: declared.warm,
+            policies,
             cache,
             log,
             runtime: runtime.clone(),
@@ -95,7 +99,7 @@ impl Feed {
             misses: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             read_micros: AtomicU64::new(0),
-            misses_room: Semaphore::new(declared.misses_max),
+            misses_room: Limit::new(declared.misses_max),
         });
         if let Err(error) = feed.restart().await {
             feed.failed(&error);
@@ -106,7 +110,7 @@ impl Feed {
 
     /// The source that holds the entries.
     pub(crate) fn source(&self) -> &Arc<str> {
-        &self.declared.source
+        &self.source
     }
 
     /// What the cache knows of a key.
@@ -126,8 +130,13 @@ impl Feed {
     }
 
     /// Waits until a miss may ask the sources.
-    pub(crate) async fn admit(&self) -> Result<SemaphorePermit<'_>> {
-        self.misses_room.acquire().await.map_err(|_| Error::internal("admission was closed"))
+    pub(crate) async fn admit(&self) -> Result<Slot> {
+        self.misses_room.enter().await
+    }
+
+    /// Lets another number of misses ask the sources at once.
+    pub(crate) fn resize(&self, misses_max: usize) {
+        self.misses_room.resize(misses_max);
     }
 
     /// Takes note of how long it took to read a record.
@@ -139,15 +148,25 @@ impl Feed {
     }
 
     /// How long an entry still lives before its time is over; nothing if it is only kept until it was read again.
-    pub(crate) fn left(&self, entry: &Entry, now: Timestamp) -> Duration {
-        let left = entry.expires.seconds_since(now) - self.declared.stale.as_secs_f64();
+    pub(crate) fn left(
+        &self,
+        declared: &CacheDeclaration,
+        entry: &Entry,
+        now: Timestamp,
+    ) -> Duration {
+        let left = entry.expires.seconds_since(now) - declared.stale.as_secs_f64();
         Duration::from_secs_f64(left.max(0.0))
     }
 
     /// Whether an entry should be read again now.
-    pub(crate) fn is_due(&self, entry: &Entry, now: Timestamp) -> bool {
-        let left = self.left(entry, now);
-        if left.is_zero() || !self.declared.refresh {
+    pub(crate) fn is_due(
+        &self,
+        declared: &CacheDeclaration,
+        entry: &Entry,
+        now: Timestamp,
+    ) -> bool {
+        let left = self.left(declared, entry, now);
+        if left.is_zero() || !declared.refresh {
             return left.is_zero();
         }
         let read = Duration::from_micros(self.read_micros.load(Ordering::Relaxed));
@@ -181,8 +200,8 @@ impl Feed {
     }
 
     /// Whether the cache is to hold a record, or the knowledge that there is none.
-    pub(crate) fn keeps(&self, record: Option<&Record>) -> bool {
-        match (&self.declared.filter, record) {
+    pub(crate) fn keeps(&self, declared: &CacheDeclaration, record: Option<&Record>) -> bool {
+        match (&declared.filter, record) {
             (Some(rule), Some(record)) => rule.holds_at(record, self.runtime.now()),
             _ => true,
         }
@@ -199,15 +218,16 @@ impl Feed {
     /// Offers what was read at `read`, after a lookup under `epoch`; answers whether it was taken in.
     pub(crate) async fn fill(
         &self,
+        declared: &CacheDeclaration,
         key: &Key,
         stored: Option<Arc<Stored>>,
         read: Position,
         epoch: u64,
     ) -> bool {
-        if !self.keeps(stored.as_ref().map(|s| s.record.as_ref())) {
+        if !self.keeps(declared, stored.as_ref().map(|s| s.record.as_ref())) {
             return false;
         }
-        let entry = self.entry(stored, read);
+        let entry = self.entry(declared, stored, read);
         match self.cache.fill(&self.entity, key, entry, read, epoch).await {
             Ok(Filled::Stored) => true,
             Ok(Filled::Outdated | Filled::OtherEpoch) => {
@@ -222,32 +242,37 @@ impl Feed {
     }
 
     /// An entry that begins now, of what was read at `read`.
-    fn entry(&self, stored: Option<Arc<Stored>>, read: Position) -> Entry {
+    fn entry(
+        &self,
+        declared: &CacheDeclaration,
+        stored: Option<Arc<Stored>>,
+        read: Position,
+    ) -> Entry {
         let now = self.runtime.now();
-        let ttl = if stored.is_some() { self.declared.ttl } else { self.declared.negative_ttl };
+        let ttl = if stored.is_some() { declared.ttl } else { declared.negative_ttl };
         // A tenth of jitter, so that entries filled together do not end together.
         let ttl = ttl.mul_f64(1.0 - 0.1 * self.runtime.random());
         let version = stored.as_ref().map_or(read, |s| s.version);
-        Entry { stored, version, filled: now, expires: now.plus(ttl + self.declared.stale) }
+        Entry { stored, version, filled: now, expires: now.plus(ttl + declared.stale) }
     }
 
     /// Has the cache hold what a change made of its record, so that the next reader finds it. The cache would learn of it
     /// from the log all the same.
-    pub(crate) async fn write_through(&self, change: &Change) {
-        if !self.keeps(change.image.as_deref()) {
+    pub(crate) async fn write_through(&self, declared: &CacheDeclaration, change: &Change) {
+        if !self.keeps(declared, change.image.as_deref()) {
             return self.invalidate(std::slice::from_ref(&change.key)).await;
         }
         let now = self.runtime.now();
         let Ok(lookup) = self.lookup(&change.key, now).await else { return };
         let stored = change.stored().map(Arc::new);
-        self.fill(&change.key, stored, change.position, lookup.epoch).await;
+        self.fill(declared, &change.key, stored, change.position, lookup.epoch).await;
     }
 
     /// How it is doing.
     pub(crate) fn statistics(&self) -> CacheStatistics {
         CacheStatistics {
             entity: self.entity.name().clone(),
-            source: self.declared.source.clone(),
+            source: self.source.clone(),
             applied: self.applied(),
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
@@ -292,7 +317,7 @@ impl Feed {
         let mut attempt = 0;
         loop {
             let empty = self.empty().take();
-            if let Some((epoch, head)) = empty.filter(|_| self.declared.warm > 0) {
+            if let Some((epoch, head)) = empty.filter(|_| self.warm > 0) {
                 self.runtime.spawn(Arc::clone(&self).warm(epoch, head));
             }
             let result = self.step().await;
@@ -308,7 +333,7 @@ impl Feed {
 
     fn failed(&self, error: &Error) {
         self.down.store(true, Ordering::Release);
-        tracing::warn!(%error, entity = %self.entity.name(), source = %self.declared.source, "a cache cannot follow the log");
+        tracing::warn!(%error, entity = %self.entity.name(), source = %self.source, "a cache cannot follow the log");
     }
 
     async fn step(&self) -> Result<()> {
@@ -344,19 +369,27 @@ impl Feed {
             self.changed.store(last.position.as_u64(), Ordering::Release);
         }
         self.take_in(&mine, from, to).await?;
-        if self.declared.filter.is_some() {
-            // Only now, so that what was filled meanwhile goes too.
-            let dropped = mine.iter().filter(|change| !self.keeps(change.image.as_deref()));
-            let dropped: Vec<_> = dropped.map(|change| change.key.clone()).collect();
-            if !dropped.is_empty() {
-                self.invalidate(&dropped).await;
-            }
+        // Only now, so that what was filled meanwhile goes too.
+        let dropped = self.not_kept(&mine);
+        if !dropped.is_empty() {
+            self.invalidate(&dropped).await;
         }
         Ok(())
     }
 
+    /// The keys of the changes whose records the cache is not to hold.
+    fn not_kept(&self, changes: &[Arc<Change>]) -> Vec<Key> {
+        let policies = self.policies.present.load();
+        let Some(declared) = &policies.of(&self.policies).cache else { return Vec::new() };
+        if declared.filter.is_none() {
+            return Vec::new();
+        }
+        let dropped = changes.iter().filter(|c| !self.keeps(declared, c.image.as_deref()));
+        dropped.map(|change| change.key.clone()).collect()
+    }
+
     async fn take_in(&self, mine: &[Arc<Change>], from: Position, to: Position) -> Result<()> {
-        let expires = self.runtime.now().plus(self.declared.ttl + self.declared.stale);
+        let expires = self.runtime.now().plus(self.policies.cached_for());
         match self.cache.follow(&self.entity, mine, from, to, expires).await {
             Ok(()) => {
                 self.reached(to);

@@ -54,7 +54,7 @@ impl Feed {
     pub(super) async fn warm(self: Arc<Self>, epoch: u64, head: Position) {
         match self.fill_recent(epoch, head).await {
             Ok(records) => {
-                tracing::info!(entity = %self.entity.name(), source = %self.declared.source, records, "a cache was warmed");
+                tracing::info!(entity = %self.entity.name(), source = %self.source, records, "a cache was warmed");
             }
             Err(error) => {
                 tracing::warn!(%error, entity = %self.entity.name(), "a cache could not be warmed");
@@ -63,16 +63,17 @@ impl Feed {
     }
 
     async fn fill_recent(&self, epoch: u64, head: Position) -> Result<u64> {
-        let wanted = self.declared.warm;
         let mut recent: Vec<_> = self.last_changes(head).await?.into_values().collect();
-        recent.retain(|change| self.keeps(change.image.as_deref()));
+        let policies = self.policies.present.load_full();
+        let Some(declared) = &policies.of(&self.policies).cache else { return Ok(0) };
+        recent.retain(|change| self.keeps(declared, change.image.as_deref()));
         recent.sort_unstable_by_key(|change| std::cmp::Reverse(change.position));
-        recent.truncate(wanted);
+        recent.truncate(self.warm);
         self.warmed.want(recent.len());
         let mut filled = 0;
         for (n, change) in recent.iter().enumerate() {
             // The last change of a record is its state at the head.
-            let entry = self.entry(change.stored().map(Arc::new), head);
+            let entry = self.entry(declared, change.stored().map(Arc::new), head);
             match self.cache.fill(&self.entity, &change.key, entry, head, epoch).await? {
                 Filled::Stored => {
                     filled += 1;
@@ -92,7 +93,7 @@ impl Feed {
     /// The last change of each record among the last changes of the log up to `head`; deletions are left out.
     async fn last_changes(&self, head: Position) -> Result<HashMap<Key, Arc<Change>>> {
         let trimmed = self.log.truth.bounds().await?.trimmed;
-        let back = (self.declared.warm as u64).saturating_mul(CHANGES_PER_RECORD);
+        let back = (self.warm as u64).saturating_mul(CHANGES_PER_RECORD);
         let from = Position::new(head.as_u64().saturating_sub(back)).unwrap_or(Position::ZERO);
         let mut after = from.max(trimmed);
         let mut last = HashMap::new();

@@ -14,14 +14,14 @@ use crate::runtime::Runtime;
 /// How often a question is asked whose answer cannot be kept, because it fails or is behind.
 const ATTEMPTS_MAX: u32 = 20;
 
-/// Asks the declared questions each time that the cache of an entity begins a life, for as long as the engine runs.
-pub(crate) async fn run(serving: Arc<Serving>, runtime: Runtime) {
+/// Asks questions each time that the cache of an entity begins a life, for as long as the engine runs.
+pub(crate) async fn run(serving: Arc<Serving>, questions: Vec<WarmQuestion>, runtime: Runtime) {
     let Some(feed) = &serving.cache else { return };
     let mut life = 0;
     loop {
         feed.lives.until(|lives| *lives != life).await;
         life = *feed.lives.get();
-        let mut left: Vec<_> = feed.declared.warm_questions.iter().collect();
+        let mut left: Vec<_> = questions.iter().collect();
         feed.warmed.want(left.len());
         for attempt in 1..=ATTEMPTS_MAX {
             let mut again = Vec::new();
@@ -45,7 +45,8 @@ pub(crate) async fn run(serving: Arc<Serving>, runtime: Runtime) {
 /// Whether the answer to a question is kept now.
 async fn keep(serving: &Arc<Serving>, question: &WarmQuestion, runtime: &Runtime) -> bool {
     let context = Context::default();
-    let reading = Reading::new(serving, &context, runtime);
+    let policies = serving.policies.present.load_full();
+    let reading = Reading::new(serving, policies.of(&serving.policies), &context, runtime);
     question::warm(&reading, question).await.unwrap_or_else(|error| {
         tracing::debug!(%error, entity = %serving.entity.name(), "the answer to a question cannot be kept ready yet");
         false

@@ -10,6 +10,7 @@ use unisono_core::{Context, Effect, Error, ErrorKind, Result, Token};
 use crate::answer::Written;
 use crate::engine::Engine;
 use crate::log::Log;
+use crate::policies::Policies;
 use crate::write::behind::{Behind, Receipt};
 use crate::write::idempotency::fingerprint;
 use crate::write::{hold, through};
@@ -28,7 +29,8 @@ impl Engine {
             Some(key) => Some(self.0.in_flight.enter(key)?),
             None => None,
         };
-        let hold = self.hold(&writes);
+        let policies = self.0.present.load();
+        let hold = self.hold(&policies, &writes);
         let unit = self.unit(context, writes);
         let runtime = &self.0.runtime;
         if let Some(behind) = behind {
@@ -40,18 +42,19 @@ impl Engine {
         let committed = runtime.within(context.timeout, committing).await;
         drop(running);
         let committed = committed.map_err(unknown_if_late)?;
-        self.write_through(&committed).await;
+        self.write_through(&policies, &committed).await;
         Ok(written(&log, context, committed))
     }
 
     /// For how long writes are held while their truth cannot be reached: for as long as all of them agree to.
-    fn hold(&self, writes: &[Write]) -> Duration {
-        let declared = writes.iter().filter_map(|w| self.serving(w.entity.name()).ok());
-        declared.map(|serving| serving.write.hold).min().unwrap_or_default()
+    fn hold(&self, policies: &Policies, writes: &[Write]) -> Duration {
+        let written = writes.iter().filter_map(|w| self.serving(w.entity.name()).ok());
+        let holds = written.map(|serving| policies.of(&serving.policies).write.hold);
+        holds.min().unwrap_or_default()
     }
 
-    async fn write_through(&self, committed: &Committed) {
-        through::write(&self.0.running.entities, committed, &self.0.runtime).await;
+    async fn write_through(&self, policies: &Policies, committed: &Committed) {
+        through::write(&self.0.running.entities, policies, committed, &self.0.runtime).await;
     }
 
     /// Writes that take place each for itself, in order, in as few commits as possible.
@@ -63,6 +66,7 @@ impl Engine {
             };
             return writes.iter().map(|_| Err(refuse())).collect();
         }
+        let policies = self.0.present.load();
         let mut by_log: BTreeMap<Arc<str>, Gathered> = BTreeMap::new();
         let mut results: Vec<Option<Result<Written>>> = writes.iter().map(|_| None).collect();
         let mut accepting = Vec::new();
@@ -71,7 +75,8 @@ impl Engine {
             match serving.map(|serving| (serving, &serving.behind)) {
                 Err(error) => results[n] = Some(Err(error)),
                 Ok((serving, Some(behind))) => {
-                    let (unit, hold) = (self.unit(context, vec![write]), serving.write.hold);
+                    let hold = policies.of(&serving.policies).write.hold;
+                    let unit = self.unit(context, vec![write]);
                     // One after the other, so that they stay in order; the journal gathers them all the same.
                     accepting.push((n, behind.accept(unit, hold).await));
                 }
@@ -95,7 +100,7 @@ impl Engine {
         for (log, numbers, units) in by_log.into_values() {
             for (n, result) in numbers.into_iter().zip(log.committer.commit_each(units).await) {
                 if let Ok(committed) = &result {
-                    self.write_through(committed).await;
+                    self.write_through(&policies, committed).await;
                 }
                 results[n] = Some(result.map(|c| written(&log, context, c)));
             }

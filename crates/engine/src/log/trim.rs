@@ -8,6 +8,7 @@ use unisono_policy::declaration::LogDeclaration;
 
 use crate::delivery::Delivery;
 use crate::log::Log;
+use crate::policies::Present;
 use crate::runtime::Runtime;
 
 /// How often trimming is considered.
@@ -19,12 +20,13 @@ const STEP: usize = 10_000;
 pub(crate) async fn run(
     log: Arc<Log>,
     deliveries: Vec<Arc<Delivery>>,
-    keep: LogDeclaration,
+    present: Present,
     runtime: Runtime,
 ) {
     loop {
         runtime.sleep(EVERY).await;
-        if let Err(error) = once(&log, &deliveries, &keep, runtime.now()).await {
+        let declaration = Arc::clone(&present.load().declaration);
+        if let Err(error) = once(&log, &deliveries, &declaration.log, runtime.now()).await {
             tracing::warn!(%error, log = %log.name, "the log cannot be trimmed");
         }
     }

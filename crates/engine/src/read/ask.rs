@@ -13,6 +13,7 @@ use unisono_policy::hedge::HedgeBudget;
 use unisono_policy::route::{self, Candidate, Operation, Request};
 
 use crate::answer::{Answer, CacheStatus};
+use crate::policies::EntityPolicies;
 use crate::read::serving::{Answering, Serving};
 use crate::read::words;
 use crate::runtime::{Runtime, Stopwatch};
@@ -27,6 +28,7 @@ pub(crate) type Question<'a, T> =
 /// One read: what it demands, and the time that it has left.
 pub(crate) struct Reading<'a> {
     pub(crate) serving: &'a Serving,
+    pub(crate) policies: &'a EntityPolicies,
     pub(crate) context: &'a Context,
     /// Set for a read of one record.
     pub(crate) key: Option<&'a Key>,
@@ -53,8 +55,13 @@ fn settles<T>(result: &Result<T>) -> bool {
 }
 
 impl<'a> Reading<'a> {
-    pub(crate) fn new(serving: &'a Serving, context: &'a Context, runtime: &'a Runtime) -> Self {
-        Reading { serving, context, key: None, runtime, watch: runtime.stopwatch() }
+    pub(crate) fn new(
+        serving: &'a Serving,
+        policies: &'a EntityPolicies,
+        context: &'a Context,
+        runtime: &'a Runtime,
+    ) -> Self {
+        Reading { serving, policies, context, key: None, runtime, watch: runtime.stopwatch() }
     }
 
     /// What the plan for a read by key is made from.
@@ -95,7 +102,7 @@ impl<'a> Reading<'a> {
 
     /// Whether a search that failed is answered as well as can be by sources that do not search.
     pub(crate) fn goes_on_without_search(&self, error: &Error) -> bool {
-        self.serving.read.falls_back(self.context.fallback) && words::is_away(error.kind())
+        self.policies.read.falls_back(self.context.fallback) && words::is_away(error.kind())
     }
 
     /// A token for versions that were shown. A follower may have taken in single records beyond its position; who saw
@@ -113,7 +120,7 @@ impl<'a> Reading<'a> {
         question: Question<'a, T>,
     ) -> Result<Answer<T>> {
         let (policy, facts) =
-            (&self.serving.read, self.serving.facts(request.operation, self.runtime.now()));
+            (&self.policies.read, self.serving.facts(request.operation, self.runtime.now()));
         let plan = route::plan(request, policy, &facts, self.runtime.random());
         let mut failed: Vec<(Arc<str>, Error)> = Vec::new();
         let mut candidates = plan.candidates.as_slice();
@@ -154,7 +161,7 @@ impl<'a> Reading<'a> {
     ) -> Outcomes<'c, 'a, T> {
         let last = candidates.len() == 1;
         let first = &candidates[0];
-        let hedge = self.serving.read.hedge.filter(|_| request.operation == Operation::Get);
+        let hedge = self.policies.read.hedge.filter(|_| request.operation == Operation::Get);
         let (Some(pause), Some(second)) = (hedge, candidates.get(1)) else {
             return [Some((first, self.try_one(request, first, last, question).await)), None];
         };

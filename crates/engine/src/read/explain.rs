@@ -29,7 +29,9 @@ pub(crate) fn explain(
     operation: &Operation,
     runtime: &Runtime,
 ) -> Vec<String> {
-    let reading = Reading::new(serving, context, runtime);
+    let policies = serving.policies.present.load();
+    let policies = policies.of(&serving.policies);
+    let reading = Reading::new(serving, policies, context, runtime);
     let request = match operation {
         Operation::Get(_) => reading.request(route::Operation::Get),
         Operation::Query(query) => {
@@ -52,12 +54,16 @@ pub(crate) fn explain(
         lag: Duration::ZERO,
         load: 0.0,
         filtered: false,
+        // An entity has one cache, which has no equal to come before or behind.
+        far: false,
     }));
-    let plan = route::plan(&request, &serving.read, &facts, 0.0);
+    let plan = route::plan(&request, &policies.read, &facts, 0.0);
     let rule = std::iter::once(format!("rule {}", plan.rule));
     let asked = plan.candidates.iter().enumerate();
-    let asked =
-        asked.map(|(n, c)| format!("{}. {} ({}): {}", n + 1, c.source, c.role.as_str(), c.why));
+    let asked = asked.map(|(n, c)| {
+        let far = if c.far { ", from another region" } else { "" };
+        format!("{}. {} ({}): {}{far}", n + 1, c.source, c.role.as_str(), c.why)
+    });
     let not = plan.excluded.iter().map(|(source, reason)| format!("-  {source}: {reason}"));
     rule.chain(asked).chain(not).collect()
 }

@@ -8,11 +8,13 @@ use unisono_core::source::{At, Entry, Lookup};
 use unisono_core::{
     Consistency, Context, Error, ErrorKind, Key, Position, Result, Role, Stored, Timestamp, Token,
 };
+use unisono_policy::declaration::CacheDeclaration;
 use unisono_policy::read::CacheUse;
 use unisono_policy::route::{Operation, Request};
 
 use crate::answer::{Answer, CacheStatus};
 use crate::cache::Feed;
+use crate::policies::EntityPolicies;
 use crate::read::ask::{Reading, passes_on};
 use crate::read::flight::{Boarded, Landed};
 use crate::read::serving::Serving;
@@ -26,19 +28,19 @@ const REFRESH_MAX: Duration = Duration::from_secs(10);
 /// One record, or the knowledge that there is none.
 pub(crate) async fn get(
     serving: &Arc<Serving>,
+    policies: &EntityPolicies,
     context: &Context,
     key: &Key,
     runtime: &Runtime,
 ) -> Result<Found> {
-    let reading = Reading::new(serving, context, runtime);
+    let reading = Reading::new(serving, policies, context, runtime);
     let request = reading.request(Operation::Get);
-    let Some(feed) = serving.cache.as_ref().filter(|_| context.consistency != Consistency::Strong)
-    else {
-        return reading.one(&request, key).await;
-    };
-    let rule = serving.read.rule(&request);
-    let get = Get { reading, request, feed, key, rule: &rule.name };
-    match serving.read.cache_use(rule, feed.source()) {
+    let cached = serving.cache.as_ref().zip(policies.cache.as_ref());
+    let cached = cached.filter(|_| context.consistency != Consistency::Strong);
+    let Some((feed, declared)) = cached else { return reading.one(&request, key).await };
+    let rule = policies.read.rule(&request);
+    let get = Get { reading, request, feed, declared, key, rule: &rule.name };
+    match policies.read.cache_use(rule, feed.source()) {
         CacheUse::Never => get.reading.one(&get.request, key).await,
         CacheUse::First => get.cache_first(serving).await,
         CacheUse::Last => get.cache_last().await,
@@ -51,6 +53,7 @@ struct Get<'a> {
     reading: Reading<'a>,
     request: Request<'a>,
     feed: &'a Arc<Feed>,
+    declared: &'a CacheDeclaration,
     key: &'a Key,
     rule: &'a Arc<str>,
 }
@@ -66,7 +69,7 @@ impl Get<'_> {
             && self.feed.is_verified(now)
         {
             self.feed.count(true);
-            let refreshing = self.feed.is_due(entry, now);
+            let refreshing = self.feed.is_due(self.declared, entry, now);
             if refreshing {
                 let (serving, key) = (Arc::clone(serving), self.key.clone());
                 let runtime = self.reading.runtime.clone();
@@ -129,7 +132,7 @@ impl Get<'_> {
 
     /// If the log gives no sign of life and no source answers, what the cache has is better than nothing.
     fn or_cached(&self, result: Result<Found>, lookup: &Lookup) -> Result<Found> {
-        let fallback = self.reading.serving.read.falls_back(self.request.fallback);
+        let fallback = self.reading.policies.read.falls_back(self.request.fallback);
         match (result, self.usable(lookup)) {
             (Err(error), Some(entry)) if passes_on(error.kind()) && fallback => {
                 self.feed.count_stale();
@@ -215,7 +218,8 @@ impl Get<'_> {
     /// Offers an answer to the cache.
     async fn fill(&self, answer: Found, lookup: &Lookup) -> Found {
         let read: Position = answer.position;
-        let stored = self.feed.fill(self.key, answer.value.clone(), read, lookup.epoch).await;
+        let stored =
+            self.feed.fill(self.declared, self.key, answer.value.clone(), read, lookup.epoch).await;
         Answer { cache: CacheStatus::Miss { stored, shared: false }, ..answer }
     }
 
@@ -233,7 +237,7 @@ impl Get<'_> {
             age: Duration::from_secs_f64(now.seconds_since(entry.filled).max(0.0)),
             stale: matches!(currency, Currency::Unknown),
             cache: CacheStatus::Hit {
-                ttl: self.feed.left(entry, now),
+                ttl: self.feed.left(self.declared, entry, now),
                 refreshing: matches!(currency, Currency::Current { refreshing: true }),
             },
             rule: Arc::clone(self.rule),
@@ -252,18 +256,22 @@ enum Currency {
 
 /// Reads a cached record again, unless somebody does so already.
 async fn refresh(serving: Arc<Serving>, key: Key, epoch: u64, runtime: Runtime) {
-    let Some(feed) = &serving.cache else { return };
+    let policies = serving.policies.present.load();
+    let policies = policies.of(&serving.policies);
+    let Some((feed, declared)) = serving.cache.as_ref().zip(policies.cache.as_ref()) else {
+        return;
+    };
     let context = Context { timeout: REFRESH_MAX, ..Context::default() };
-    let reading = Reading::new(&serving, &context, &runtime);
+    let reading = Reading::new(&serving, policies, &context, &runtime);
     let request = reading.request(Operation::Get);
-    let rule = serving.read.rule(&request);
-    let get = Get { reading, request, feed, key: &key, rule: &rule.name };
+    let rule = policies.read.rule(&request);
+    let get = Get { reading, request, feed, declared, key: &key, rule: &rule.name };
     let lookup = Lookup { entry: None, applied: Position::ZERO, epoch };
     let head = serving.log.tail.head();
     if let Boarded::Pilot(pilot) = serving.flights.board(&key, Position::ZERO, head)
         && let Ok(answer) = get.read_and_fill(&lookup).await
     {
-        if !feed.keeps(answer.value.as_ref().map(|stored| stored.record.as_ref())) {
+        if !feed.keeps(declared, answer.value.as_ref().map(|stored| stored.record.as_ref())) {
             // Otherwise every reader would have it read again until its time is over.
             feed.invalidate(std::slice::from_ref(&key)).await;
         }

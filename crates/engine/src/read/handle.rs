@@ -33,14 +33,17 @@ struct Counted {
 /// An opened source, whether it is asked at present, and how busy it is.
 pub(crate) struct SourceHandle {
     pub(crate) source: Arc<dyn Source>,
+    /// Whether it is known to be in another region than this process.
+    pub(crate) far: bool,
     breaker: Mutex<Breaker>,
     classes: Mutex<[Counted; CLASSES.len()]>,
 }
 
 impl SourceHandle {
-    pub(crate) fn new(source: Arc<dyn Source>) -> Self {
+    pub(crate) fn new(source: Arc<dyn Source>, far: bool) -> Self {
         SourceHandle {
             source,
+            far,
             breaker: Mutex::new(Breaker::new(BreakerOptions::default())),
             classes: Mutex::default(),
         }

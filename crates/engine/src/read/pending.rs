@@ -7,6 +7,7 @@ use std::time::Duration;
 use unisono_core::{Consistency, Context, Key, Position, Result, Role, Stored, Token};
 
 use crate::answer::{Answer, CacheStatus};
+use crate::policies::EntityPolicies;
 use crate::read::get;
 use crate::read::serving::Serving;
 use crate::runtime::Runtime;
@@ -20,6 +21,7 @@ const RULE: &str = "pending";
 /// One record, as it will be when what waits for it is flushed. A strong read waits for that instead.
 pub(crate) async fn get(
     serving: &Arc<Serving>,
+    policies: &EntityPolicies,
     behind: &Behind,
     context: &Context,
     key: &Key,
@@ -30,19 +32,19 @@ pub(crate) async fn get(
         behind.all_flushed(Some(key), context.timeout).await?;
         let timeout = context.timeout.saturating_sub(watch.elapsed());
         let context = Context { timeout, ..context.clone() };
-        return get::get(serving, &context, key, runtime).await;
+        return get::get(serving, policies, &context, key, runtime).await;
     }
     // Before the sources are asked: what leaves the journal meanwhile is then shown twice over, which changes nothing,
     // and not missed.
     let look = behind.look(key, &context.token);
     let context = demanding(serving, context, look.demanded);
     if look.is_empty() {
-        return get::get(serving, &context, key, runtime).await;
+        return get::get(serving, policies, &context, key, runtime).await;
     }
     let answer = match look.regardless() {
         Some(value) => of_journal(behind, &context, value),
         None => {
-            let base = get::get(serving, &context, key, runtime).await?;
+            let base = get::get(serving, policies, &context, key, runtime).await?;
             laid_over(behind, &look, base)
         }
     };

@@ -58,7 +58,7 @@ async fn kept<T: Keepable>(
     ask: impl Future<Output = Result<Answer<T>>>,
 ) -> Result<Answer<T>> {
     let feed = reading.serving.cache.as_ref();
-    let kept = feed.and_then(|feed| Some((feed, feed.results.as_ref()?)));
+    let kept = feed.zip(reading.policies.results.as_ref());
     let Some((feed, results)) = kept.filter(|_| reading.may_use_kept()) else {
         return ask.await;
     };
@@ -79,8 +79,7 @@ async fn renew<T: Keepable>(
     question: &impl Debug,
     ask: impl Future<Output = Result<Answer<T>>>,
 ) -> Result<bool> {
-    let results = reading.serving.cache.as_ref().and_then(|feed| feed.results.as_ref());
-    let Some(results) = results else { return Ok(false) };
+    let Some(results) = reading.policies.results.as_ref() else { return Ok(false) };
     let answer = ask.await?;
     Ok(results.keep(reading, text(question), &answer))
 }

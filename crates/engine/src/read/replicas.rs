@@ -50,7 +50,7 @@ impl<'a> Reading<'a> {
             |(source, error): &(Arc<str>, Error)| source == name && breaker::counts(error.kind());
         let blocked = (Arc::clone(name), Reason::Blocked);
         let away = failed.iter().any(is_away) || plan.excluded.contains(&blocked);
-        let fallback = self.serving.read.falls_back(request.fallback);
+        let fallback = self.policies.read.falls_back(request.fallback);
         if !away || !fallback || request.consistency == Consistency::Strong {
             return None;
         }

@@ -22,9 +22,7 @@ const ROWS_MAX: usize = 200;
 /// The kept answers of one entity.
 pub(crate) struct Results {
     ttl: Duration,
-    pages: Shelf<Page>,
-    counts: Shelf<u64>,
-    groups: Shelf<Groups>,
+    shelves: Arc<Shelves>,
 }
 
 /// The kept answers to questions of one form, by the text that tells a question from every other one.
@@ -33,6 +31,14 @@ pub(crate) struct Shelf<T>(quick_cache::sync::Cache<Box<str>, Arc<Kept<T>>>);
 struct Kept<T> {
     answer: Answer<T>,
     read: Timestamp,
+}
+
+/// Where they are, by the form of their questions.
+#[derive(Default)]
+pub(crate) struct Shelves {
+    pages: Shelf<Page>,
+    counts: Shelf<u64>,
+    groups: Shelf<Groups>,
 }
 
 impl<T> Default for Shelf<T> {
@@ -44,15 +50,15 @@ impl<T> Default for Shelf<T> {
 /// What can be kept.
 pub(crate) trait Keepable: Clone {
     /// Where it is kept.
-    fn shelf(results: &Results) -> &Shelf<Self>;
+    fn shelf(shelves: &Shelves) -> &Shelf<Self>;
 
     /// How many records or groups it holds.
     fn rows(&self) -> usize;
 }
 
 impl Keepable for Page {
-    fn shelf(results: &Results) -> &Shelf<Self> {
-        &results.pages
+    fn shelf(shelves: &Shelves) -> &Shelf<Self> {
+        &shelves.pages
     }
 
     fn rows(&self) -> usize {
@@ -61,8 +67,8 @@ impl Keepable for Page {
 }
 
 impl Keepable for u64 {
-    fn shelf(results: &Results) -> &Shelf<Self> {
-        &results.counts
+    fn shelf(shelves: &Shelves) -> &Shelf<Self> {
+        &shelves.counts
     }
 
     fn rows(&self) -> usize {
@@ -71,8 +77,8 @@ impl Keepable for u64 {
 }
 
 impl Keepable for Groups {
-    fn shelf(results: &Results) -> &Shelf<Self> {
-        &results.groups
+    fn shelf(shelves: &Shelves) -> &Shelf<Self> {
+        &shelves.groups
     }
 
     fn rows(&self) -> usize {
@@ -81,10 +87,10 @@ impl Keepable for Groups {
 }
 
 impl Results {
-    /// Keeps answers for at most `ttl`.
-    pub(crate) fn new(ttl: Duration) -> Self {
-        let (pages, counts, groups) = Default::default();
-        Results { ttl, pages, counts, groups }
+    /// Keeps answers for at most `ttl`, those that were kept `before` as well.
+    pub(crate) fn new(ttl: Duration, before: Option<&Results>) -> Self {
+        let shelves = before.map(|before| Arc::clone(&before.shelves));
+        Results { ttl, shelves: shelves.unwrap_or_default() }
     }
 
     /// The answer to the question of this text, if it still holds and is as late as the caller demands.
@@ -95,7 +101,7 @@ impl Results {
         question: &str,
     ) -> Option<Answer<T>> {
         let now = reading.runtime.now();
-        let kept = T::shelf(self).0.get(question)?;
+        let kept = T::shelf(&self.shelves).0.get(question)?;
         let age = now.seconds_since(kept.read).max(0.0);
         let left = self.ttl.checked_sub(Duration::from_secs_f64(age))?;
         let position = feed.holds_to(kept.answer.position)?;
@@ -130,7 +136,7 @@ impl Results {
         let token = reading.token_of([answer.position]);
         let answer = Answer { token, ..answer.clone() };
         let kept = Kept { answer, read: reading.runtime.now() };
-        T::shelf(self).0.insert(question.into(), Arc::new(kept));
+        T::shelf(&self.shelves).0.insert(question.into(), Arc::new(kept));
         true
     }
 }

@@ -7,13 +7,12 @@ use std::time::Duration;
 use unisono_core::source::Reader;
 use unisono_core::{Entity, Position, Role, Timestamp};
 use unisono_policy::hedge::HedgeBudget;
-use unisono_policy::read::ReadPolicy;
 use unisono_policy::route::{Facts, Operation};
-use unisono_policy::write::WritePolicy;
 
 use crate::cache::Feed;
 use crate::delivery::Delivery;
 use crate::log::Log;
+use crate::policies::PresentEntity;
 use crate::read::flight::Flights;
 use crate::read::handle::SourceHandle;
 use crate::write::behind::Behind;
@@ -34,8 +33,8 @@ pub(crate) struct Serving {
     pub(crate) answering: BTreeMap<Arc<str>, Answering>,
     pub(crate) cache: Option<Arc<Feed>>,
     pub(crate) flights: Flights,
-    pub(crate) read: ReadPolicy,
-    pub(crate) write: WritePolicy,
+    /// How it is read and written at present.
+    pub(crate) policies: PresentEntity,
     /// Set if it is written behind.
     pub(crate) behind: Option<Arc<Behind>>,
     pub(crate) hedges: Mutex<HedgeBudget>,
@@ -60,6 +59,7 @@ impl Serving {
                 .map_or(Duration::ZERO, |d| Duration::from_secs_f64(d.status().lag_seconds)),
             load: a.handle.expected(operation),
             filtered: a.delivery.as_ref().is_some_and(|d| d.target().filter.is_some()),
+            far: a.handle.far,
         };
         self.answering.iter().map(of_source).collect()
     }

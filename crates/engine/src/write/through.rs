@@ -8,6 +8,7 @@ use futures::future::join_all;
 use unisono_core::write::Committed;
 use unisono_policy::write::WriteStrategy;
 
+use crate::policies::Policies;
 use crate::read::serving::Serving;
 use crate::runtime::Runtime;
 
@@ -17,14 +18,16 @@ const WAIT_MAX: Duration = Duration::from_millis(500);
 /// Has the caches of the changed entities hold what was committed.
 pub(crate) async fn write(
     entities: &HashMap<Arc<str>, Arc<Serving>>,
+    policies: &Policies,
     committed: &Committed,
     runtime: &Runtime,
 ) {
     let fills = committed.changes.iter().filter_map(|change| {
         let serving = entities.get(&change.entity)?;
-        let feed = serving.cache.as_ref()?;
-        let declared = serving.write.strategy == WriteStrategy::WriteThrough;
-        declared.then(|| feed.write_through(change))
+        let policies = policies.of(&serving.policies);
+        let (feed, declared) = serving.cache.as_ref().zip(policies.cache.as_ref())?;
+        let through = policies.write.strategy == WriteStrategy::WriteThrough;
+        through.then(|| feed.write_through(declared, change))
     });
     let fills: Vec<_> = fills.collect();
     if fills.is_empty() {

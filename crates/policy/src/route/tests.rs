@@ -31,6 +31,7 @@ fn sources(text: &str) -> Vec<Facts> {
                 lag: Duration::from_secs(number("lag=").unwrap_or(0)),
                 load: number("load=").unwrap_or(0) as f64,
                 filtered: has("where"),
+                far: has("far"),
             }
         })
         .collect()
@@ -228,4 +229,40 @@ fn without_fallback_only_the_first_is_asked() {
     assert_eq!(decide(&request, &ReadPolicy::default(), USUAL), expected);
     let policy = ReadPolicy { no_fallback: true, ..ReadPolicy::default() };
     assert_eq!(decide(&Request::new(Get), &policy, USUAL), expected);
+}
+
+#[test]
+fn equals_of_another_region_come_last_and_nothing_else_changes_for_them() {
+    let followers = ReadPolicy {
+        lag_max: Some(Duration::from_secs(5)),
+        rules: vec![ReadRule {
+            name: "copies".into(),
+            when: None,
+            ask: vec![Place::Source("first".into()), Place::Followers],
+            only: false,
+        }],
+        ..ReadPolicy::default()
+    };
+    let get = Request::new(Get);
+    for (text, expected) in [
+        // The load decides only within a region.
+        (
+            "main truth get\nthere follower get at=1 far\nhere follower get at=1 load=9\nidle follower get at=1 load=1",
+            "idle, here, there, main",
+        ),
+        // A rule that names the source, and the bound of the lag, are stronger.
+        (
+            "main truth get\nfirst follower get at=1 far\nhere follower get at=1",
+            "first, here, main",
+        ),
+        (
+            "main truth get\nthere follower get at=1 far\nhere follower get at=1 lag=6",
+            "there, main, here",
+        ),
+    ] {
+        assert_eq!(decide(&get, &followers, text), expected, "{text}");
+    }
+    // Where no rule says otherwise the truth is no equal of its followers.
+    let usual = "main truth get far\nhere follower get at=1";
+    assert_eq!(route(usual, Get, Session, 0), "main, here");
 }

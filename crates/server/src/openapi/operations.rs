@@ -282,6 +282,7 @@ pub(super) fn of_service(paths: &mut Map<String, Json>) {
         ("/errors/{code}", error_page()),
         ("/admin/v1/status", guarded("get", "status", "How everything is doing", None)),
         ("/admin/v1/config", guarded("get", "config", "What is declared, without secrets", None)),
+        ("/admin/v1/reload", reload()),
         ("/admin/v1/explain", guarded("get", "explain", "Where a read would go, and why", None)),
         (
             "/admin/v1/verify",
@@ -331,6 +332,21 @@ fn changes() -> Json {
             "default": problem(),
         },
     } })
+}
+
+fn reload() -> Json {
+    let text = json!({ "type": "string" });
+    let dry_run = json!({ "type": "boolean", "default": false });
+    let done = json!({ "type": "object", "required": ["applied", "changes"], "properties": {
+        "applied": { "type": "boolean" }, "changes": { "type": "array", "items": text } } });
+    let mut answers = answers("200", "What changed, or would change.", &done);
+    answers["422"] = content(
+        "Nothing was changed: `problems` says what is wrong in the file and where, or the context what needs a restart.",
+        &reference("problem"),
+    );
+    json!({ "post": { "operationId": "reload", "tags": ["operation"],
+        "summary": "Read the configuration again; all of it takes effect, or nothing",
+        "parameters": [query_parameter("dry_run", dry_run, "Only tell what would change.")], "responses": answers } })
 }
 
 fn error_page() -> Json {

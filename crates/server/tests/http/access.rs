@@ -63,6 +63,9 @@ async fn each_token_opens_what_it_is_for() {
         ("reader", "GET", "/admin/v1/status", 403),
         ("writer", "PUT", "/v1/visit/1", 201),
         ("writer", "POST", "/admin/v1/verify", 403),
+        ("writer", "POST", "/admin/v1/reload", 403),
+        ("keeper", "POST", "/admin/v1/reload", 403),
+        ("admin", "POST", "/admin/v1/reload", 200),
         ("admin", "GET", "/admin/v1/status", 200),
         ("keeper", "POST", "/admin/v1/verify", 403),
         ("keeper", "GET", "/v1/visit/1", 200),
@@ -104,8 +107,13 @@ async fn without_tokens_only_this_machine_is_served_under_its_own_name() {
     assert_eq!(server.send(rebound).await.problem(), (421, "permission_denied".into()));
     let named = server.request("GET", "/v1/product/_count").header("host", "localhost:3000");
     assert_eq!(server.send(named).await.status, 200);
-    let app =
-        App { engine: server.engine.clone(), name: "x".into(), version: "1".into(), metrics: None };
+    let app = App {
+        engine: server.engine.clone(),
+        name: "x".into(),
+        version: "1".into(),
+        metrics: None,
+        reload: None,
+    };
     let public = Options { listen: "0.0.0.0:0".parse().unwrap(), ..Options::default() };
     let refused = Server::bind(public, app).await.err().unwrap();
     assert_eq!(refused.kind(), ErrorKind::InvalidConfig);

@@ -1,9 +1,8 @@
 //! A real server over memory sources on a free port, and clients for it.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value as Json, json};
@@ -11,13 +10,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use unisono::core::clock::SystemClock;
-use unisono::core::kind::{Environment, SourceKind};
-use unisono::engine::{Engine, Runtime};
+use unisono::config::{self, Configuration, Process};
+use unisono::engine::Engine;
+use unisono::{Registry, Unisono};
 use unisono_server::{App, Options, Server};
-use unisono_source_memory::Memory;
 
-const CONFIGURATION: &str = r#"
+pub(crate) const CONFIGURATION: &str = r#"
 [server]
 listen = "127.0.0.1:0"
 [[server.routes]]
@@ -73,6 +71,8 @@ flush_after = "1h"
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) engine: Engine,
+    /// What stands in the file that a reload reads.
+    pub(crate) file: Arc<Mutex<String>>,
     pub(crate) client: reqwest::Client,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<unisono::core::Result<()>>,
@@ -82,22 +82,27 @@ pub(crate) struct Running {
 pub(crate) async fn start(change: impl FnOnce(&mut Options)) -> Running {
     // A second installation is refused, which is as good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let kinds: [&'static dyn SourceKind; 1] = [&Memory];
-    let configuration =
-        unisono::config::parse(CONFIGURATION, "test.toml", &kinds, &unisono::config::Process)
-            .unwrap();
-    let environment = Environment { data: std::env::temp_dir(), clock: Arc::new(SystemClock) };
-    let mut sources = BTreeMap::new();
-    for (name, declared) in &configuration.declaration.sources {
-        let source = Memory.open(name, &declared.options, &environment).await.unwrap();
-        sources.insert(Arc::clone(name), source);
-    }
-    let (engine, _) =
-        Engine::open(configuration.declaration, sources, Runtime::system()).await.unwrap();
-    let mut options = Options::from(configuration.server);
+    let file = Arc::new(Mutex::new(CONFIGURATION.to_owned()));
+    let configuration = parse(&file.lock().unwrap()).unwrap();
+    let mut options = Options::from(configuration.server.clone());
     change(&mut options);
-    let app =
-        App { engine: engine.clone(), name: "Shop".into(), version: "1.2.3".into(), metrics: None };
+    let unisono = Unisono::open(configuration).await.unwrap();
+    let engine = unisono.engine().clone();
+    let read = Arc::clone(&file);
+    let reload = move |dry_run| {
+        let wanted = parse(&read.lock().unwrap())?;
+        match dry_run {
+            true => unisono.plan_reload(&wanted).outcome(),
+            false => unisono.reload(wanted),
+        }
+    };
+    let app = App {
+        engine: engine.clone(),
+        name: "Shop".into(),
+        version: "1.2.3".into(),
+        metrics: None,
+        reload: Some(Arc::new(reload)),
+    };
     let server = Server::bind(options, app).await.unwrap();
     let address = server.address();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -108,7 +113,11 @@ pub(crate) async fn start(change: impl FnOnce(&mut Options)) -> Running {
             })
             .await
     });
-    Running { address, engine, client: reqwest::Client::new(), stop: Some(stop), task }
+    Running { address, engine, file, client: reqwest::Client::new(), stop: Some(stop), task }
+}
+
+fn parse(text: &str) -> unisono::core::Result<Configuration> {
+    Ok(config::parse(text, "test.toml", &Registry::builtin(), &Process)?)
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test has no engine of its own to run tasks on")]

@@ -10,4 +10,5 @@ mod harness;
 mod limits;
 mod pages;
 mod records;
+mod reload;
 mod tls;

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use unisono::config::Configuration;
 use unisono::core::clock::Clock;
 use unisono::core::journal::{Appended, Entry, Journal, NewEntry};
 use unisono::core::kind::{Environment, OptionSpec, Options, SourceKind};
@@ -350,7 +351,16 @@ pub(crate) async fn open(name: &str, options: &str) -> Unisono {
 
 /// The same, which may fail.
 pub(crate) async fn try_open(name: &str, options: &str) -> Result<Unisono> {
-    let text = format!(
+    open_text(name, &text(name, options)).await
+}
+
+/// What [`open`] opens.
+pub(crate) fn configuration(name: &str, options: &str) -> Configuration {
+    parse(&text(name, options))
+}
+
+fn text(name: &str, options: &str) -> String {
+    format!(
         r#"
 [sources.{name}]
 kind = "gated"
@@ -365,11 +375,18 @@ fields = {{ id = "integer", name = {{ type = "string", search = true }}, stock =
 followers = [{{ source = "{name}_copy" }}]
 {options}
 "#
-    );
+    )
+}
+
+fn parse(text: &str) -> Configuration {
     let registry = Registry::builtin().with(&Gated);
-    let configuration = config::parse(&text, "test.toml", &registry, &config::Process);
-    let configuration = configuration.unwrap_or_else(|report| panic!("{report}"));
+    let configuration = config::parse(text, "test.toml", &registry, &config::Process);
+    configuration.unwrap_or_else(|report| panic!("{report}"))
+}
+
+/// Opens a whole configuration in virtual time; the seed has the name of its truth in it.
+pub(crate) async fn open_text(name: &str, text: &str) -> Result<Unisono> {
     let clock = Arc::new(VirtualClock(tokio::time::Instant::now()));
     let runtime = Runtime::seeded(clock, seed(name));
-    Unisono::open_with(configuration, &registry, runtime).await
+    Unisono::open_with(parse(text), &Registry::builtin().with(&Gated), runtime).await
 }

@@ -3,6 +3,7 @@
 
 mod behind;
 mod gated;
+mod reload;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,7 +16,7 @@ use unisono::core::{Consistency, Context, Effect, Entity, ErrorKind, Key, Role, 
 use unisono::engine::{Answer, CacheStatus, Operation};
 use unisono::{Handle, Unisono};
 
-use gated::{gate, open};
+use gated::{gate, open, open_text};
 
 const CACHED: &str = "[entities.item.cache]\nsource = \"near\"\nttl = \"60s\"\nrefresh = false\n";
 
@@ -249,6 +250,44 @@ async fn rules_decide_whom_to_ask_and_answers_name_them() {
     let lines = unisono.engine().explain(&Context::default(), &item(&unisono), &operation);
     assert_eq!(lines[0], "rule reports");
     assert!(lines[1].starts_with("1. ruled_copy (follower)"), "{lines:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_equal_sources_the_one_in_the_region_of_the_process_is_asked() {
+    let text = r#"
+region = "eu"
+[sources.regional]
+kind = "gated"
+[sources.regional_there]
+kind = "gated"
+region = "us"
+[sources.regional_here]
+kind = "gated"
+region = "eu"
+[entities.item]
+key = "id"
+truth = "regional"
+fields = { id = "integer", name = "string", stock = "integer" }
+followers = [{ source = "regional_there" }, { source = "regional_here" }]
+[[entities.item.read.rules]]
+name = "copies"
+ask = ["followers"]
+"#;
+    let unisono = open_text("regional", text).await.unwrap();
+    put(&unisono, 1, "a").await;
+    settled(&unisono).await;
+    // Once it is slow, its load alone would send every further read to the other one.
+    gate("regional_here").take(400);
+    for _ in 0..5 {
+        assert_eq!(&*get(&unisono, 1).await.source, "regional_here");
+    }
+    let operation = Operation::Get(Key::Integer(1));
+    let lines = unisono.engine().explain(&Context::default(), &item(&unisono), &operation);
+    assert!(lines[1].starts_with("1. regional_here (follower)"), "{lines:?}");
+    assert!(lines[2].starts_with("2. regional_there (follower)"), "{lines:?}");
+    assert!(lines[2].ends_with(", from another region"), "{lines:?}");
+    gate("regional_here").set_down(true);
+    assert_eq!(&*get(&unisono, 1).await.source, "regional_there");
 }
 
 #[tokio::test(start_paused = true)]

@@ -46,7 +46,7 @@ impl Accepting<'_> {
         let Accepting { behind, key, answer } = self;
         let answer = answer.await.unwrap_or_else(|_| Err(behind.ended().effect(Effect::Unknown)));
         let Appended { sequence, repeated } = answer.map_err(|e| e.of(behind.entity.name()))?;
-        let journal = Arc::clone(&behind.policy.journal);
+        let journal = Arc::clone(&behind.source);
         let accepted = Accepted { journal, key, sequence };
         Ok(Receipt { accepted, token: behind.token(sequence), replayed: repeated })
     }
@@ -90,15 +90,15 @@ impl Behind {
 
     async fn room(&self, bytes: usize, hold: Duration) -> Result<Room> {
         // At first without waiting: a limit of no time would also refuse one who has to let others go first.
-        if let Ok(room) = Arc::clone(&self.room).try_acquire_owned()
+        if let Some(room) = self.room.try_enter()
             && let Ok(bytes) = Arc::clone(&self.bytes).try_acquire_many_owned(kib(bytes))
         {
             return Ok((room, bytes));
         }
         let both = async {
-            let room = Arc::clone(&self.room).acquire_owned().await;
+            let room = self.room.enter().await?;
             let bytes = Arc::clone(&self.bytes).acquire_many_owned(kib(bytes)).await;
-            room.ok().zip(bytes.ok()).ok_or_else(|| self.ended())
+            Ok((room, bytes.map_err(|_| self.ended())?))
         };
         self.runtime.within(hold, both).await.map_err(|error| match error.kind() {
             ErrorKind::Timeout => self.no_room(),
@@ -112,7 +112,7 @@ impl Behind {
             .of(self.entity.name())
             .on("accept")
             .with("pending", state.queue.len())
-            .with("pending_max", self.policy.pending_max)
+            .with("pending_max", self.policies.behind(|policy| policy.pending_max))
             .with("last_failure", state.error.as_deref().unwrap_or("none"))
             .hint(
                 "try again when the truth is up; `pending_max` is the bound, `hold` waits for room",
@@ -134,7 +134,7 @@ impl Behind {
             let entries = batch.iter().map(|submitted| submitted.entry.clone()).collect();
             let error = match self.journal.append(self.entity.name(), entries).await {
                 Ok(results) => return self.kept(batch, results),
-                Err(error) => error.at(&self.policy.journal).on("accept"),
+                Err(error) => error.at(&self.source).on("accept"),
             };
             self.failed(&error);
             let found = match error.effect_on_data() {

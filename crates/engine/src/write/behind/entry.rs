@@ -8,6 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use unisono_core::write::{Action, Condition, Idempotency, Unit, Write};
 use unisono_core::{Entity, Error, ErrorKind, Key, Result, Timestamp, Uuid, Version, json};
 
+use crate::limit::Slot;
 use crate::runtime::Stopwatch;
 
 /// An acknowledged write, as it is kept: who asked for what, and when.
@@ -143,7 +144,7 @@ impl AcceptedWrite {
 }
 
 /// The room that a waiting write takes up, given back when it is dropped.
-pub(crate) type Room = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+pub(crate) type Room = (Slot, OwnedSemaphorePermit);
 
 /// An acknowledged write that waits.
 #[derive(Debug)]

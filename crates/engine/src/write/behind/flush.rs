@@ -113,7 +113,8 @@ impl Behind {
     fn due(&self, state: &State, all: &Rest, suspects: &Rest) -> Option<Duration> {
         let ready = state.queue.first_ready().map(|first| {
             let oldest = first.watch.elapsed();
-            let wait = self.policy.flush_in(state.queue.len(), oldest, state.closing);
+            let (pending, closing) = (state.queue.len(), state.closing);
+            let wait = self.policies.behind(|policy| policy.flush_in(pending, oldest, closing));
             wait.max(all.left())
         });
         let suspect = state.queue.has_suspects().then(|| suspects.left());
@@ -229,8 +230,9 @@ impl Behind {
         if sequences.is_empty() {
             return Ok(());
         }
-        let before = self.runtime.now().minus(self.outcomes);
+        let outcomes = self.policies.present.load().declaration.log.outcomes;
+        let before = self.runtime.now().minus(outcomes);
         let removed = self.journal.remove(self.entity.name(), sequences, before).await;
-        removed.map_err(|e| e.at(&self.policy.journal).of(self.entity.name()))
+        removed.map_err(|e| e.at(&self.source).of(self.entity.name()))
     }
 }

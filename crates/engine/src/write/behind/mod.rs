@@ -51,7 +51,9 @@ use unisono_core::journal::Journal;
 use unisono_core::{Entity, Error, ErrorKind, Key, LogName, Position, Result, Stored, Token};
 use unisono_policy::write::BehindPolicy;
 
+use crate::limit::Limit;
 use crate::log::Log;
+use crate::policies::PresentEntity;
 use crate::runtime::Runtime;
 use crate::status::JournalStatus;
 use crate::watched::Watched;
@@ -73,9 +75,9 @@ const PAGE: usize = 1000;
 /// The writes of one entity that are acknowledged and not flushed yet.
 pub(crate) struct Behind {
     entity: Arc<Entity>,
-    policy: BehindPolicy,
-    /// How long the journal remembers callers' idempotency keys.
-    outcomes: Duration,
+    policies: PresentEntity,
+    /// The source that keeps the journal.
+    source: Arc<str>,
     journal: Arc<dyn Journal>,
     log: Arc<Log>,
     runtime: Runtime,
@@ -83,8 +85,8 @@ pub(crate) struct Behind {
     name: LogName,
     state: Watched<State>,
     submit: mpsc::Sender<Submitted>,
-    /// One permit for each write that may wait.
-    room: Arc<Semaphore>,
+    /// The writes that may wait.
+    room: Arc<Limit>,
     /// One permit for each KiB of them.
     bytes: Arc<Semaphore>,
     counts: Counts,
@@ -141,7 +143,7 @@ impl Behind {
     pub(crate) async fn open(
         entity: &Arc<Entity>,
         policy: &BehindPolicy,
-        outcomes: Duration,
+        policies: PresentEntity,
         journal: Arc<dyn Journal>,
         log: Arc<Log>,
         runtime: &Runtime,
@@ -158,15 +160,15 @@ impl Behind {
         };
         let behind = Arc::new(Behind {
             entity: Arc::clone(entity),
-            policy: policy.clone(),
-            outcomes,
+            policies,
+            source: Arc::clone(&policy.journal),
             journal,
             log,
             runtime: runtime.clone(),
             name: LogName::of(&name.into()),
             state: Watched::new(state),
             submit,
-            room: Arc::new(Semaphore::new(policy.pending_max)),
+            room: Limit::new(policy.pending_max),
             bytes: Arc::new(Semaphore::new(ROOM_KIB)),
             counts: Counts::default(),
         });
@@ -222,15 +224,15 @@ impl Behind {
         write: unisono_core::write::Write,
         body: usize,
     ) -> Pending {
-        let room = Arc::clone(&self.room).try_acquire_owned();
+        let room = self.room.try_enter();
         let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(kib(body));
         let watch = self.runtime.stopwatch();
-        Pending { sequence, accepted, write, watch, _room: room.ok().zip(bytes.ok()) }
+        Pending { sequence, accepted, write, watch, _room: room.zip(bytes.ok()) }
     }
 
     /// The source that keeps the journal.
     pub(crate) fn journal_name(&self) -> &Arc<str> {
-        &self.policy.journal
+        &self.source
     }
 
     /// What waits for a record, and what the bearer of a token must see besides.
@@ -277,10 +279,17 @@ impl Behind {
                 "acknowledged writes have not reached the truth in time",
             )
             .of(self.entity.name())
-            .with("journal", &self.policy.journal)
+            .with("journal", &self.source)
             .with("last_failure", error)
             .hint("ask for the record by its key, or with consistency=eventual")
         })
+    }
+
+    /// Takes note of another policy.
+    pub(crate) fn reloaded(&self) {
+        self.room.resize(self.policies.behind(|policy| policy.pending_max));
+        // The next flush may be due sooner now.
+        self.state.change(|_| true);
     }
 
     /// Takes no more writes, and flushes what waits without waiting for more.
@@ -303,11 +312,11 @@ impl Behind {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         JournalStatus {
             entity: Arc::clone(self.entity.name()),
-            source: Arc::clone(&self.policy.journal),
+            source: Arc::clone(&self.source),
             pending: state.queue.len() as u64,
-            pending_max: self.policy.pending_max as u64,
+            pending_max: self.policies.behind(|policy| policy.pending_max) as u64,
             oldest_seconds,
-            alert: oldest_seconds > self.policy.age_alert.as_secs_f64(),
+            alert: oldest_seconds > self.policies.behind(|policy| policy.age_alert).as_secs_f64(),
             accepted: load(&self.counts.accepted),
             flushed: load(&self.counts.flushed),
             coalesced: load(&self.counts.coalesced),

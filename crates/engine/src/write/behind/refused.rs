@@ -27,7 +27,7 @@ impl Behind {
     ) -> Result<()> {
         let letter = DeadLetter {
             entity: Arc::clone(self.entity.name()),
-            source: Arc::clone(&self.policy.journal),
+            source: Arc::clone(&self.source),
             key: accepted.key.clone(),
             version: Version::ZERO,
             reason: format!("{reason}; written by {}", accepted.writer()),

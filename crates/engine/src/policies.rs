@@ -1,0 +1,79 @@
+//! [`Policies`]: what is declared at present. It is replaced as a whole by [`Engine::reload`](crate::Engine::reload);
+//! a call looks once, and works to its end with what it saw.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use unisono_policy::declaration::{CacheDeclaration, Declaration};
+use unisono_policy::read::ReadPolicy;
+use unisono_policy::write::{BehindPolicy, WritePolicy};
+
+use crate::read::results::Results;
+
+/// Where the present policies are.
+pub(crate) type Present = Arc<ArcSwap<Policies>>;
+
+/// Everything that is declared, and for each entity what calls need of it.
+pub(crate) struct Policies {
+    pub(crate) declaration: Arc<Declaration>,
+    /// In the order of the declaration.
+    entities: Vec<EntityPolicies>,
+}
+
+/// How an entity is read, written and cached.
+pub(crate) struct EntityPolicies {
+    pub(crate) read: ReadPolicy,
+    pub(crate) write: WritePolicy,
+    pub(crate) cache: Option<CacheDeclaration>,
+    /// The pages that are kept, if any are to be.
+    pub(crate) results: Option<Results>,
+}
+
+impl Policies {
+    /// Those of a declaration. Pages that were kept under the policies `before` stay where they are still to be.
+    pub(crate) fn new(declaration: Declaration, before: Option<&Policies>) -> Self {
+        let entities = declaration.entities.values().enumerate().map(|(number, declared)| {
+            let before = before.and_then(|before| before.entities.get(number)?.results.as_ref());
+            let ttl = declared.cache.as_ref().map_or(Duration::ZERO, |cache| cache.results);
+            EntityPolicies {
+                read: declared.read.clone(),
+                write: declared.write.clone(),
+                cache: declared.cache.clone(),
+                results: (!ttl.is_zero()).then(|| Results::new(ttl, before)),
+            }
+        });
+        Policies { entities: entities.collect(), declaration: Arc::new(declaration) }
+    }
+
+    pub(crate) fn of(&self, entity: &PresentEntity) -> &EntityPolicies {
+        // A declaration with other entities never takes the place of the one that the numbers are from.
+        &self.entities[entity.number]
+    }
+}
+
+/// Finds the policies of one entity among the present ones.
+#[derive(Clone)]
+pub(crate) struct PresentEntity {
+    pub(crate) present: Present,
+    /// Its number in the order of the declaration.
+    number: usize,
+}
+
+impl PresentEntity {
+    pub(crate) fn new(present: &Present, number: usize) -> Self {
+        PresentEntity { present: Arc::clone(present), number }
+    }
+
+    /// Reads from the policy of writing behind; the default for an entity that is not written so.
+    pub(crate) fn behind<T: Default>(&self, read: impl FnOnce(&BehindPolicy) -> T) -> T {
+        let policies = self.present.load();
+        policies.of(self).write.behind.as_ref().map(read).unwrap_or_default()
+    }
+
+    /// How long after a change its entry is gone from the cache.
+    pub(crate) fn cached_for(&self) -> Duration {
+        let policies = self.present.load();
+        policies.of(self).cache.as_ref().map_or(Duration::ZERO, |cache| cache.ttl + cache.stale)
+    }
+}

@@ -1,0 +1,241 @@
+//! What of a new declaration can take effect while the engine runs: the differences, each one a change or a reason to restart.
+//!
+//! | takes effect | needs a restart |
+//! |---|---|
+//! | how an entity is read | its fields, key, truth and followers, and which entities there are |
+//! | how it is written, within `write_around` and `write_through`, or within `write_behind` | to or from `write_behind`, another journal |
+//! | how long and how its cache keeps what, and `results` | which source its cache is, `warm`, `warm_questions`, options of the kind |
+//! | `[log]` | sources, `region` |
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use unisono_core::kind::Options;
+use unisono_core::time::duration_text;
+use unisono_core::{Error, ErrorKind, Result};
+
+use crate::declaration::{
+    CacheDeclaration, Declaration, EntityDeclaration, FollowerDeclaration, LogDeclaration,
+    SourceDeclaration,
+};
+use crate::read::{ReadPolicy, ReadRule};
+use crate::write::{BehindPolicy, WritePolicy, WriteStrategy};
+
+/// What a reload would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// What takes effect, such as `entities.product.read.strategy: cache_first -> parallel`.
+    pub changes: Vec<String>,
+    /// The keys of what cannot take effect while the engine runs. If there are any, nothing does.
+    pub restart: Vec<String>,
+}
+
+impl Plan {
+    /// The changes; or `invalid_config`, which names everything that needs a restart.
+    pub fn outcome(self) -> Result<Vec<String>> {
+        if self.restart.is_empty() {
+            return Ok(self.changes);
+        }
+        let message = "this cannot be changed while it runs, so nothing was changed";
+        Err(Error::new(ErrorKind::InvalidConfig, message)
+            .on("reload")
+            .with("restart", self.restart.join(", "))
+            .hint("restart to change it"))
+    }
+
+    /// Notes what cannot be changed, if it is different.
+    pub fn fixed<T: PartialEq>(&mut self, key: impl Into<String>, running: &T, wanted: &T) {
+        if running != wanted {
+            self.restart.push(key.into());
+        }
+    }
+
+    fn set<T: PartialEq>(
+        &mut self,
+        key: String,
+        running: &T,
+        wanted: &T,
+        shown: impl Fn(&T) -> String,
+    ) {
+        if running != wanted {
+            self.changes.push(format!("{key}: {} -> {}", shown(running), shown(wanted)));
+        }
+    }
+
+    fn set_time(&mut self, key: String, running: Duration, wanted: Duration) {
+        self.set(key, &running, &wanted, |time| duration_text(*time));
+    }
+
+    fn set_optional_time(
+        &mut self,
+        key: String,
+        running: Option<Duration>,
+        wanted: Option<Duration>,
+    ) {
+        self.set(key, &running, &wanted, |time| time.map_or("none".to_owned(), duration_text));
+    }
+
+    /// Compares what both have under a name; what only one has needs a restart.
+    fn each<T>(
+        &mut self,
+        section: &str,
+        running: &BTreeMap<Arc<str>, T>,
+        wanted: &BTreeMap<Arc<str>, T>,
+        compare: impl Fn(&mut Plan, &str, &T, &T),
+    ) {
+        let names: BTreeSet<_> = running.keys().chain(wanted.keys()).collect();
+        for name in names {
+            let key = format!("{section}.{name}");
+            match (running.get(name), wanted.get(name)) {
+                (Some(running), Some(wanted)) => compare(self, &key, running, wanted),
+                (None, _) => self.restart.push(format!("{key} (added)")),
+                (_, None) => self.restart.push(format!("{key} (removed)")),
+            }
+        }
+    }
+}
+
+/// What it takes to go from one declaration to another.
+pub fn plan(running: &Declaration, wanted: &Declaration) -> Plan {
+    // Taken apart, here and below, so that nothing that is ever added is left out of the comparison.
+    let Declaration { sources, entities, log, region } = running;
+    let mut plan = Plan::default();
+    plan.fixed("region", region, &wanted.region);
+    plan.each("sources", sources, &wanted.sources, source);
+    plan.each("entities", entities, &wanted.entities, entity);
+    self::log(&mut plan, log, &wanted.log);
+    plan
+}
+
+fn source(plan: &mut Plan, key: &str, running: &SourceDeclaration, wanted: &SourceDeclaration) {
+    let SourceDeclaration { kind, options, required, region } = running;
+    plan.fixed(format!("{key}.kind"), kind, &wanted.kind);
+    plan.fixed(format!("{key}.required"), required, &wanted.required);
+    plan.fixed(format!("{key}.region"), region, &wanted.region);
+    self::options(plan, key, options, &wanted.options);
+}
+
+/// The names of those that differ. Their values may be secret.
+fn options(plan: &mut Plan, key: &str, running: &Options, wanted: &Options) {
+    let names: BTreeSet<_> = running.0.keys().chain(wanted.0.keys()).collect();
+    for name in names {
+        plan.fixed(format!("{key}.{name}"), &running.0.get(name), &wanted.0.get(name));
+    }
+}
+
+fn entity(plan: &mut Plan, key: &str, running: &EntityDeclaration, wanted: &EntityDeclaration) {
+    let EntityDeclaration {
+        entity,
+        truth,
+        table,
+        truth_options,
+        cache: cached,
+        followers,
+        read: reads,
+        write: writes,
+    } = running;
+    plan.fixed(format!("{key}.key"), &entity.key_field().name, &wanted.entity.key_field().name);
+    plan.fixed(format!("{key}.fields"), &entity.fields(), &wanted.entity.fields());
+    plan.fixed(format!("{key}.truth"), truth, &wanted.truth);
+    plan.fixed(format!("{key}.table"), table, &wanted.table);
+    options(plan, key, truth_options, &wanted.truth_options);
+    match (cached, &wanted.cache) {
+        (None, None) => {}
+        (Some(running), Some(wanted)) => cache(plan, &format!("{key}.cache"), running, wanted),
+        _ => plan.restart.push(format!("{key}.cache")),
+    }
+    plan.each(
+        &format!("{key}.followers"),
+        &by_source(followers),
+        &by_source(&wanted.followers),
+        |plan, key, running, wanted| follower(plan, key, running, wanted),
+    );
+    read(plan, &format!("{key}.read"), reads, &wanted.read);
+    write(plan, &format!("{key}.write"), writes, &wanted.write);
+}
+
+fn by_source(followers: &[FollowerDeclaration]) -> BTreeMap<Arc<str>, &FollowerDeclaration> {
+    followers.iter().map(|follower| (Arc::clone(&follower.source), follower)).collect()
+}
+
+fn follower(
+    plan: &mut Plan,
+    key: &str,
+    running: &FollowerDeclaration,
+    wanted: &FollowerDeclaration,
+) {
+    let FollowerDeclaration { source: _, place, options, filter } = running;
+    plan.fixed(format!("{key}.place"), place, &wanted.place);
+    plan.fixed(format!("{key}.where"), filter, &wanted.filter);
+    self::options(plan, key, options, &wanted.options);
+}
+
+fn cache(plan: &mut Plan, key: &str, running: &CacheDeclaration, wanted: &CacheDeclaration) {
+    let CacheDeclaration {
+        source,
+        ttl,
+        negative_ttl,
+        stale,
+        refresh,
+        misses_max,
+        results,
+        filter,
+        warm,
+        warm_questions,
+        options,
+    } = running;
+    plan.fixed(format!("{key}.source"), source, &wanted.source);
+    plan.fixed(format!("{key}.warm"), warm, &wanted.warm);
+    plan.fixed(format!("{key}.warm_questions"), warm_questions, &wanted.warm_questions);
+    self::options(plan, key, options, &wanted.options);
+    plan.set_time(format!("{key}.ttl"), *ttl, wanted.ttl);
+    plan.set_time(format!("{key}.negative_ttl"), *negative_ttl, wanted.negative_ttl);
+    plan.set_time(format!("{key}.stale"), *stale, wanted.stale);
+    plan.set(format!("{key}.refresh"), refresh, &wanted.refresh, bool::to_string);
+    plan.set(format!("{key}.misses_max"), misses_max, &wanted.misses_max, usize::to_string);
+    plan.set_time(format!("{key}.results"), *results, wanted.results);
+    plan.set(format!("{key}.where"), filter, &wanted.filter, |rule| {
+        rule.as_ref().map_or("none".to_owned(), |rule| rule.text().to_owned())
+    });
+}
+
+fn read(plan: &mut Plan, key: &str, running: &ReadPolicy, wanted: &ReadPolicy) {
+    let ReadPolicy { strategy, no_fallback, lag_max, hedge, rules } = running;
+    plan.set(format!("{key}.strategy"), strategy, &wanted.strategy, |s| s.as_str().to_owned());
+    plan.set(format!("{key}.fallback"), no_fallback, &wanted.no_fallback, |no| (!no).to_string());
+    plan.set_optional_time(format!("{key}.lag_max"), *lag_max, wanted.lag_max);
+    plan.set_optional_time(format!("{key}.hedge"), *hedge, wanted.hedge);
+    plan.set(format!("{key}.rules"), rules, &wanted.rules, |rules| match rules.as_slice() {
+        [] => "none".to_owned(),
+        rules => rules.iter().map(ReadRule::to_string).collect::<Vec<_>>().join("; "),
+    });
+}
+
+fn write(plan: &mut Plan, key: &str, running: &WritePolicy, wanted: &WritePolicy) {
+    let WritePolicy { strategy, hold, behind } = running;
+    let is_behind = |policy: &WritePolicy| policy.strategy == WriteStrategy::WriteBehind;
+    if is_behind(running) == is_behind(wanted) {
+        plan.set(format!("{key}.strategy"), strategy, &wanted.strategy, |s| s.as_str().to_owned());
+    } else {
+        plan.restart.push(format!("{key}.strategy"));
+    }
+    plan.set_time(format!("{key}.hold"), *hold, wanted.hold);
+    if let (Some(running), Some(wanted)) = (behind, &wanted.behind) {
+        let BehindPolicy { journal, flush_after, pending_max, age_alert } = running;
+        plan.fixed(format!("{key}.journal"), journal, &wanted.journal);
+        plan.set_time(format!("{key}.flush_after"), *flush_after, wanted.flush_after);
+        plan.set(format!("{key}.pending_max"), pending_max, &wanted.pending_max, usize::to_string);
+        plan.set_time(format!("{key}.age_alert"), *age_alert, wanted.age_alert);
+    }
+}
+
+fn log(plan: &mut Plan, running: &LogDeclaration, wanted: &LogDeclaration) {
+    let LogDeclaration { retention, changes_max, outcomes } = running;
+    plan.set_time("log.retention".to_owned(), *retention, wanted.retention);
+    plan.set("log.changes_max".to_owned(), changes_max, &wanted.changes_max, u64::to_string);
+    plan.set_time("log.outcomes".to_owned(), *outcomes, wanted.outcomes);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,188 @@
+use unisono_core::kind::OptionValue;
+use unisono_core::{Entity, Field, FieldType};
+
+use super::*;
+use crate::read::{Place, ReadStrategy};
+use crate::rule::Rule;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn options(text: &str) -> Options {
+    Options([("url".to_owned(), OptionValue::Text(text.to_owned()))].into())
+}
+
+fn thing(fields: &[&str]) -> Arc<Entity> {
+    let fields = fields.iter().map(|name| Field::new(name, FieldType::String)).collect();
+    Arc::new(Entity::new("thing", "id", fields).unwrap())
+}
+
+fn behind() -> WritePolicy {
+    let behind = BehindPolicy {
+        journal: "queue".into(),
+        flush_after: SECOND,
+        pending_max: 10,
+        age_alert: SECOND,
+    };
+    WritePolicy { strategy: WriteStrategy::WriteBehind, hold: SECOND, behind: Some(behind) }
+}
+
+fn running() -> Declaration {
+    let source =
+        SourceDeclaration { kind: "x".into(), options: options("a"), required: true, region: None };
+    let cache = CacheDeclaration {
+        source: "near".into(),
+        ttl: 60 * SECOND,
+        negative_ttl: SECOND,
+        stale: Duration::ZERO,
+        refresh: true,
+        misses_max: 8,
+        results: Duration::ZERO,
+        warm: 0,
+        options: Options::default(),
+    };
+    let entity = thing(&["id", "name"]);
+    let filter = Rule::compile(&entity, "record.name == 'a'").unwrap();
+    let follower = FollowerDeclaration {
+        source: "find".into(),
+        place: None,
+        options: Options::default(),
+        filter: Some(Arc::new(filter)),
+    };
+    let declared = EntityDeclaration {
+        entity,
+        truth: "main".into(),
+        table: None,
+        truth_options: Options::default(),
+        cache: Some(cache),
+        followers: vec![follower],
+        read: ReadPolicy::default(),
+        write: WritePolicy::default(),
+    };
+    Declaration {
+        sources: [("main".into(), source)].into(),
+        entities: [("thing".into(), declared)].into(),
+        ..Declaration::default()
+    }
+}
+
+/// What the plan is to say below the key of the entity, of a change to its declaration.
+type Case = (&'static str, fn(&mut EntityDeclaration));
+
+fn planned(change: fn(&mut EntityDeclaration)) -> Plan {
+    let mut wanted = running();
+    change(wanted.entities.get_mut("thing").unwrap());
+    plan(&running(), &wanted)
+}
+
+#[test]
+fn what_is_the_same_changes_nothing() {
+    // Made anew, so nothing is the same by being one value.
+    assert_eq!(plan(&running(), &running()), Plan::default());
+}
+
+#[test]
+fn policies_change_while_it_runs() {
+    fn cache(e: &mut EntityDeclaration) -> &mut CacheDeclaration {
+        e.cache.as_mut().unwrap()
+    }
+    let cases: [Case; 13] = [
+        ("read.strategy: cache_first -> parallel", |e| e.read.strategy = ReadStrategy::Parallel),
+        ("read.fallback: true -> false", |e| e.read.no_fallback = true),
+        ("read.lag_max: none -> 5s", |e| e.read.lag_max = Some(5 * SECOND)),
+        ("read.hedge: none -> 20ms", |e| e.read.hedge = Some(Duration::from_millis(20))),
+        ("read.rules: none -> all asks only find, truth when request.search", |e| {
+            let when = Some(Arc::new(Rule::of_request("request.search").unwrap()));
+            let ask = vec![Place::parse("find"), Place::Truth];
+            e.read.rules = vec![ReadRule { name: "all".into(), when, ask, only: true }];
+        }),
+        ("write.strategy: write_around -> write_through", |e| {
+            e.write.strategy = WriteStrategy::WriteThrough;
+        }),
+        ("write.hold: 0ms -> 2s", |e| e.write.hold = 2 * SECOND),
+        ("cache.ttl: 1m -> 90s", |e| cache(e).ttl = 90 * SECOND),
+        ("cache.negative_ttl: 1s -> 0ms", |e| cache(e).negative_ttl = Duration::ZERO),
+        ("cache.stale: 0ms -> 1h", |e| cache(e).stale = 3600 * SECOND),
+        ("cache.refresh: true -> false", |e| cache(e).refresh = false),
+        ("cache.misses_max: 8 -> 2", |e| cache(e).misses_max = 2),
+        ("cache.results: 0ms -> 1s", |e| cache(e).results = SECOND),
+    ];
+    for (expected, change) in cases {
+        let changes = vec![format!("entities.thing.{expected}")];
+        assert_eq!(planned(change), Plan { changes, restart: Vec::new() });
+    }
+}
+
+#[test]
+fn what_was_prepared_at_the_start_needs_a_restart() {
+    let cases: [Case; 13] = [
+        ("fields", |e| e.entity = thing(&["id", "title"])),
+        ("truth", |e| e.truth = "other".into()),
+        ("table", |e| e.table = Some("things".into())),
+        ("url", |e| e.truth_options = options("b")),
+        ("cache", |e| e.cache = None),
+        ("cache.source", |e| e.cache.as_mut().unwrap().source = "other".into()),
+        ("cache.warm", |e| e.cache.as_mut().unwrap().warm = 9),
+        ("cache.url", |e| e.cache.as_mut().unwrap().options = options("b")),
+        ("followers.find (removed)", |e| e.followers.clear()),
+        ("followers.find.place", |e| e.followers[0].place = Some("things".into())),
+        ("followers.find.url", |e| e.followers[0].options = options("b")),
+        ("followers.find.where", |e| {
+            let rule = Rule::compile(&e.entity, "record.name == 'b'").unwrap();
+            e.followers[0].filter = Some(Arc::new(rule));
+        }),
+        ("write.strategy", |e| {
+            e.write = WritePolicy { hold: Duration::ZERO, ..behind() };
+        }),
+    ];
+    for (expected, change) in cases {
+        let restart = vec![format!("entities.thing.{expected}")];
+        assert_eq!(planned(change), Plan { changes: Vec::new(), restart });
+    }
+}
+
+#[test]
+fn what_is_written_behind_keeps_its_journal() {
+    let mut running = running();
+    running.entities.get_mut("thing").unwrap().write = behind();
+    let mut wanted = running.clone();
+    let policy = wanted.entities.get_mut("thing").unwrap().write.behind.as_mut().unwrap();
+    (policy.flush_after, policy.pending_max) = (Duration::ZERO, 20);
+    policy.age_alert = 3 * SECOND;
+    let changes = plan(&running, &wanted).outcome().unwrap();
+    let expected = ["flush_after: 1s -> 0ms", "pending_max: 10 -> 20", "age_alert: 1s -> 3s"];
+    assert_eq!(changes, expected.map(|change| format!("entities.thing.write.{change}")));
+    wanted.entities.get_mut("thing").unwrap().write.behind.as_mut().unwrap().journal =
+        "other".into();
+    assert_eq!(plan(&running, &wanted).restart, ["entities.thing.write.journal"]);
+}
+
+#[test]
+fn one_error_names_everything_that_needs_a_restart_and_shows_no_values() {
+    let mut wanted = running();
+    wanted.region = Some("eu".into());
+    wanted.log.retention = SECOND;
+    let source = wanted.sources.get_mut("main").unwrap();
+    (source.options, source.required) = (options("secret"), false);
+    let declared = wanted.entities.remove("thing").unwrap();
+    wanted.entities.insert("other".into(), declared);
+    let error = plan(&running(), &wanted).outcome().unwrap_err();
+    assert_eq!(
+        (error.kind(), error.hint_text()),
+        (ErrorKind::InvalidConfig, Some("restart to change it"))
+    );
+    assert_eq!(
+        error.detail("restart"),
+        Some(
+            "region, sources.main.required, sources.main.url, entities.other (added), entities.thing (removed)"
+        )
+    );
+}
+
+#[test]
+fn how_long_the_log_is_kept_changes_while_it_runs() {
+    let mut wanted = running();
+    wanted.log = LogDeclaration { retention: 3600 * SECOND, changes_max: 5, outcomes: SECOND };
+    let changes = plan(&running(), &wanted).outcome().unwrap();
+    let expected = ["retention: 7d -> 1h", "changes_max: 10000000 -> 5", "outcomes: 1d -> 1s"];
+    assert_eq!(changes, expected.map(|change| format!("log.{change}")));
+}
