@@ -252,6 +252,7 @@ impl World {
                 stale: self.shape.cache_stale,
                 refresh: true,
                 misses_max: self.shape.misses_max,
+                lease: Duration::from_secs(2),
                 results: self.shape.results,
                 warm: self.shape.warm,
                 options: Options::default(),

@@ -337,7 +337,7 @@ impl Reader<'_> {
         let (ttl, negative_ttl) = (table.duration("ttl"), table.duration("negative_ttl"));
         let (stale, refresh) = (table.duration("stale"), table.boolean("refresh"));
         let misses_max = table.integer("misses_max").and_then(|n| usize::try_from(n).ok());
-        let results = table.duration("results");
+        let (lease, results) = (table.duration("lease"), table.duration("results"));
         let warm = table.integer("warm").and_then(|n| usize::try_from(n).ok());
         let options = self.options(&table, kind, Role::Cache);
         table.finish();
@@ -348,6 +348,7 @@ impl Reader<'_> {
             stale,
             refresh: refresh?,
             misses_max: misses_max?,
+            lease,
             results,
             warm: warm?,
             options,

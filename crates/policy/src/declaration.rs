@@ -69,6 +69,9 @@ pub struct CacheDeclaration {
     pub refresh: bool,
     /// The most reads at once that misses of this cache send to the sources; further ones wait.
     pub misses_max: usize,
+    /// How long one process at most reads a missing record while the others that share the cache wait for its entry; zero
+    /// if each of them reads for itself.
+    pub lease: Duration,
     /// How long a page of a query is kept in this process, unless the entity changes before; zero for not at all.
     pub results: Duration,
     /// How many of the records that changed last are taken in when the cache begins empty.

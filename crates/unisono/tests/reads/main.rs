@@ -3,6 +3,7 @@
 
 mod behind;
 mod gated;
+mod shared;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
