@@ -333,8 +333,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     guard(
         "cache-read-token",
         "crates/engine/src/read/get.rs",
-        "|| lookup.applied.max(entry.version) >= self.request.token",
-        "|| lookup.applied.max(entry.version) >= self.request.token || true",
+        "lookup.applied.max(entry.version) >= self.needed()",
+        "lookup.applied.max(entry.version) >= self.needed() || true",
     ),
     guard(
         "kept-page-until-a-change",

@@ -258,6 +258,7 @@ impl World {
                     true => Some(Arc::new(Rule::of_cache(entity, "record.stock > 3")?)),
                     false => None,
                 },
+                lease: Duration::from_secs(2),
                 results: self.shape.results,
                 warm: self.shape.warm,
                 warm_questions: match self.shape.results.is_zero() {

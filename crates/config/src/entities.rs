@@ -339,7 +339,7 @@ impl Reader<'_> {
         let (ttl, negative_ttl) = (table.duration("ttl"), table.duration("negative_ttl"));
         let (stale, refresh) = (table.duration("stale"), table.boolean("refresh"));
         let misses_max = table.integer("misses_max").and_then(|n| usize::try_from(n).ok());
-        let results = table.duration("results");
+        let (lease, results) = (table.duration("lease"), table.duration("results"));
         let warm = table.integer("warm").and_then(|n| usize::try_from(n).ok());
         let warm_questions = questions::warm(&table, self.entity.map(AsRef::as_ref), results);
         let filter = self.filter(table.text("where"), Rule::of_cache);
@@ -353,6 +353,7 @@ impl Reader<'_> {
             refresh: refresh?,
             misses_max: misses_max?,
             filter: filter?,
+            lease,
             results,
             warm: warm?,
             warm_questions: warm_questions?,

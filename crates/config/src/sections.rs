@@ -304,6 +304,12 @@ pub(crate) static CACHE: Section = Section::of_role(
             "The most reads at once that go to the sources because the cache cannot answer; further ones wait.",
         ),
         Key::defaulting(
+            "lease",
+            Shape::Duration { min: Duration::ZERO, max: Duration::from_secs(60) },
+            "2s",
+            "How long at most one process reads a record that a shared cache does not have while the others wait for its entry; with 0s each reads for itself.",
+        ),
+        Key::defaulting(
             "results",
             Shape::Duration { min: Duration::ZERO, max: DAY },
             "0s",
@@ -322,7 +328,7 @@ pub(crate) static CACHE: Section = Section::of_role(
         ),
         Key::optional("warm_questions", Shape::Tables(&WARM_QUESTION), WARM_QUESTION.doc),
     ],
-    &["strategy", "lease", "read", "write"],
+    &["strategy", "read", "write"],
 );
 
 /// `[[entities.NAME.cache.warm_questions]]`

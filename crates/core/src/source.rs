@@ -340,11 +340,43 @@ pub enum Filled {
     OtherEpoch,
 }
 
+/// Who reads a record that a cache does not have, among the processes that share the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lease {
+    /// Whoever needs it: an entry is live, or the cache gives no leases.
+    Free,
+    /// The process that asked.
+    Held,
+    /// Another process, which is about to fill.
+    Taken,
+}
+
 /// Holds some records. The protocol is `lessons/caching.md` 5.1–5.4: epoch, fence, and compare-and-set of `applied`.
 #[async_trait]
 pub trait Cache: Send + Sync {
     /// What it knows of a key at `now`.
     async fn lookup(&self, entity: &Arc<Entity>, key: &Key, now: Timestamp) -> Result<Lookup>;
+
+    /// The same for a caller that reads the record and fills unless an entry is live at `now`, and waits a little while
+    /// another process does so. Only efficiency rests on a lease: it may be lost, and then be given twice.
+    ///
+    /// * `lease-1` A live entry needs none. Without one, the first process holds the lease of the key, and others find
+    ///   it taken.
+    /// * `lease-2` It ends when its holder fills, whether or not the entry is taken in, or releases it, and after `at_most`.
+    async fn lookup_or_lease(
+        &self,
+        entity: &Arc<Entity>,
+        key: &Key,
+        now: Timestamp,
+        _at_most: Duration,
+    ) -> Result<(Lookup, Lease)> {
+        Ok((self.lookup(entity, key, now).await?, Lease::Free))
+    }
+
+    /// Ends the lease of a key if this process holds it, and will not fill.
+    async fn release(&self, _entity: &Arc<Entity>, _key: &Key) -> Result<()> {
+        Ok(())
+    }
 
     /// Offers what a reader found at `read`, the contiguous position of its snapshot.
     ///

@@ -11,8 +11,8 @@ use futures::future::BoxFuture;
 use unisono_core::capability::{Capability, Role};
 use unisono_core::query::{Aggregate, Filter, Groups, Page, Query};
 use unisono_core::source::{
-    Applied, At, Auditor, Batch, Binding, Cache, Checkpoint, Entry, Filled, Follower, Lookup,
-    Probe, Reader, ScanPage, Source, require,
+    Applied, At, Auditor, Batch, Binding, Cache, Checkpoint, Entry, Filled, Follower, Lease,
+    Lookup, Probe, Reader, ScanPage, Source, require,
 };
 use unisono_core::{
     Change, Effect, Entity, Error, ErrorKind, Key, Position, Result, Stored, Timestamp,
@@ -230,6 +230,20 @@ impl Follower for Late {
 impl Cache for Late {
     async fn lookup(&self, entity: &Arc<Entity>, key: &Key, now: Timestamp) -> Result<Lookup> {
         self.caching()?.lookup(entity, key, now).await
+    }
+
+    async fn lookup_or_lease(
+        &self,
+        entity: &Arc<Entity>,
+        key: &Key,
+        now: Timestamp,
+        at_most: Duration,
+    ) -> Result<(Lookup, Lease)> {
+        self.caching()?.lookup_or_lease(entity, key, now, at_most).await
+    }
+
+    async fn release(&self, entity: &Arc<Entity>, key: &Key) -> Result<()> {
+        self.caching()?.release(entity, key).await
     }
 
     async fn fill(

@@ -84,6 +84,9 @@ pub struct CacheDeclaration {
     pub misses_max: usize,
     /// Which records it holds, by a rule [of a cache](Rule::of_cache); all of them if absent.
     pub filter: Option<Arc<Rule>>,
+    /// How long one process at most reads a missing record while the others that share the cache wait for its entry; zero
+    /// if each of them reads for itself.
+    pub lease: Duration,
     /// How long the answer to a question is kept in this process, unless the entity changes before; zero for not at all.
     pub results: Duration,
     /// How many of the records that changed last are taken in when the cache begins empty.

@@ -179,6 +179,7 @@ fn cache(plan: &mut Plan, key: &str, running: &CacheDeclaration, wanted: &CacheD
         stale,
         refresh,
         misses_max,
+        lease,
         results,
         filter,
         warm,
@@ -194,6 +195,7 @@ fn cache(plan: &mut Plan, key: &str, running: &CacheDeclaration, wanted: &CacheD
     plan.set_time(format!("{key}.stale"), *stale, wanted.stale);
     plan.set(format!("{key}.refresh"), refresh, &wanted.refresh, bool::to_string);
     plan.set(format!("{key}.misses_max"), misses_max, &wanted.misses_max, usize::to_string);
+    plan.set_time(format!("{key}.lease"), *lease, wanted.lease);
     plan.set_time(format!("{key}.results"), *results, wanted.results);
     plan.set(format!("{key}.where"), filter, &wanted.filter, |rule| {
         rule.as_ref().map_or("none".to_owned(), |rule| rule.text().to_owned())

@@ -18,12 +18,17 @@
 //!   moment, in all keys of the part, which are in one slot. `applied` is then back as well, and the next `follow`,
 //!   which begins where the server no longer is, is refused. A fill of before is still checked against the lists of
 //!   that moment: they know every change up to the `applied` of that moment, which is all that the entry must hold.
+//!
+//! **Leases** are keys of their own that end by themselves, and no part of the above: without any of them, or with all
+//! of them given twice, records are only read more often. A lease is a process's, not a caller's: whichever caller
+//! of the process reads, its fill ends the lease.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::try_join_all;
-use unisono_core::source::{Cache, Entry, Filled, Lookup};
+use unisono_core::source::{Cache, Entry, Filled, Lease, Lookup};
 use unisono_core::{Change, Entity, Error, ErrorKind, Key, Position, Result, Timestamp, Uuid};
 
 use crate::codec::{digits, entry, entry_tail, epoch, instant, position};
@@ -32,15 +37,37 @@ use crate::follower::{BYTES_MAX, CHANGES_MAX};
 use crate::keys::id;
 use crate::node::Lane;
 use crate::reply;
-use crate::script::{Call, FILL, FOLLOW, INVALIDATE, LOOKUP, RESTART};
+use crate::script::{Call, FILL, FOLLOW, INVALIDATE, LOOKUP, RELEASE, RESTART};
 use crate::shelf::Shelf;
 use crate::source::RedisSource;
 
 #[async_trait]
 impl Cache for RedisSource {
     async fn lookup(&self, entity: &Arc<Entity>, key: &Key, now: Timestamp) -> Result<Lookup> {
-        let found = async { self.look_up(&*self.shelf(entity)?, key, now).await };
+        let found = async { self.look_up(&*self.shelf(entity)?, key, now, None).await };
+        let (lookup, _) = found.await.map_err(|e| self.place(e, "lookup", entity))?;
+        Ok(lookup)
+    }
+
+    async fn lookup_or_lease(
+        &self,
+        entity: &Arc<Entity>,
+        key: &Key,
+        now: Timestamp,
+        at_most: Duration,
+    ) -> Result<(Lookup, Lease)> {
+        let found = async { self.look_up(&*self.shelf(entity)?, key, now, Some(at_most)).await };
         found.await.map_err(|e| self.place(e, "lookup", entity))
+    }
+
+    async fn release(&self, entity: &Arc<Entity>, key: &Key) -> Result<()> {
+        let released = async {
+            let shelf = self.shelf(entity)?;
+            let lease = shelf.lease(shelf.layout.part(key), key);
+            let call = Call::new(&RELEASE, vec![lease], vec![self.holder.clone()]);
+            self.client.write(Lane::Quick, &call).await.map(drop)
+        };
+        released.await.map_err(|e| self.place(e, "release", entity))
     }
 
     async fn fill(
@@ -116,22 +143,41 @@ impl Cache for RedisSource {
 }
 
 impl RedisSource {
-    async fn look_up(&self, shelf: &Shelf, key: &Key, now: Timestamp) -> Result<Lookup> {
+    async fn look_up(
+        &self,
+        shelf: &Shelf,
+        key: &Key,
+        now: Timestamp,
+        lease: Option<Duration>,
+    ) -> Result<(Lookup, Lease)> {
         let part = shelf.layout.part(key);
-        let keys = vec![shelf.fence(part).to_vec(), shelf.entry(part, key)];
-        let answer = self.client.read(Lane::Quick, &Call::new(&LOOKUP, keys, Vec::new())).await?;
+        let mut keys = vec![shelf.fence(part).to_vec(), shelf.entry(part, key)];
+        let mut arguments = Vec::new();
+        if let Some(at_most) = lease {
+            keys.push(shelf.lease(part, key));
+            let ends = milliseconds(now, now.plus(at_most));
+            arguments.push([instant(now).as_bytes(), &self.holder, &ends].concat());
+        }
+        let answer = self.client.read(Lane::Quick, &Call::new(&LOOKUP, keys, arguments)).await?;
         let mut answer = reply::list(answer)?.into_iter();
         let (Some(life), Some(applied)) = (answer.next(), answer.next()) else {
-            return Ok(Lookup { entry: None, applied: Position::ZERO, epoch: 0 });
+            let unknown = Lookup { entry: None, applied: Position::ZERO, epoch: 0 };
+            return Ok((unknown, Lease::Free));
         };
         let life = reply::bytes(life)?.ok_or_else(unexpected)?;
         let bytes = answer.next().map(reply::bytes).transpose()?.flatten();
         let found = bytes.and_then(|bytes| entry(&shelf.entity, key, &life, bytes));
-        Ok(Lookup {
+        let lease = match answer.next().map(reply::bytes).transpose()?.flatten() {
+            None => Lease::Free,
+            Some(holder) if holder == self.holder => Lease::Held,
+            Some(_) => Lease::Taken,
+        };
+        let lookup = Lookup {
             entry: found.filter(|e| now < e.expires),
             applied: position(&reply::bytes(applied)?.ok_or_else(unexpected)?)?,
             epoch: number(&life)?,
-        })
+        };
+        Ok((lookup, lease))
     }
 
     async fn offer(
@@ -144,7 +190,7 @@ impl RedisSource {
     ) -> Result<Filled> {
         let part = shelf.layout.part(key);
         let mut keys = shelf.controls(part).to_vec();
-        keys.push(shelf.entry(part, key));
+        keys.extend([shelf.entry(part, key), shelf.lease(part, key)]);
         keys.extend(shelf.shown(key));
         let record = entry.stored.as_ref().map(|stored| stored.record.as_ref());
         let arguments = vec![
@@ -155,6 +201,7 @@ impl RedisSource {
             instant(entry.expires).into_bytes(),
             milliseconds(entry.filled, entry.expires),
             entry_tail(&shelf.entity, record, entry.filled, entry.expires),
+            self.holder.clone(),
         ];
         let answer = self.client.write(Lane::Quick, &Call::new(&FILL, keys, arguments)).await?;
         match reply::text(answer)?.as_str() {

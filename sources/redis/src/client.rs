@@ -67,7 +67,7 @@ impl Client {
         self.run(lane, call).await.map_err(|trouble| trouble.into_error(true))
     }
 
-    /// Runs a script that only reads; once more if the connection broke.
+    /// Runs a script that can be repeated without effect; once more if the connection broke.
     pub(crate) async fn read(&self, lane: Lane, call: &Call) -> Result<Value> {
         let answer = match self.run(lane, call).await {
             Err(Trouble::Lost(e)) if !e.is_timeout() => self.run(lane, call).await,

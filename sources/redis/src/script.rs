@@ -64,6 +64,7 @@ scripts! {
     SWEEP "lua/sweep.lua";
     LOOKUP "lua/lookup.lua";
     FILL "lua/fill.lua";
+    RELEASE "lua/release.lua";
     FOLLOW "lua/follow.lua";
     INVALIDATE "lua/invalidate.lua";
     RESTART "lua/restart.lua";

@@ -26,6 +26,8 @@ struct Part {
     controls: [Vec<u8>; 3],
     /// What the names of entries begin with.
     entries: Vec<u8>,
+    /// What the names of leases begin with.
+    leases: Vec<u8>,
 }
 
 impl Shelf {
@@ -42,6 +44,7 @@ impl Shelf {
         let of = |part| Part {
             controls: ["fence", "recent", "previous"].map(|name| named(part, name)),
             entries: named(part, "="),
+            leases: named(part, "lease:"),
         };
         let parts = (0..layout.parts()).map(of).collect();
         Shelf { entity: Arc::clone(entity), layout, is_shown, parts }
@@ -60,9 +63,12 @@ impl Shelf {
 
     /// The entry of a key of a part.
     pub(crate) fn entry(&self, part: u16, key: &Key) -> Vec<u8> {
-        let mut entry = self.part(part).entries.clone();
-        entry.extend_from_slice(&id(key));
-        entry
+        [self.part(part).entries.as_slice(), &id(key)].concat()
+    }
+
+    /// The lease of a key of a part.
+    pub(crate) fn lease(&self, part: u16, key: &Key) -> Vec<u8> {
+        [self.part(part).leases.as_slice(), &id(key)].concat()
     }
 
     fn part(&self, part: u16) -> &Part {

@@ -10,10 +10,10 @@ use serde_json::Value as Json;
 use unisono_core::clock::Clock;
 use unisono_core::kind::Options;
 use unisono_core::source::{Auditor, Binding, Cache, Follower, Probe, Reader, Source};
-use unisono_core::{Capability, Entity, Error, ErrorKind, Result, Role};
+use unisono_core::{Capability, Entity, Error, ErrorKind, Result, Role, Uuid};
 
 use crate::client::Client;
-use crate::codec::Format;
+use crate::codec::{Format, epoch};
 use crate::config::{Settings, format, is_shown};
 use crate::error::corrupt;
 use crate::health::{Health, probe};
@@ -37,6 +37,8 @@ pub(crate) struct RedisSource {
     capability: Capability,
     pub(crate) client: Client,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Whose the leases are that callers of this process hold.
+    pub(crate) holder: Vec<u8>,
     prefix: String,
     cluster: bool,
     tables: RwLock<HashMap<Arc<str>, Arc<Table>>>,
@@ -60,6 +62,8 @@ impl RedisSource {
             capability,
             client,
             clock,
+            // The lower half of such an id is random.
+            holder: epoch(Uuid::now_v7().as_u128() as u64),
             prefix: settings.prefix.clone(),
             cluster: settings.cluster,
             tables: RwLock::default(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use unisono_core::source::{Cache, Entry, Filled, Lookup};
+use unisono_core::source::{Cache, Entry, Filled, Lease, Lookup};
 use unisono_core::{Change, Entity, ErrorKind, Key, Position, Role, Timestamp};
 use unisono_testkit::{Changes, Sample};
 
@@ -13,6 +13,8 @@ use crate::fixture::{Fixture, Stop, Verdict, check, check_eq, must_fail};
 
 cases! {
     "lookup" lookup_answers "a cached record is found until it expires, an unknown one is not";
+    "lease-1" one_process_holds_a_lease "of the processes that miss a record, one holds its lease; a live entry needs none";
+    "lease-2" leases_end "a fill by the holder ends a lease, taken in or not, as do a release by it and time";
     "fill-1" other_epochs_are_refused "a fill from before a restart is refused";
     "fill-2" outdated_reads_are_refused "a fill read before the key's last change is refused, cached or not";
     "fill-3" older_versions_are_refused "a fill that is not newer than the live entry is refused";
@@ -57,6 +59,14 @@ impl Cached {
 
     async fn look(&self, id: &str) -> Result<Lookup, Stop> {
         Ok(self.cache.lookup(&self.entity, &Sample::key(id), self.now).await?)
+    }
+
+    /// Who is to read a record, as another caller is told by the cache of its process.
+    async fn asked(&self, by: &Arc<dyn Cache>, id: &str, at_most: Duration) -> Result<Lease, Stop> {
+        let looked = by.lookup_or_lease(&self.entity, &Sample::key(id), self.now, at_most).await;
+        let (lookup, lease) = looked?;
+        check_eq!(lookup.epoch, self.epoch, "a lookup that takes a lease is a lookup");
+        Ok(lease)
     }
 
     /// The version of the live entry; `Some(None)` for one that knows of the absence.
@@ -123,6 +133,72 @@ async fn lookup_answers(fixture: &Fixture) -> Verdict {
         "an expired entry is filled again with the same version"
     );
     check_eq!(c.version("a").await?, Some((1, true)), "filled again");
+    Ok(())
+}
+
+/// The cache of another process over the same entries, if the kind gives leases.
+async fn neighbour(fixture: &Fixture, c: &Cached) -> Result<Arc<dyn Cache>, Stop> {
+    let lease = c.asked(&c.cache, "first", LONG).await?;
+    fixture.needs_that(lease != Lease::Free, "leases")?;
+    check_eq!(lease, Lease::Held, "who asks first");
+    Ok(fixture.open(Role::Cache, &[&c.entity]).await?.cache()?)
+}
+
+/// Longer than any case takes.
+const LONG: Duration = Duration::from_secs(600);
+
+async fn one_process_holds_a_lease(fixture: &Fixture) -> Verdict {
+    let mut c = Cached::new(fixture).await?;
+    let other = neighbour(fixture, &c).await?;
+    check_eq!(c.asked(&other, "first", LONG).await?, Lease::Taken, "another process");
+    check_eq!(
+        c.asked(&c.cache, "first", LONG).await?,
+        Lease::Held,
+        "another caller of the process"
+    );
+    check_eq!(c.asked(&other, "second", LONG).await?, Lease::Held, "another key");
+
+    let change = c.put("a");
+    check_eq!(c.fill(&change, 1).await?, Filled::Stored, "fill");
+    for cache in [&c.cache, &other] {
+        check_eq!(c.asked(cache, "a", LONG).await?, Lease::Free, "a live entry");
+    }
+    c.now = c.expires();
+    check_eq!(c.asked(&other, "a", LONG).await?, Lease::Held, "an entry beyond its time");
+    check_eq!(c.asked(&c.cache, "a", LONG).await?, Lease::Taken, "the same at another process");
+    c.now = fixture.now();
+    c.epoch = c.cache.restart(&c.entity, Position::new(1)?).await?;
+    check_eq!(c.fill(&change, 1).await?, Filled::Stored, "nobody needs a lease to fill");
+    c.epoch = c.cache.restart(&c.entity, Position::new(1)?).await?;
+    check_eq!(c.asked(&c.cache, "a", LONG).await?, Lease::Taken, "an entry of an earlier life");
+    Ok(())
+}
+
+async fn leases_end(fixture: &Fixture) -> Verdict {
+    let mut c = Cached::new(fixture).await?;
+    let other = neighbour(fixture, &c).await?;
+    let (key, entity) = (Sample::key("first"), Arc::clone(&c.entity));
+    other.release(&entity, &key).await?;
+    check_eq!(c.asked(&other, "first", LONG).await?, Lease::Taken, "released by somebody else");
+    c.cache.release(&entity, &key).await?;
+    check_eq!(c.asked(&other, "first", LONG).await?, Lease::Held, "released by its holder");
+
+    let (a1, a2) = (c.put("a"), c.put("a"));
+    check_eq!(c.asked(&c.cache, "a", LONG).await?, Lease::Held, "before a fill");
+    c.follow(&[Arc::clone(&a1), a2], 0, 2).await?;
+    check_eq!(c.fill(&a1, 1).await?, Filled::Outdated, "a fill that is refused");
+    check_eq!(c.asked(&other, "a", LONG).await?, Lease::Held, "after it");
+    check_eq!(c.fill_absent("a", 2).await?, Filled::Stored, "a fill by somebody else");
+    c.now = c.expires();
+    check_eq!(c.asked(&c.cache, "a", LONG).await?, Lease::Taken, "it did not end the lease");
+
+    let short = Duration::from_millis(20);
+    check_eq!(c.asked(&c.cache, "b", short).await?, Lease::Held, "for a short time");
+    let begun = std::time::Instant::now();
+    while c.asked(&other, "b", short).await? != Lease::Held {
+        check!(begun.elapsed() < Duration::from_secs(60), "a lease outlives its time");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     Ok(())
 }
 

@@ -402,6 +402,11 @@ const BAD: &[(&str, &str, &str)] = &[
         "",
     ),
     (
+        "+[entities.b]\ntruth = \"main\"\ncache = { source = \"ram\", lease = §\"5m\" }\nfields = { id = \"string\" }\n",
+        "5m is not between 0ms and 1m",
+        "",
+    ),
+    (
         "+[[entities.product.followers]]\nsource = §\"main\"\n",
         "`main` keeps `product` already",
         "a source keeps an entity once",

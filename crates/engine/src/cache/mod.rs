@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use unisono_core::source::{Cache, Entry, Filled, Lookup};
+use unisono_core::source::{Cache, Entry, Filled, Lease, Lookup};
 use unisono_core::{
     Change, Entity, Error, ErrorKind, Key, Position, Record, Result, Stored, Timestamp,
 };
@@ -116,6 +116,29 @@ impl Feed {
     /// What the cache knows of a key.
     pub(crate) async fn lookup(&self, key: &Key, now: Timestamp) -> Result<Lookup> {
         self.cache.lookup(&self.entity, key, now).await
+    }
+
+    /// The same for a caller that reads the record unless an entry is live at `now`, and who is to read it.
+    pub(crate) async fn lookup_or_lease(
+        &self,
+        declared: &CacheDeclaration,
+        key: &Key,
+        now: Timestamp,
+    ) -> Result<(Lookup, Lease)> {
+        if declared.lease.is_zero() {
+            return Ok((self.lookup(key, now).await?, Lease::Free));
+        }
+        self.cache.lookup_or_lease(&self.entity, key, now, declared.lease).await
+    }
+
+    /// Lets other processes read a record that this one did not bring. Nobody waits for that: the lease ends by itself.
+    pub(crate) fn release(self: &Arc<Self>, key: &Key) {
+        let (feed, key) = (Arc::clone(self), key.clone());
+        self.runtime.spawn(async move {
+            if let Err(error) = feed.cache.release(&feed.entity, &key).await {
+                tracing::debug!(%error, entity = %feed.entity.name(), "a lease could not be released");
+            }
+        });
     }
 
     /// Whether the log has given a sign of life lately, so that entries are known to be current.

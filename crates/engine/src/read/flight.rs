@@ -91,9 +91,10 @@ impl Flights {
 }
 
 impl Pilot<'_> {
-    /// Tells everyone who waits.
-    pub(crate) fn land(self, answer: Landed) {
-        self.landing.end(Flown::Home(answer));
+    /// Tells everyone who waits, and hands the answer back.
+    pub(crate) fn land(self, answer: Landed) -> Landed {
+        self.landing.end(Flown::Home(answer.clone()));
+        answer
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join;
-use unisono_core::source::{At, Entry, Lookup};
+use unisono_core::source::{At, Entry, Lease, Lookup};
 use unisono_core::{
     Consistency, Context, Error, ErrorKind, Key, Position, Result, Role, Stored, Timestamp, Token,
 };
@@ -16,7 +16,7 @@ use crate::answer::{Answer, CacheStatus};
 use crate::cache::Feed;
 use crate::policies::EntityPolicies;
 use crate::read::ask::{Reading, passes_on};
-use crate::read::flight::{Boarded, Landed};
+use crate::read::flight::{Boarded, Landed, Pilot};
 use crate::read::serving::Serving;
 use crate::runtime::Runtime;
 
@@ -24,6 +24,10 @@ type Found = Answer<Option<Arc<Stored>>>;
 
 /// How long a record may take to be read again before its time, which nobody waits for.
 const REFRESH_MAX: Duration = Duration::from_secs(10);
+
+/// How often the cache is asked for an entry that another process is about to bring: soon at first, then less often.
+const POLL_MIN: Duration = Duration::from_millis(2);
+const POLL_MAX: Duration = Duration::from_millis(50);
 
 /// One record, or the knowledge that there is none.
 pub(crate) async fn get(
@@ -62,7 +66,7 @@ impl Get<'_> {
     async fn cache_first(&self, serving: &Arc<Serving>) -> Result<Found> {
         let now = self.reading.runtime.now();
         let landings = serving.flights.landings(self.key);
-        let Some(lookup) = self.lookup(now).await else {
+        let Some((lookup, lease)) = self.lookup_or_lease(now).await else {
             return self.reading.one(&self.request, self.key).await;
         };
         if let Some(entry) = self.usable(&lookup)
@@ -73,12 +77,12 @@ impl Get<'_> {
             if refreshing {
                 let (serving, key) = (Arc::clone(serving), self.key.clone());
                 let runtime = self.reading.runtime.clone();
-                self.reading.runtime.spawn(refresh(serving, key, lookup.epoch, runtime));
+                self.reading.runtime.spawn(refresh(serving, key, entry.expires, runtime));
             }
             return Ok(self.cached(&lookup, entry, Currency::Current { refreshing }));
         }
         self.feed.count(false);
-        let result = self.shared(&lookup, landings).await;
+        let result = self.shared(&lookup, lease, landings).await;
         self.or_cached(result, &lookup)
     }
 
@@ -111,23 +115,27 @@ impl Get<'_> {
 
     /// What the cache knows; nothing if it fails.
     async fn lookup(&self, now: Timestamp) -> Option<Lookup> {
-        match self.feed.lookup(self.key, now).await {
-            Ok(lookup) => Some(lookup),
-            Err(error) => {
-                tracing::debug!(%error, "the cache failed; asking the sources");
-                None
-            }
-        }
+        known(self.feed.lookup(self.key, now).await)
+    }
+
+    /// The same, and who is to read what is not there.
+    async fn lookup_or_lease(&self, now: Timestamp) -> Option<(Lookup, Lease)> {
+        known(self.feed.lookup_or_lease(self.declared, self.key, now).await)
     }
 
     /// The entry, if it holds what the caller must see: because the cache has taken everything up to there into account,
     /// or because this record was read or written as late as that.
     fn usable<'l>(&self, lookup: &'l Lookup) -> Option<&'l Entry> {
-        let late_enough = |entry: &&Entry| {
-            self.request.consistency == Consistency::Eventual
-                || lookup.applied.max(entry.version) >= self.request.token
-        };
+        let late_enough = |entry: &&Entry| lookup.applied.max(entry.version) >= self.needed();
         lookup.entry.as_ref().filter(late_enough)
+    }
+
+    /// What an answer must contain.
+    fn needed(&self) -> Position {
+        match self.request.consistency {
+            Consistency::Eventual => Position::ZERO,
+            _ => self.request.token,
+        }
     }
 
     /// If the log gives no sign of life and no source answers, what the cache has is better than nothing.
@@ -144,11 +152,8 @@ impl Get<'_> {
 
     /// Asks the sources once for all callers that want the key at the same time, and fills the cache.
     /// `landings` were counted before the lookup.
-    async fn shared(&self, lookup: &Lookup, landings: u32) -> Result<Found> {
-        let needed = match self.request.consistency {
-            Consistency::Eventual => Position::ZERO,
-            _ => self.request.token,
-        };
+    async fn shared(&self, lookup: &Lookup, lease: Lease, landings: u32) -> Result<Found> {
+        let needed = self.needed();
         let serving = self.reading.serving;
         match serving.flights.board(self.key, needed, serving.log.tail.head()) {
             Boarded::Pilot(pilot) => {
@@ -157,14 +162,10 @@ impl Get<'_> {
                     true => None,
                     false => self.found_meanwhile().await,
                 };
-                let result = match found {
-                    Some(answer) => Ok(answer),
-                    None => self.read_and_fill(lookup).await,
-                };
-                if let Ok(answer) = &result {
-                    pilot.land(answer.clone());
+                match found {
+                    Some(answer) => Ok(pilot.land(answer)),
+                    None => self.fly(pilot, lookup, lease, self.reading.runtime.now()).await,
                 }
-                result
             }
             Boarded::Passenger(landing) => {
                 let left = self.reading.left();
@@ -176,6 +177,50 @@ impl Get<'_> {
                 }
             }
         }
+    }
+
+    /// Reads for everybody who waits in this process, unless another process does so for an entry that lives at `at`.
+    async fn fly(
+        &self,
+        pilot: Pilot<'_>,
+        lookup: &Lookup,
+        lease: Lease,
+        at: Timestamp,
+    ) -> Result<Found> {
+        if lease == Lease::Taken
+            && let Some(answer) = self.brought(lookup, at).await
+        {
+            return Ok(pilot.land(answer));
+        }
+        let result = self.read_and_fill(lookup).await;
+        let is_there = |a: &Found| matches!(a.cache, CacheStatus::Miss { stored: true, .. });
+        if lease != Lease::Free && !result.as_ref().is_ok_and(is_there) {
+            self.feed.release(self.key);
+        }
+        result.map(|answer| pilot.land(answer))
+    }
+
+    /// Waits for the entry that another process is about to bring; nothing if it does not come soon, or would not do.
+    async fn brought(&self, lookup: &Lookup, at: Timestamp) -> Option<Found> {
+        // Whatever comes holds what the cache has applied; it may hold no more.
+        if lookup.applied < self.needed() {
+            return None;
+        }
+        let runtime = self.reading.runtime;
+        let limit = self.declared.lease.min(self.reading.left() / 2);
+        let (watch, mut pause) = (runtime.stopwatch(), POLL_MIN);
+        while watch.elapsed() < limit && self.feed.is_verified(runtime.now()) {
+            runtime.sleep(pause).await;
+            pause = (pause * 2).min(POLL_MAX);
+            let (lookup, lease) = self.lookup_or_lease(at.max(runtime.now())).await?;
+            if let Some(entry) = self.usable(&lookup) {
+                return Some(self.cached(&lookup, entry, Currency::Current { refreshing: false }));
+            }
+            if lease != Lease::Taken {
+                return None;
+            }
+        }
+        None
     }
 
     /// The answer to another caller as one to this caller, whose token is its own.
@@ -254,8 +299,13 @@ enum Currency {
     Unknown,
 }
 
-/// Reads a cached record again, unless somebody does so already.
-async fn refresh(serving: Arc<Serving>, key: Key, epoch: u64, runtime: Runtime) {
+/// What the cache answered; nothing if it failed.
+fn known<T>(answer: Result<T>) -> Option<T> {
+    answer.inspect_err(|error| tracing::debug!(%error, "the cache failed; asking the sources")).ok()
+}
+
+/// Reads a cached record that lives until `expires` again, unless somebody does so already, here or in another process.
+async fn refresh(serving: Arc<Serving>, key: Key, expires: Timestamp, runtime: Runtime) {
     let policies = serving.policies.present.load();
     let policies = policies.of(&serving.policies);
     let Some((feed, declared)) = serving.cache.as_ref().zip(policies.cache.as_ref()) else {
@@ -266,17 +316,20 @@ async fn refresh(serving: Arc<Serving>, key: Key, epoch: u64, runtime: Runtime) 
     let request = reading.request(Operation::Get);
     let rule = policies.read.rule(&request);
     let get = Get { reading, request, feed, declared, key: &key, rule: &rule.name };
-    let lookup = Lookup { entry: None, applied: Position::ZERO, epoch };
     let head = serving.log.tail.head();
-    if let Boarded::Pilot(pilot) = serving.flights.board(&key, Position::ZERO, head)
-        && let Ok(answer) = get.read_and_fill(&lookup).await
+    let Boarded::Pilot(pilot) = serving.flights.board(&key, Position::ZERO, head) else { return };
+    // An entry that is live when this one ends was brought by somebody else meanwhile.
+    let Some((lookup, lease)) = get.lookup_or_lease(expires).await else { return };
+    if let Some(entry) = get.usable(&lookup) {
+        pilot.land(get.cached(&lookup, entry, Currency::Current { refreshing: false }));
+    } else if let Ok(answer) = get.fly(pilot, &lookup, lease, expires).await
+        && matches!(answer.cache, CacheStatus::Miss { .. })
     {
         if !feed.keeps(declared, answer.value.as_ref().map(|stored| stored.record.as_ref())) {
             // Otherwise every reader would have it read again until its time is over.
             feed.invalidate(std::slice::from_ref(&key)).await;
         }
         feed.count_refreshed();
-        pilot.land(answer);
     }
 }
 

@@ -4,6 +4,7 @@
 mod behind;
 mod gated;
 mod reload;
+mod shared;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

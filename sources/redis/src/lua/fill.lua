@@ -1,10 +1,12 @@
 #!lua
 -- Offers an entry that was read at a position; answers 'epoch', 'outdated' or 'stored'.
--- KEYS: 1 fence, 2 recent, 3 previous, 4 entry, 5 where other programs read the record, if they do
+-- KEYS: 1 fence, 2 recent, 3 previous, 4 entry, 5 lease, 6 where other programs read the record, if they do
 -- ARGV: 1 epoch seen at the lookup, 2 version, 3 position of the read, 4 id, 5 when it ends, 6 milliseconds to keep
---       it, 7 what follows epoch and version in the entry
+--       it, 7 what follows epoch and version in the entry, 8 who fills
 -- Entries begin with epoch (16), version (20) and expiry (20 characters); all of them compare as text.
 local epoch, version, read = ARGV[1], ARGV[2], ARGV[3]
+-- Whatever becomes of the fill: who waits for it has waited long enough.
+if redis.call('GET', KEYS[5]) == ARGV[8] then redis.call('UNLINK', KEYS[5]) end
 local fence = redis.call('HMGET', KEYS[1], 'epoch', 'floor')
 if fence[1] ~= epoch then return 'epoch' end
 -- The lists of changed keys carry the epoch too: one that was evicted or deleted must not pass for an empty one.
@@ -20,9 +22,9 @@ if #cached == 56 and string.sub(cached, 1, 16) == epoch then
 end
 redis.call('SET', KEYS[4], epoch .. version .. ARGV[7], 'PX', ARGV[6])
 -- Expiry and time of reading (40 characters) and a flag stand before the JSON.
-if KEYS[5] and string.sub(ARGV[7], 41, 41) == 'R' then
-  redis.call('SET', KEYS[5], string.sub(ARGV[7], 42), 'PX', ARGV[6])
-elseif KEYS[5] then
-  redis.call('UNLINK', KEYS[5])
+if KEYS[6] and string.sub(ARGV[7], 41, 41) == 'R' then
+  redis.call('SET', KEYS[6], string.sub(ARGV[7], 42), 'PX', ARGV[6])
+elseif KEYS[6] then
+  redis.call('UNLINK', KEYS[6])
 end
 return 'stored'

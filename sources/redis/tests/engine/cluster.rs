@@ -205,6 +205,9 @@ async fn a_cache_is_spread_over_the_servers() {
     let all: Vec<_> = (0..60).map(|n| changes.put(&entity, Sample::product_record(n))).collect();
     let expires = now().plus(std::time::Duration::from_secs(600));
     for change in &all {
+        let at_most = std::time::Duration::from_secs(600);
+        let looked = cache.lookup_or_lease(&entity, &change.key, now(), at_most).await.unwrap();
+        assert_eq!(looked.1, unisono_core::source::Lease::Held, "{}", change.key);
         let entry = unisono_core::source::Entry {
             stored: None,
             version: position(0),

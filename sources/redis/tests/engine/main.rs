@@ -9,6 +9,7 @@
 mod cluster;
 mod common;
 mod faults;
+mod lease;
 mod protocol;
 mod readable;
 mod schedule;

@@ -192,6 +192,14 @@ impl Run<'_> {
         found.map_err(|e| format!("a lookup failed: {e:?}"))
     }
 
+    /// As a reader does that would fill: whoever holds the lease, it may find it lost, or read all the same.
+    async fn look_to_read(&mut self, id: &str) -> Result<Lookup, String> {
+        let (entity, cache) = (Arc::clone(&self.log.entity), self.cache());
+        let at_most = Duration::from_secs(2);
+        let found = cache.lookup_or_lease(&entity, &Sample::key(id), now(), at_most).await;
+        found.map(|(lookup, _)| lookup).map_err(|e| format!("a lookup failed: {e:?}"))
+    }
+
     /// Applied and epoch, as any process sees them.
     async fn standing(&mut self) -> Result<(Position, u64), String> {
         let found = self.look("z").await?;
@@ -235,7 +243,7 @@ impl Run<'_> {
             }
             4..=5 => {
                 let id = KEYS[self.rng.random_range(0..KEYS.len())];
-                let found = self.look(id).await?;
+                let found = self.look_to_read(id).await?;
                 if found.entry.is_none() && self.fillers.len() < 4 {
                     self.fillers.push(Filler::Looked { id, epoch: found.epoch });
                 }

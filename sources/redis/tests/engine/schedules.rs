@@ -175,13 +175,13 @@ const MUTANTS: &[Mutant] = &[
         "lookup: the epoch of the entry",
         &[cut(
             LOOKUP,
-            "redis.call('GET', KEYS[2])}",
-            "(redis.call('GET', KEYS[2]) or ''):gsub('^%x%x%x%x%x%x%x%x%x%x%x%x%x%x%x%x', fence[1])}",
+            "local entry = redis.call('GET', KEYS[2])",
+            "local entry = (redis.call('GET', KEYS[2]) or ''):gsub('^%x%x%x%x%x%x%x%x%x%x%x%x%x%x%x%x', answer[1])",
         )],
     ),
     needed(
         "lookup: whether there is a fence",
-        &[cut(LOOKUP, "if not fence[1] then return {} end", "")],
+        &[cut(LOOKUP, "if not answer[1] then return {} end", "")],
     ),
     doubled(
         "follow: whether there is a fence",
