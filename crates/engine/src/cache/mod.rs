@@ -30,6 +30,8 @@ const WINDOW_BYTES: usize = 4 << 20;
 const UNVERIFIED_MAX: Duration = Duration::from_secs(3);
 /// How many times the duration of a read an entry can be read before its time is over.
 const EARLY_READS_MAX: u32 = 40;
+/// Failures are told as often as this; those between are for debugging.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(5);
 /// How often a quiet feed asks for a sign of life.
 const VERIFY_EVERY: Duration = Duration::from_secs(1);
 
@@ -62,6 +64,8 @@ pub(crate) struct Feed {
     refused: AtomicU64,
     /// What reading a record takes of late, in microseconds.
     read_micros: AtomicU64,
+    /// When a failure was told last.
+    complained: AtomicI64,
     /// The misses that may ask the sources at once.
     misses_room: Arc<Limit>,
 }
@@ -99,6 +103,7 @@ impl Feed {
             misses: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             read_micros: AtomicU64::new(0),
+            complained: AtomicI64::new(i64::MIN),
             misses_room: Limit::new(declared.misses_max),
         });
         if let Err(error) = feed.restart().await {
@@ -234,7 +239,7 @@ impl Feed {
     /// until their time is over.
     pub(crate) async fn invalidate(&self, keys: &[Key]) {
         if let Err(error) = self.cache.invalidate(&self.entity, keys).await {
-            tracing::warn!(%error, entity = %self.entity.name(), "entries of a cache could not be dropped");
+            self.complain(&error, "entries of a cache could not be dropped");
         }
     }
 
@@ -258,7 +263,7 @@ impl Feed {
                 false
             }
             Err(error) => {
-                tracing::warn!(%error, entity = %self.entity.name(), "a cache could not be filled");
+                self.complain(&error, "a cache could not be filled");
                 false
             }
         }
@@ -356,7 +361,19 @@ impl Feed {
 
     fn failed(&self, error: &Error) {
         self.down.store(true, Ordering::Release);
-        tracing::warn!(%error, entity = %self.entity.name(), source = %self.source, "a cache cannot follow the log");
+        self.complain(error, "a cache cannot follow the log");
+    }
+
+    /// Tells of a failure. Where the cache is down every read would tell of one.
+    fn complain(&self, error: &Error, what: &'static str) {
+        let (entity, source) = (self.entity.name(), &self.source);
+        let (now, last) = (self.runtime.now().micros(), self.complained.load(Ordering::Relaxed));
+        if now.saturating_sub(last) < COMPLAIN_EVERY.as_micros() as i64 {
+            tracing::debug!(%error, %entity, %source, "{what}");
+        } else {
+            self.complained.store(now, Ordering::Relaxed);
+            tracing::warn!(%error, %entity, %source, "{what}");
+        }
     }
 
     async fn step(&self) -> Result<()> {
