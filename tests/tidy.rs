@@ -122,6 +122,11 @@ fn functions(text: &str) -> Vec<(String, usize)> {
         let Some(start) = starts.iter().find(|s| body.starts_with(**s)) else { continue };
         let name: String =
             body[start.len()..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        // What a trait only declares has no end of its own.
+        let last = lines[n..].iter().find(|l| l.ends_with([';', '{', '}']));
+        if last.is_some_and(|l| l.ends_with(';')) {
+            continue;
+        }
         let end = format!("{}}}", &line[..line.len() - body.len()]);
         if let Some(length) = lines[n..].iter().position(|l| *l == end) {
             found.push((name, length + 1));

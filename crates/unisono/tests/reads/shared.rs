@@ -164,7 +164,8 @@ async fn a_holder_that_is_gone_holds_nobody_up_for_good() {
         }
     }
     nodes.gate.take(0);
-    let answers = join_all([1, 2].map(|node| nodes.get(node, 1))).await;
+    let others = join_all([1, 2].map(|node| nodes.get(node, 1)));
+    let answers = tokio::time::timeout(Duration::from_secs(60), others).await.unwrap();
     assert!(answers.iter().all(|a| a.value.as_deref() == Some("a")));
     let reads = nodes.gate.gets() - before;
     assert!((2..=3).contains(&reads), "{reads} reads");
