@@ -225,7 +225,7 @@ fn a_server_takes_in_its_file_again_by_command_and_by_signal() {
     let refused = reload(&[]);
     assert_eq!(refused.status.code(), Some(78));
     let text = errors(&refused);
-    assert!(text.contains("unisono.toml:19:8") && text.contains("hold = \"soon\""), "{text}");
+    assert!(text.contains("unisono.toml:18:8") && text.contains("hold = \"soon\""), "{text}");
     write(&held("3s").replace("decimal(12,2)", "decimal(12,3)"));
     let refused = reload(&["--dry-run"]);
     assert_eq!(refused.status.code(), Some(78));

@@ -214,9 +214,7 @@ fn fixed_schemas() -> Map<String, Json> {
             "errors": { "type": "array", "items": { "type": "object", "properties": {
                 "pointer": text, "field": text, "message": text } } },
             "index": { "type": "integer", "description": "The operation of a batch that failed." },
-            "oldest": position,
-            "problems": { "type": "array", "items": { "type": "object" },
-                "description": "What is wrong in a configuration, each with its line." },
+            "oldest": position, "problems": { "type": "array", "items": { "type": "object" } },
         },
     });
     let change = json!({

@@ -176,12 +176,7 @@ impl Feed {
     }
 
     /// How long an entry still lives before its time is over; nothing if it is only kept until it was read again.
-    pub(crate) fn left(
-        &self,
-        declared: &CacheDeclaration,
-        entry: &Entry,
-        now: Timestamp,
-    ) -> Duration {
+    pub(crate) fn left(declared: &CacheDeclaration, entry: &Entry, now: Timestamp) -> Duration {
         let left = entry.expires.seconds_since(now) - declared.stale.as_secs_f64();
         Duration::from_secs_f64(left.max(0.0))
     }
@@ -193,7 +188,7 @@ impl Feed {
         entry: &Entry,
         now: Timestamp,
     ) -> bool {
-        let left = self.left(declared, entry, now);
+        let left = Feed::left(declared, entry, now);
         if left.is_zero() || !declared.refresh {
             return left.is_zero();
         }

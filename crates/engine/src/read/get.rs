@@ -282,7 +282,7 @@ impl Get<'_> {
             age: Duration::from_secs_f64(now.seconds_since(entry.filled).max(0.0)),
             stale: matches!(currency, Currency::Unknown),
             cache: CacheStatus::Hit {
-                ttl: self.feed.left(self.declared, entry, now),
+                ttl: Feed::left(self.declared, entry, now),
                 refreshing: matches!(currency, Currency::Current { refreshing: true }),
             },
             rule: Arc::clone(self.rule),

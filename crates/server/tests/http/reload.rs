@@ -58,7 +58,9 @@ async fn what_cannot_be_taken_in_is_named_and_keeps_the_rest_out() {
     );
     let refused = reload("").await;
     assert_eq!(refused.problem(), (422, "invalid_config".into()));
-    let problems = refused.json["problems"].as_array().unwrap();
+    // Warnings, of which sources in memory have some, are among them.
+    let mut problems = refused.json["problems"].as_array().unwrap().clone();
+    problems.retain(|problem| problem["severity"] == "error");
     let line = |n: usize| {
         let text = problems[n]["text"].as_str().unwrap().to_owned();
         (text, problems[n]["line"].is_u64(), problems[n]["hint"].clone())
