@@ -1,7 +1,9 @@
 use unisono_core::kind::OptionValue;
+use unisono_core::query::Filter;
 use unisono_core::{Entity, Field, FieldType};
 
 use super::*;
+use crate::declaration::WarmQuestion;
 use crate::read::{Place, ReadStrategy};
 use crate::rule::Rule;
 
@@ -36,8 +38,11 @@ fn running() -> Declaration {
         stale: Duration::ZERO,
         refresh: true,
         misses_max: 8,
+        lease: SECOND,
         results: Duration::ZERO,
+        filter: None,
         warm: 0,
+        warm_questions: Vec::new(),
         options: Options::default(),
     };
     let entity = thing(&["id", "name"]);
@@ -85,7 +90,7 @@ fn policies_change_while_it_runs() {
     fn cache(e: &mut EntityDeclaration) -> &mut CacheDeclaration {
         e.cache.as_mut().unwrap()
     }
-    let cases: [Case; 13] = [
+    let cases: [Case; 15] = [
         ("read.strategy: cache_first -> parallel", |e| e.read.strategy = ReadStrategy::Parallel),
         ("read.fallback: true -> false", |e| e.read.no_fallback = true),
         ("read.lag_max: none -> 5s", |e| e.read.lag_max = Some(5 * SECOND)),
@@ -104,6 +109,11 @@ fn policies_change_while_it_runs() {
         ("cache.stale: 0ms -> 1h", |e| cache(e).stale = 3600 * SECOND),
         ("cache.refresh: true -> false", |e| cache(e).refresh = false),
         ("cache.misses_max: 8 -> 2", |e| cache(e).misses_max = 2),
+        ("cache.lease: 1s -> 0ms", |e| cache(e).lease = Duration::ZERO),
+        ("cache.where: none -> record.name == 'b'", |e| {
+            let rule = Rule::of_cache(&e.entity, "record.name == 'b'").unwrap();
+            cache(e).filter = Some(Arc::new(rule));
+        }),
         ("cache.results: 0ms -> 1s", |e| cache(e).results = SECOND),
     ];
     for (expected, change) in cases {
@@ -114,7 +124,7 @@ fn policies_change_while_it_runs() {
 
 #[test]
 fn what_was_prepared_at_the_start_needs_a_restart() {
-    let cases: [Case; 13] = [
+    let cases: [Case; 14] = [
         ("fields", |e| e.entity = thing(&["id", "title"])),
         ("truth", |e| e.truth = "other".into()),
         ("table", |e| e.table = Some("things".into())),
@@ -122,6 +132,10 @@ fn what_was_prepared_at_the_start_needs_a_restart() {
         ("cache", |e| e.cache = None),
         ("cache.source", |e| e.cache.as_mut().unwrap().source = "other".into()),
         ("cache.warm", |e| e.cache.as_mut().unwrap().warm = 9),
+        ("cache.warm_questions", |e| {
+            let question = WarmQuestion::Count { filter: Filter::All, search: None };
+            e.cache.as_mut().unwrap().warm_questions = vec![question];
+        }),
         ("cache.url", |e| e.cache.as_mut().unwrap().options = options("b")),
         ("followers.find (removed)", |e| e.followers.clear()),
         ("followers.find.place", |e| e.followers[0].place = Some("things".into())),
