@@ -302,7 +302,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         guard(
             "follow-compare-and-set",
             "sources/memory/src/cache.rs",
-            "control.ended || life.applied() != from",
+            "control.ended || applied < from",
             "control.ended",
         ),
     ),

@@ -394,7 +394,8 @@ pub trait Cache: Send + Sync {
 
     /// Takes in the changes in `(from, to]`: cached keys get the new state, a deleted one its absence.
     ///
-    /// * `follow-1` Fails with `checkpoint_moved` unless `applied` is `from`.
+    /// * `follow-1` Passes over what another process that shares the cache has taken in; fails with `checkpoint_moved`
+    ///   if `applied` is before `from`.
     /// * `follow-2` No entry is ever older than `applied`.
     async fn follow(
         &self,

@@ -166,10 +166,11 @@ impl Caches {
         };
         let life = self.life(entity).ok_or_else(|| moved(Position::ZERO))?;
         let mut control = life.control();
-        if control.ended || life.applied() != from {
-            return Err(moved(life.applied()));
+        let applied = life.applied();
+        if control.ended || applied < from {
+            return Err(moved(applied));
         }
-        for change in changes {
+        for change in changes.iter().filter(|change| change.position > applied) {
             control.recent.record(&change.key, change.position);
             let cached = self.entries.peek(&PlaceRef(life.epoch, &change.key));
             if cached.is_some_and(|cached| cached.version < change.position) {
@@ -178,7 +179,7 @@ impl Caches {
                 let _ = self.entries.replace(place, entry_of(change, expires), true);
             }
         }
-        life.applied.store(to.as_u64(), Ordering::Release);
+        life.applied.store(to.max(applied).as_u64(), Ordering::Release);
         Ok(())
     }
 

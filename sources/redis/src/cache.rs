@@ -8,7 +8,8 @@
 //! another one. Within a life:
 //!
 //! * `follow` takes exactly the changes after `applied` (compare-and-set), notes every key of them in `recent`, brings
-//!   those that are cached up to date, and raises `applied` in the same step.
+//!   those that are cached up to date, and raises `applied` in the same step. Whichever process is first does that; the
+//!   others, which read the same log, go on behind it.
 //! * `fill` brings what was read in a snapshot that holds everything up to `read`. If the key changed in
 //!   `(read, applied]`, a list knows or `floor` is above `read`, and it is refused. It never replaces a newer version.
 //! * Eviction of an entry, and `invalidate`, only remove it. A list that was evicted lacks the epoch: fills are refused until `follow` has
@@ -223,13 +224,14 @@ impl RedisSource {
     ) -> Result<()> {
         let keep = milliseconds(self.clock.now(), expires);
         let recent_max = shelf.recent_max().to_string().into_bytes();
-        let mut rest = changes.iter().peekable();
+        let mut rest = changes;
         loop {
             let mut call = Call::new(&FOLLOW, shelf.controls(part).to_vec(), Vec::new());
             call.arguments = vec![digits(from), digits(to), keep.clone(), recent_max.clone()];
             let (mut bytes, mut last, mut shown) = (0, from, Vec::new());
-            while let Some(change) =
-                rest.next_if(|_| call.keys.len() < CHANGES_MAX && bytes < BYTES_MAX)
+            while let Some((change, later)) = rest.split_first()
+                && call.keys.len() < CHANGES_MAX
+                && bytes < BYTES_MAX
             {
                 // It counts as put in when the write was asked for, so that its age is never told too low.
                 let tail = entry_tail(&shelf.entity, change.image.as_deref(), change.time, expires);
@@ -238,28 +240,34 @@ impl RedisSource {
                 call.keys.push(shelf.entry(part, &change.key));
                 shown.extend(shelf.shown(&change.key));
                 call.arguments.extend([id(&change.key), digits(change.position), tail]);
+                rest = later;
             }
             call.keys.append(&mut shown);
-            let reached = if rest.peek().is_some() { last } else { to };
+            let reached = if rest.is_empty() { to } else { last };
             if let Some(place) = call.arguments.get_mut(1) {
                 *place = digits(reached);
             }
             let actual = reply::text(self.client.write(Lane::Bulk, &call).await?)?;
-            if !actual.is_empty() {
-                let actual = position(actual.as_bytes()).map_or("none".into(), |p| p.to_string());
-                return Err(Error::new(
-                    ErrorKind::CheckpointMoved,
-                    "the cache has not applied up to there",
-                )
-                .with("expected", from)
-                .with("actual", actual));
-            }
-            if rest.peek().is_none() {
+            from = match position(actual.as_bytes()) {
+                _ if actual.is_empty() => reached,
+                // Another process was first.
+                Ok(there) if there > from => {
+                    rest = &changes[changes.partition_point(|c| c.position <= there)..];
+                    there
+                }
+                elsewhere => return Err(moved(from, elsewhere.ok())),
+            };
+            if from >= to {
                 return Ok(());
             }
-            from = reached;
         }
     }
+}
+
+fn moved(expected: Position, actual: Option<Position>) -> Error {
+    Error::new(ErrorKind::CheckpointMoved, "the cache has not applied up to there")
+        .with("expected", expected)
+        .with("actual", actual.map_or("none".to_owned(), |position| position.to_string()))
 }
 
 /// How long an entry may stay in the server: its own time decides when it is no longer served.

@@ -188,3 +188,27 @@ async fn a_holder_that_fails_lets_the_next_one_read() {
     assert_eq!(answer.unwrap().value.as_deref(), Some("a"), "sooner than the lease would end");
     assert_eq!(nodes.gate.gets(), before + 1);
 }
+
+#[tokio::test]
+async fn what_is_cached_outlives_writes_by_any_process() {
+    let nodes = Nodes::open("outliving", "ttl = \"600s\"").await;
+    nodes.get(0, 0).await;
+    nodes.get(0, 1).await;
+    nodes.pass(0).await;
+    let before = nodes.gate.gets();
+    for round in 0..20 {
+        put(&nodes.all[round % 3], 1, &format!("b{round}")).await;
+        for node in &nodes.all {
+            let reached = 3 + round as u64;
+            let follows =
+                async || node.engine().status().await.caches[0].applied.as_u64() == reached;
+            until("the cache has followed", follows).await;
+        }
+    }
+    for node in 0..3 {
+        let (same, written) = (nodes.get(node, 0).await, nodes.get(node, 1).await);
+        assert!(is_hit(&same) && is_hit(&written), "{same:?} {written:?}");
+        assert_eq!(written.value.as_deref(), Some("b19"));
+    }
+    assert_eq!(nodes.gate.gets(), before, "nothing was read again");
+}
