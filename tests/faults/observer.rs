@@ -51,9 +51,14 @@ impl Look {
         let name = far_as.name();
         let named = self.trouble(far_as).is_some_and(|told| told.contains(&format!(" on {name}")));
         let of_truth = far_as == Role::Truth;
-        let (code, word) = if of_truth { (503, "\"not_ready\"") } else { (200, "\"degraded\"") };
-        let (answered, reasons) = &self.ready;
-        let ready = *answered == code && reasons.contains(word) && reasons.contains(name);
+        let (code, reasons) = &self.ready;
+        let state = match code {
+            200 if !of_truth => "\"degraded\"",
+            503 if !of_truth => "to far makes no progress",
+            503 => "\"not_ready\"",
+            _ => return false,
+        };
+        let ready = reasons.contains(state) && reasons.contains(name);
         named && ready && (of_truth || self.metrics.contains(&format!("source=\"{name}\"")))
     }
 

@@ -1,7 +1,7 @@
 //! Three nodes of each service behind one cache, while its engines break: the replica lags and stands still, Redis is
 //! killed and failed over by Sentinel, away altogether, and flushed. Counted is what callers see of it.
 //!
-//! The services by hand know no Sentinel: a proxy takes them to whichever server is the master, as HAProxy would.
+//! The services by hand know no Sentinel: a proxy takes them to whichever server is the primary, as HAProxy would.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,8 +35,8 @@ enum Step {
     Lag,
     Pause,
     Resume,
-    /// Sentinel makes the copy the master.
-    KillMaster,
+    /// Sentinel makes the copy the primary.
+    KillPrimary,
     KillRedis,
     StartRedis,
     Flush,
@@ -48,7 +48,7 @@ const COURSE: [(u32, Step); 9] = [
     (20, Step::Pause),
     (30, Step::Resume),
     (38, Step::Flush),
-    (45, Step::KillMaster),
+    (45, Step::KillPrimary),
     (58, Step::StartRedis),
     (68, Step::KillRedis),
     (80, Step::StartRedis),
@@ -150,7 +150,7 @@ async fn one(stand: &Stand, redis: &Redis, kind: Kind, time: Duration) -> Result
             Step::Resume => {
                 stand.administer(stand.hand.replica(1)?, "SELECT pg_wal_replay_resume()").await?
             }
-            Step::KillMaster => redis.kill_master()?,
+            Step::KillPrimary => redis.kill_primary()?,
             Step::KillRedis => redis.kill_all()?,
             Step::StartRedis => redis.start_again()?,
             Step::Flush => redis.flush().await?,

@@ -1,4 +1,4 @@
-//! [`Redis`]: the primary, its copy and the sentinels of `engines/redis`, to be broken, and a way to the master.
+//! [`Redis`]: the primary, its copy and the sentinels of `engines/redis`, to be broken, and a way to the primary.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -18,15 +18,15 @@ const SERVERS: [(u16, &str); 2] = [(6392, "primary"), (6393, "copy")];
 const SENTINEL: u16 = 6394;
 /// How long failing over or starting may take.
 const SETTLED_MAX: Duration = Duration::from_secs(60);
-/// How often Sentinel is asked who is the master.
+/// How often Sentinel is asked who is the primary.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 pub(super) struct Redis {
     folder: PathBuf,
     authority: Vec<u8>,
-    master: watch::Receiver<u16>,
+    primary: watch::Receiver<u16>,
     address: String,
-    /// What looks for the master, and what carries connections there.
+    /// What looks for the primary, and what carries connections there.
     _tasks: JoinSet<()>,
 }
 
@@ -38,20 +38,20 @@ impl Redis {
         let folder = authority.ancestors().nth(2).ok_or("the engine has no folder")?.to_owned();
         let authority = std::fs::read(authority)?;
         let mut sentinel = connect(&authority, &format!("rediss://127.0.0.1:{SENTINEL}")).await?;
-        let (found, master) = watch::channel(master(&mut sentinel).await?);
+        let (found, primary) = watch::channel(primary(&mut sentinel).await?);
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = format!("rediss://app:app-secret@{}", listener.local_addr()?);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             loop {
                 tokio::time::sleep(LOOK_EVERY).await;
-                if let Ok(port) = self::master(&mut sentinel).await {
+                if let Ok(port) = self::primary(&mut sentinel).await {
                     found.send_if_modified(|known| std::mem::replace(known, port) != port);
                 }
             }
         });
-        tasks.spawn(carry_all(listener, master.clone()));
-        let redis = Redis { folder, authority, master, address, _tasks: tasks };
+        tasks.spawn(carry_all(listener, primary.clone()));
+        let redis = Redis { folder, authority, primary, address, _tasks: tasks };
         redis.settled().await?;
         Ok(redis)
     }
@@ -61,15 +61,15 @@ impl Redis {
         Engine::sentinel()
     }
 
-    /// Where the master is reached, whichever it is.
+    /// Where the primary is reached, whichever it is.
     pub(super) fn address(&self) -> String {
         self.address.clone()
     }
 
-    pub(super) fn kill_master(&self) -> Result<()> {
-        let master = *self.master.borrow();
-        let of_master = |(port, _): &&(u16, _)| *port == master;
-        let (_, name) = SERVERS.iter().find(of_master).ok_or("the master is not known")?;
+    pub(super) fn kill_primary(&self) -> Result<()> {
+        let primary = *self.primary.borrow();
+        let of_primary = |(port, _): &&(u16, _)| *port == primary;
+        let (_, name) = SERVERS.iter().find(of_primary).ok_or("the primary is not known")?;
         self.kill(name)
     }
 
@@ -93,18 +93,18 @@ impl Redis {
     }
 
     pub(super) async fn flush(&self) -> Result<()> {
-        let port = *self.master.borrow();
-        let mut master = self.administrator(port).await?;
-        Ok(redis::cmd("FLUSHALL").exec_async(&mut master).await?)
+        let port = *self.primary.borrow();
+        let mut primary = self.administrator(port).await?;
+        Ok(redis::cmd("FLUSHALL").exec_async(&mut primary).await?)
     }
 
-    /// Waits until there is a master with its copy.
+    /// Waits until there is a primary with its copy.
     pub(super) async fn settled(&self) -> Result<()> {
         self.start_again()?;
         let deadline = Instant::now() + SETTLED_MAX;
         while !self.is_whole().await.unwrap_or_default() {
             if Instant::now() > deadline {
-                return Err("Redis has no master with a copy".into());
+                return Err("Redis has no primary with a copy".into());
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -112,9 +112,9 @@ impl Redis {
     }
 
     async fn is_whole(&self) -> Result<bool> {
-        let port = *self.master.borrow();
-        let mut master = self.administrator(port).await?;
-        let told: String = redis::cmd("INFO").arg("replication").query_async(&mut master).await?;
+        let port = *self.primary.borrow();
+        let mut primary = self.administrator(port).await?;
+        let told: String = redis::cmd("INFO").arg("replication").query_async(&mut primary).await?;
         Ok(told.contains("role:master") && told.contains("state=online"))
     }
 
@@ -130,8 +130,8 @@ pub(super) async fn connect(authority: &[u8], url: &str) -> Result<MultiplexedCo
     Ok(client.get_multiplexed_async_connection().await?)
 }
 
-/// The port of the master as Sentinel has it.
-async fn master(sentinel: &mut MultiplexedConnection) -> Result<u16> {
+/// The port of the primary as Sentinel has it.
+async fn primary(sentinel: &mut MultiplexedConnection) -> Result<u16> {
     let (_, port): (String, u16) = redis::cmd("SENTINEL")
         .arg("get-master-addr-by-name")
         .arg("main")
@@ -140,17 +140,17 @@ async fn master(sentinel: &mut MultiplexedConnection) -> Result<u16> {
     Ok(port)
 }
 
-/// Connections go to the master, and end when it is another one.
-async fn carry_all(listener: TcpListener, master: watch::Receiver<u16>) {
+/// Connections go to the primary, and end when it is another one.
+async fn carry_all(listener: TcpListener, primary: watch::Receiver<u16>) {
     while let Ok((mut client, _)) = listener.accept().await {
-        let mut master = master.clone();
-        let port = *master.borrow_and_update();
+        let mut primary = primary.clone();
+        let port = *primary.borrow_and_update();
         tokio::spawn(async move {
             let Ok(mut server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
             let _ = (client.set_nodelay(true), server.set_nodelay(true));
             tokio::select! {
                 _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-                _ = master.changed() => {}
+                _ = primary.changed() => {}
             }
         });
     }

@@ -107,13 +107,19 @@ type Last = BTreeMap<Key, News>;
 
 /// What becomes of each of the changes, and the last state of each key that has a newer one.
 fn decide(place: &Place, batch: &Batch, changes: &[Arc<Change>]) -> Result<(Vec<Outcome>, Last)> {
-    let keys: Vec<&Key> =
-        changes.iter().map(|c| &c.key).collect::<BTreeSet<_>>().into_iter().collect();
+    let mut newest = BTreeMap::new();
+    for change in changes {
+        let position = newest.entry(&change.key).or_insert(change.position);
+        *position = change.position.max(*position);
+    }
+    let newest: Vec<(&Key, Version)> = newest.into_iter().collect();
     let (readers, _) = place.store.parallel();
     let is_first_copy = batch.copied && batch.advance.is_some();
-    let found = each(&keys, readers, |key| place.version(&batch.entity, key, is_first_copy))?;
+    let look =
+        |(key, news): &(&Key, Version)| place.version(&batch.entity, key, *news, is_first_copy);
+    let found = each(&newest, readers, look)?;
     let (mut versions, mut seen) = (BTreeMap::new(), BTreeMap::new());
-    for (key, (version, tag)) in keys.into_iter().zip(found) {
+    for ((key, _), (version, tag)) in newest.into_iter().zip(found) {
         versions.extend(version.map(|version| (key, version)));
         seen.insert(key, tag);
     }

@@ -226,16 +226,19 @@ impl Place {
         Ok((head, found.tag))
     }
 
-    /// The version of a key, also if it was deleted, and the state of its file, as far as they are known: the store
-    /// refuses what is written over another state. A first copy finds most files absent; those are not looked for.
+    /// The version of a key for which there is `news`, also if it was deleted, and the state of its file, as far as they
+    /// are known: the store refuses what is written over another state. Where nothing would be written, because what is
+    /// known is as new, the file is looked at: it may have come back as it was before. A first copy finds most files
+    /// absent; those are not looked for.
     pub(crate) fn version(
         &self,
         entity: &Entity,
         key: &Key,
+        news: Version,
         is_first_copy: bool,
     ) -> Result<(Option<Version>, Tag)> {
         if let Some(known) = &self.known {
-            if let Some((version, tag)) = known.get(key) {
+            if let Some((version, tag)) = known.get(key).filter(|(version, _)| *version < news) {
                 return Ok((Some(version), tag));
             }
             if is_first_copy && !self.is_listed(entity, key)? {

@@ -29,7 +29,7 @@ use crate::watched::Watched;
 pub(crate) use letters::all as all_letters;
 
 use dead_letter::DeadLetter;
-use progress::Progress;
+use progress::{Progress, Reach};
 
 /// The longest pause between two attempts: one request in this time does no harm to a follower that is down, and one
 /// that has come back is not left waiting.
@@ -104,6 +104,11 @@ impl Delivery {
     /// Everything up to here is applied and visible in the follower.
     pub(crate) fn applied(&self) -> Position {
         self.progress.applied()
+    }
+
+    /// The same beside the checkpoint; `None` while the first copy is not complete.
+    pub(crate) fn reach(&self) -> Option<Reach> {
+        self.progress.reach()
     }
 
     /// Everything up to here is applied, durably: what trimming may count on.

@@ -16,7 +16,7 @@ use crate::watched::Watched;
 pub(crate) struct Progress {
     clock: Arc<dyn Clock>,
     /// Up to where everything is visible in the follower; `None` while that is not known or its copy is not complete.
-    applied: Watched<Option<Position>>,
+    reach: Watched<Option<Reach>>,
     saved: AtomicU64,
     /// Time of the oldest change seen that is not applied, in microseconds; 0 if there is none.
     waiting_since: AtomicI64,
@@ -27,6 +27,26 @@ pub(crate) struct Progress {
     refused: Mutex<Refused>,
     pub(super) counts: Counts,
     told: Mutex<Told>,
+}
+
+/// How far a follower is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reach {
+    /// Its checkpoint.
+    saved: Position,
+    /// Up to here the log has nothing more for it.
+    applied: Position,
+}
+
+impl Reach {
+    /// What an answer contains that the follower gave as of its checkpoint, to a question asked after this was known. It
+    /// does not count where the checkpoint is earlier than it was, as that of a copy that was restored.
+    pub(crate) fn contained_at(self, checkpoint: Position) -> Position {
+        match checkpoint > Position::ZERO && checkpoint >= self.saved {
+            true => checkpoint.max(self.applied),
+            false => checkpoint,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -65,7 +85,7 @@ pub(super) fn count(counter: &AtomicU64, n: usize) {
 impl Progress {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
         Progress {
-            applied: Watched::default(),
+            reach: Watched::default(),
             saved: AtomicU64::new(0),
             waiting_since: AtomicI64::new(0),
             moved: AtomicI64::new(clock.now().micros()),
@@ -78,7 +98,11 @@ impl Progress {
     }
 
     pub(super) fn applied(&self) -> Position {
-        self.applied.get().unwrap_or_default()
+        self.reach().map_or(Position::ZERO, |reach| reach.applied)
+    }
+
+    pub(super) fn reach(&self) -> Option<Reach> {
+        *self.reach.get()
     }
 
     pub(super) fn saved(&self) -> Position {
@@ -86,11 +110,11 @@ impl Progress {
     }
 
     pub(super) fn is_complete(&self) -> bool {
-        self.applied.get().is_some()
+        self.reach().is_some()
     }
 
     pub(super) async fn reaches(&self, position: Position) {
-        self.applied.until(|applied| applied.is_some_and(|p| p >= position)).await;
+        self.reach.until(|reach| reach.is_some_and(|reach| reach.applied >= position)).await;
     }
 
     /// The follower durably has this checkpoint. While the first copy is going, nothing counts as applied.
@@ -102,13 +126,15 @@ impl Progress {
             self.has_moved();
         }
         drop(copied_to);
-        self.set_applied(checkpoint.backfill.is_none().then_some(checkpoint.position));
+        let position = checkpoint.position;
+        let reach = Reach { saved: position, applied: position };
+        self.set_reach(|_| checkpoint.backfill.is_none().then_some(reach));
     }
 
     /// Nothing is known to be in the follower.
     pub(super) fn lost(&self) {
         self.saved.store(0, Ordering::Release);
-        self.set_applied(None);
+        self.set_reach(|_| None);
     }
 
     /// Since when there has been something to do and nothing was achieved.
@@ -125,14 +151,14 @@ impl Progress {
 
     /// Everything up to a position is visible in the follower, though its checkpoint may be saved later.
     pub(super) fn applied_to(&self, position: Position) {
-        self.set_applied(Some(position));
+        self.set_reach(|reach| reach.map(|reach| Reach { applied: position, ..reach }));
     }
 
-    fn set_applied(&self, position: Option<Position>) {
+    fn set_reach(&self, next: impl FnOnce(Option<Reach>) -> Option<Reach>) {
         let mut moved = false;
-        self.applied.change(|p| {
-            moved = *p != position;
-            *p = position;
+        self.reach.change(|reach| {
+            let before = std::mem::replace(reach, next(*reach));
+            moved = before != *reach;
             moved
         });
         if moved {
@@ -207,5 +233,21 @@ impl Progress {
                 as u64,
             last_error: told.error.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_log_has_for_others_counts_as_contained() {
+        let at = |n| Position::new(n).unwrap();
+        let reach = Reach { saved: at(4), applied: at(9) };
+        let contained = |n| reach.contained_at(at(n)).as_u64();
+        assert_eq!((contained(4), contained(6), contained(12)), (9, 9, 12));
+        assert_eq!((contained(3), contained(0)), (3, 0), "a restored copy, and one being made");
+        let begun = Reach { saved: at(0), applied: at(9) };
+        assert_eq!(begun.contained_at(at(0)), at(0), "one that is made anew");
     }
 }

@@ -223,10 +223,13 @@ impl<'a> Reading<'a> {
         }
         let asked = answering.handle.ask(request.operation, self.runtime)?;
         let refused = self.refused(answering);
+        // Before the answer, which need not contain what is applied meanwhile.
+        let reach = answering.delivery.as_ref().and_then(|delivery| delivery.reach());
         let asking = self.ask_source(request, answering, question);
         let result = self.runtime.within(self.left(), asking).await;
         asked.end(&result);
-        let (at, replica) = result?;
+        let (mut at, replica) = result?;
+        at.position = reach.map_or(at.position, |reach| reach.contained_at(at.position));
         // A dead letter that came or went meanwhile counts as well: the answer may be from either side of it.
         let refused = refused.0 || self.refused(answering) != refused;
         if self.key.is_some() && refused {

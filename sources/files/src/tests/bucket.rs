@@ -55,6 +55,19 @@ impl World {
         })
     }
 
+    /// Makes the bucket what it was.
+    fn restore(&self, contents: BTreeMap<String, Vec<u8>>) {
+        self.runtime.block_on(async {
+            let all: Vec<_> = self.objects.list(None).try_collect().await.unwrap();
+            for object in all {
+                self.objects.delete(&object.location).await.unwrap();
+            }
+            for (name, content) in contents {
+                self.objects.put(&name.into(), content.into()).await.unwrap();
+            }
+        });
+    }
+
     fn archived(&self) -> Vec<u64> {
         let entries = read_in(self.store(), Path::new("shop/product/log"), Position::ZERO).unwrap();
         entries.map(|entry| entry.unwrap().position.as_u64()).collect()
@@ -231,6 +244,23 @@ fn what_was_deleted_from_outside_takes_the_checkpoint_along() {
     apply(&place, &batch(0, 2, vec![put(2, "b")])).unwrap();
     assert_eq!(versions(&place), [("b".to_owned(), 2)]);
     assert_eq!(place.checkpoint().unwrap(), Some(checkpoint(2)));
+}
+
+#[test]
+fn what_a_restored_bucket_has_lost_is_written_again() {
+    let world = World::new();
+    let place = world.place();
+    apply(&place, &batch(0, 3, vec![put(1, "a"), put(2, "b"), put(3, "c")])).unwrap();
+    let copy = world.contents();
+    let lost = batch(3, 6, vec![put(4, "a"), put(5, "d"), delete(6, "b")]);
+    apply(&place, &lost).unwrap();
+    let whole = versions(&place);
+    world.restore(copy);
+    // The process has seen none of that, but for where the bucket is.
+    assert_eq!(place.checkpoint().unwrap(), Some(checkpoint(3)));
+    apply(&place, &lost).unwrap();
+    assert_eq!(versions(&place), whole);
+    assert_eq!(versions(&world.place()), whole);
 }
 
 #[test]
