@@ -26,12 +26,12 @@ pub(crate) struct EntityPolicies {
     pub(crate) read: ReadPolicy,
     pub(crate) write: WritePolicy,
     pub(crate) cache: Option<CacheDeclaration>,
-    /// The pages that are kept, if any are to be.
+    /// The answers that are kept, if any are to be.
     pub(crate) results: Option<Results>,
 }
 
 impl Policies {
-    /// Those of a declaration. Pages that were kept under the policies `before` stay where they are still to be.
+    /// Those of a declaration. Answers that were kept under the policies `before` stay where they are still to be.
     pub(crate) fn new(declaration: Declaration, before: Option<&Policies>) -> Self {
         let entities = declaration.entities.values().enumerate().map(|(number, declared)| {
             let before = before.and_then(|before| before.entities.get(number)?.results.as_ref());

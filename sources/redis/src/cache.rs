@@ -12,9 +12,10 @@
 //!   others, which read the same log, go on behind it.
 //! * `fill` brings what was read in a snapshot that holds everything up to `read`. If the key changed in
 //!   `(read, applied]`, a list knows or `floor` is above `read`, and it is refused. It never replaces a newer version.
-//! * Eviction of an entry, and `invalidate`, only remove it. A list that was evicted lacks the epoch: fills are refused until `follow` has
-//!   begun a new one, with `floor` at that position. A fence that was evicted ends the life: nothing is found, filled
-//!   or followed until a restart, whose epoch was never used before, so that what is left of the life stays unread.
+//! * Eviction of an entry, and `invalidate`, only remove it. A list that was evicted lacks the epoch: fills are refused
+//!   until `follow` has begun a new one, with `floor` at that position. A fence that was evicted ends the life: nothing
+//!   is found, filled or followed until a restart, whose epoch was never used before, so that what is left of the life
+//!   stays unread.
 //! * A server that lost its newest writes (a failover, a crash between two syncs of its file) is as it was at an earlier
 //!   moment, in all keys of the part, which are in one slot. `applied` is then back as well, and the next `follow`,
 //!   which begins where the server no longer is, is refused. A fill of before is still checked against the lists of
@@ -252,6 +253,7 @@ impl RedisSource {
                 _ if actual.is_empty() => reached,
                 // Another process was first.
                 Ok(there) if there > from => {
+                    // A partition point is at most the length.
                     rest = &changes[changes.partition_point(|c| c.position <= there)..];
                     there
                 }
