@@ -1,7 +1,10 @@
 //! [`Journal`]: keeps writes that were acknowledged and have not been flushed to their truth yet.
 //!
 //! What an entry says is the engine's own; a journal only keeps it, in order, until it is told to let go of it. Each
-//! entity has a space of its own, in which one process writes.
+//! entity has a space of its own, in which one process writes; several where the journal is a [`SharedJournal`] too.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -68,4 +71,54 @@ pub trait Journal: Send + Sync {
 
     /// The spaces that hold entries, with their number, by name.
     async fn spaces(&self) -> Result<Vec<(String, u64)>>;
+
+    /// The same journal, if several processes may write in one space.
+    fn shared(self: Arc<Self>) -> Option<Arc<dyn SharedJournal>> {
+        None
+    }
+}
+
+/// A moment in the life of a space; the default is its beginning.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// Entries up to here were read, or were let go of before.
+    pub sequence: u64,
+    /// The journal's own name for the last removal that was read; empty for none.
+    pub removal: String,
+}
+
+/// What happened in a space since a mark.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// The entries after the mark that are kept, in order.
+    pub entries: Vec<Entry>,
+    /// Entries that were let go of.
+    pub removed: Vec<u64>,
+    /// The moment up to which this tells.
+    pub mark: Mark,
+    /// Whether that is the present moment: there is no more.
+    pub is_all: bool,
+}
+
+/// What several processes tell each other that keep entries in one space.
+#[async_trait]
+pub trait SharedJournal: Send + Sync {
+    /// What happened in a space since a mark, whichever process did it.
+    ///
+    /// * `shared-1` With `is_all`, the entries and removals are those of one moment after the call began. At most about
+    ///   `entries_max` entries; none with 0, and then only the removals and the mark.
+    /// * `shared-2` From a mark without removals, the removals of before are left out.
+    async fn news(&self, space: &str, since: &Mark, entries_max: usize) -> Result<News>;
+
+    /// Asks for the right to flush a space, or to keep it, for a time; answers the number of the tenure if this process
+    /// has it.
+    ///
+    /// * `shared-3` One process has it at a time. It goes to another one when it was released, or not asked for again
+    ///   in its time.
+    /// * `shared-4` The number is the same for as long as no other process had the right in between, and was not used
+    ///   before. So whoever is answered with the number that it has knows that nobody had the right meanwhile.
+    async fn claim(&self, space: &str, at_most: Duration) -> Result<Option<u64>>;
+
+    /// Lets go of the right to flush, if this process has it.
+    async fn release(&self, space: &str) -> Result<()>;
 }

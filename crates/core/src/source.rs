@@ -173,7 +173,7 @@ pub trait Truth: Send + Sync {
     /// * `commit-2` Positions are dense, in the order of the units and of their writes.
     /// * `commit-3` A later unit sees the earlier ones of the same call.
     /// * `commit-4` A unit whose idempotency key is known gets the earlier outcome (`replayed`) if the fingerprint
-    ///   is the same, `idempotency_key_reused` otherwise.
+    ///   is the same, `idempotency_key_reused` otherwise. A unit without writes does nothing but take its key.
     /// * `commit-5` Unique fields are unique: else `constraint_violated` naming the field.
     /// * `commit-6` `Err` of the whole call says by its effect whether anything can have been committed.
     async fn commit(&self, units: Vec<Unit>) -> Result<Vec<Result<Committed>>>;

@@ -9,6 +9,7 @@ mod config;
 mod error;
 mod follower;
 mod health;
+mod journal;
 mod keys;
 mod mark;
 mod node;
@@ -47,7 +48,7 @@ impl SourceKind for Redis {
     }
 
     fn summary(&self) -> &'static str {
-        "Redis or Valkey: a cache that several processes share, and records that other programs read by key."
+        "Redis or Valkey: a cache and a journal that several processes share, and records that other programs read by key."
     }
 
     fn options(&self) -> &'static [OptionSpec] {
@@ -64,7 +65,7 @@ impl SourceKind for Redis {
 
     fn capability(&self) -> Capability {
         Capability {
-            roles: &[Role::Follower, Role::Cache],
+            roles: &[Role::Follower, Role::Cache, Role::Journal],
             durable: true,
             query: QueryCapability {
                 get: true,

@@ -68,4 +68,9 @@ scripts! {
     FOLLOW "lua/follow.lua";
     INVALIDATE "lua/invalidate.lua";
     RESTART "lua/restart.lua";
+    APPEND "lua/append.lua";
+    REMOVE "lua/remove.lua";
+    NEWS "lua/news.lua";
+    CLAIM "lua/claim.lua";
+    LEAVE "lua/leave.lua";
 }

@@ -8,6 +8,7 @@ use futures::future::try_join_all;
 use redis::Cmd;
 use serde_json::Value as Json;
 use unisono_core::clock::Clock;
+use unisono_core::journal::Journal;
 use unisono_core::kind::Options;
 use unisono_core::source::{Auditor, Binding, Cache, Follower, Probe, Reader, Source};
 use unisono_core::{Capability, Entity, Error, ErrorKind, Result, Role, Uuid};
@@ -17,6 +18,7 @@ use crate::codec::{Format, epoch};
 use crate::config::{Settings, format, is_shown};
 use crate::error::corrupt;
 use crate::health::{Health, probe};
+use crate::journal::Sent;
 use crate::keys::Layout;
 use crate::schema::{Difference, compare, describe};
 use crate::shelf::Shelf;
@@ -39,8 +41,11 @@ pub(crate) struct RedisSource {
     pub(crate) clock: Arc<dyn Clock>,
     /// Whose the leases are that callers of this process hold.
     pub(crate) holder: Vec<u8>,
-    prefix: String,
+    pub(crate) prefix: String,
     cluster: bool,
+    /// Whether a copy can take the place of a server.
+    pub(crate) is_arranged: bool,
+    pub(crate) sent: Sent,
     tables: RwLock<HashMap<Arc<str>, Arc<Table>>>,
     shelves: RwLock<HashMap<Arc<str>, Arc<Shelf>>>,
 }
@@ -66,6 +71,8 @@ impl RedisSource {
             holder: epoch(Uuid::now_v7().as_u128() as u64),
             prefix: settings.prefix.clone(),
             cluster: settings.cluster,
+            is_arranged: settings.cluster || settings.url.service.is_some(),
+            sent: Sent::default(),
             tables: RwLock::default(),
             shelves: RwLock::default(),
         })
@@ -242,10 +249,12 @@ impl Source for RedisSource {
         for binding in bindings {
             let located = |error: Error| located(error).of(binding.entity.name());
             match binding.role {
-                Role::Truth | Role::Journal => {
-                    let role = binding.role.as_str();
-                    let refused = Error::unsupported("a redis source cannot play this role");
-                    return Err(located(refused.with("role", role)));
+                Role::Truth => {
+                    return Err(located(Error::unsupported("a redis source cannot be a truth")));
+                }
+                Role::Journal => {
+                    servers.iter().try_for_each(Health::check_keeps).map_err(located)?;
+                    self.check_syncs().await.map_err(located)?;
                 }
                 Role::Follower => {
                     servers.iter().try_for_each(Health::check_keeps).map_err(located)?;
@@ -287,6 +296,10 @@ impl Source for RedisSource {
     }
 
     fn cache(self: Arc<Self>) -> Option<Arc<dyn Cache>> {
+        Some(self)
+    }
+
+    fn journal(self: Arc<Self>) -> Option<Arc<dyn Journal>> {
         Some(self)
     }
 

@@ -201,6 +201,34 @@ async fn repeated_units_take_place_once(fixture: &Fixture) -> Verdict {
         opened.commit_one(repeatable(&e, 3, "other", 3, 17)).await?.replayed,
         "a younger outcome was forgotten"
     );
+    keys_are_taken_without_a_write(&opened, &e).await
+}
+
+/// A request that may still arrive comes to nothing when its key was taken by a unit without writes.
+async fn keys_are_taken_without_a_write(opened: &Opened, e: &Arc<Entity>) -> Verdict {
+    let bare = |key| Unit { writes: Vec::new(), ..repeatable(e, 9, key, 5, 20) };
+    let head = opened.truth()?.bounds().await?.head;
+    let results = opened
+        .truth()?
+        .commit(vec![
+            bare("taken"),
+            repeatable(e, 9, "taken", 5, 20),
+            repeatable(e, 8, "free", 5, 20),
+        ])
+        .await?;
+    let told: Vec<_> = results.iter().flatten().map(|c| (c.replayed, c.changes.len())).collect();
+    check_eq!(told, [(false, 0), (true, 0), (false, 1)], "beside others");
+    for (key, replayed) in [("alone", false), ("alone", true), ("taken", true)] {
+        let told = opened.commit_one(bare(key)).await?;
+        check_eq!((told.replayed, told.changes.len()), (replayed, 0), "{key}");
+    }
+    let late = opened.commit_one(repeatable(e, 9, "alone", 5, 21)).await?;
+    check_eq!((late.replayed, late.changes.len()), (true, 0), "what arrives late");
+    check!(
+        opened.get(e, &Sample::key("i9")).await?.is_none(),
+        "a request whose key is taken changed something"
+    );
+    check_eq!(opened.truth()?.bounds().await?.head, head.next(), "the head of the log");
     Ok(())
 }
 

@@ -34,6 +34,7 @@ pub(crate) async fn get(
         let context = Context { timeout, ..context.clone() };
         return get::get(serving, policies, &context, key, runtime).await;
     }
+    behind.heard_of(&context.token, context.timeout).await?;
     // Before the sources are asked: what leaves the journal meanwhile is then shown twice over, which changes nothing,
     // and not missed.
     let look = behind.look(key, &context.token);

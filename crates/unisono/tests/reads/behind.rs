@@ -32,14 +32,14 @@ fn queue(name: &str) -> Arc<Gate> {
     gate(&format!("{name}_queue"))
 }
 
-fn to_put(unisono: &Unisono, id: i64, name: &str, condition: Condition) -> Write {
+pub(crate) fn to_put(unisono: &Unisono, id: i64, name: &str, condition: Condition) -> Write {
     let entity = item(unisono);
     let json = json!({"id": id, "name": name, "stock": 1});
     let record = unisono::core::json::parse(&entity, &json).unwrap();
     Write { key: Key::Integer(id), action: Action::Put(record), condition, entity }
 }
 
-fn to_patch(unisono: &Unisono, id: i64, patch: Json) -> Write {
+pub(crate) fn to_patch(unisono: &Unisono, id: i64, patch: Json) -> Write {
     let (key, action) = (Key::Integer(id), Action::Patch(patch));
     Write { entity: item(unisono), key, action, condition: Condition::None }
 }
@@ -49,15 +49,15 @@ fn to_delete(unisono: &Unisono, id: i64) -> Write {
     Write { entity: item(unisono), key, action, condition: Condition::None }
 }
 
-async fn write(unisono: &Unisono, write: Write) -> Result<Written> {
+pub(crate) async fn write(unisono: &Unisono, write: Write) -> Result<Written> {
     unisono.engine().write(&Context::default(), vec![write]).await
 }
 
-fn strong() -> Context {
+pub(crate) fn strong() -> Context {
     Context { consistency: Consistency::Strong, ..Context::default() }
 }
 
-async fn status(unisono: &Unisono) -> JournalStatus {
+pub(crate) async fn status(unisono: &Unisono) -> JournalStatus {
     unisono.engine().status().await.journals.remove(0)
 }
 
@@ -72,7 +72,7 @@ async fn drained(unisono: &Unisono) {
 }
 
 /// The names that a record had, oldest first, `-` where it was deleted.
-async fn past(unisono: &Unisono, id: i64) -> Vec<String> {
+pub(crate) async fn past(unisono: &Unisono, id: i64) -> Vec<String> {
     let items: Handle<Json> = unisono.entity("item").unwrap();
     let mut changes = items.history(id, 100).await.unwrap();
     changes.reverse();
@@ -83,7 +83,7 @@ async fn past(unisono: &Unisono, id: i64) -> Vec<String> {
 }
 
 /// As `kill -9`: nothing in memory survives, and nothing that was going on.
-async fn kill(unisono: Unisono) {
+pub(crate) async fn kill(unisono: Unisono) {
     unisono.engine().runtime().abort();
     unisono.engine().runtime().join().await;
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::Notify;
 use unisono::config::Configuration;
 use unisono::core::clock::Clock;
 use unisono::core::journal::{Appended, Entry, Journal, NewEntry};
@@ -42,6 +43,12 @@ pub(crate) struct Gate {
     pub(crate) keeps: AtomicBool,
     /// Records whose commit fails for no reason that concerns them.
     pub(crate) chokes_on: Mutex<Option<Key>>,
+    /// Whether a commit that comes now is held up on its way, whatever becomes of who sent it.
+    pub(crate) holds: AtomicBool,
+    /// Commits that were held up, what lets the next one go on, and how many have arrived since.
+    pub(crate) held: AtomicU64,
+    pub(crate) released: Arc<Notify>,
+    pub(crate) arrived: Arc<AtomicU64>,
     disk: Arc<MemoryDisk>,
     openings: AtomicU64,
     running: AtomicU64,
@@ -235,7 +242,20 @@ impl Truth for Behind {
         if units.iter().flat_map(|u| &u.writes).any(|w| Some(&w.key) == choking.as_ref()) {
             return Err(Error::internal("the truth chokes"));
         }
-        let answer = self.owning().commit(units).await?;
+        let truth = self.owning();
+        if self.gate.holds.load(Ordering::SeqCst) {
+            self.gate.held.fetch_add(1, Ordering::SeqCst);
+            let (released, arrived) =
+                (Arc::clone(&self.gate.released), Arc::clone(&self.gate.arrived));
+            let late = async move {
+                released.notified().await;
+                let answer = truth.commit(units).await;
+                arrived.fetch_add(1, Ordering::SeqCst);
+                answer
+            };
+            return tokio::spawn(late).await.unwrap();
+        }
+        let answer = truth.commit(units).await?;
         self.gate.lost(answer)
     }
 

@@ -5,6 +5,7 @@ mod behind;
 mod gated;
 mod reload;
 mod shared;
+mod shared_behind;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -51,7 +51,7 @@ source = "near"
 refresh = false
 {cache}
 "#,
-            redis()
+            redis("near")
         );
         let clock = Arc::new(Common(AtomicU64::new(1_000_000_000)));
         let mut all = Vec::new();
@@ -87,18 +87,18 @@ refresh = false
 }
 
 /// The table of a source over the running server, with a prefix that no other test has.
-fn redis() -> String {
+pub(crate) fn redis(source: &str) -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let base = std::env::var_os("UNISONO_ENGINES").unwrap_or("/tmp/unisono-engines".into());
     let file = PathBuf::from(base).join("redis/source.toml");
     let said = std::fs::read_to_string(&file)
         .unwrap_or_else(|e| panic!("{}: {e}\n    start it: engines/up redis", file.display()));
     let name = format!("tl{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    format!("[sources.near]\nkind = \"redis\"\n{}", said.replace("{namespace}", &name))
+    format!("[sources.{source}]\nkind = \"redis\"\n{}", said.replace("{namespace}", &name))
 }
 
 /// Repeats until something is true; fails loudly after a minute.
-async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
     for _ in 0..1200 {
         if holds().await {
             return;

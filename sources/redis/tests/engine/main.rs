@@ -9,6 +9,7 @@
 mod cluster;
 mod common;
 mod faults;
+mod journal;
 mod lease;
 mod protocol;
 mod readable;

@@ -133,7 +133,7 @@ impl Behind {
         while !batch.is_empty() {
             let entries = batch.iter().map(|submitted| submitted.entry.clone()).collect();
             let error = match self.journal.append(self.entity.name(), entries).await {
-                Ok(results) => return self.kept(batch, results),
+                Ok(results) => return self.kept(batch, results).await,
                 Err(error) => error.at(&self.source).on("accept"),
             };
             self.failed(&error);
@@ -157,7 +157,7 @@ impl Behind {
                 .filter_map(|s| told(&s.accepted.id))
                 .map(|sequence| Ok(Appended { sequence, repeated: false }));
             let results = results.collect();
-            self.kept(kept, results);
+            self.kept(kept, results).await;
             // Those that the journal did not keep because it knew their keys have no answer yet.
             batch = rest;
         }
@@ -183,7 +183,7 @@ impl Behind {
     }
 
     /// What the journal has kept waits from here on, before its callers are told.
-    fn kept(&self, batch: Vec<Submitted>, results: Vec<Result<Appended>>) {
+    async fn kept(&self, batch: Vec<Submitted>, results: Vec<Result<Appended>>) {
         debug_assert_eq!(batch.len(), results.len(), "a journal answers every entry");
         let watch = self.runtime.stopwatch();
         let mut replies = Vec::with_capacity(batch.len());
@@ -191,15 +191,28 @@ impl Behind {
             for (submitted, result) in batch.into_iter().zip(results) {
                 let Submitted { accepted, write, room, reply, .. } = submitted;
                 if let Ok(Appended { sequence, repeated: false }) = result {
-                    state.last = state.last.max(sequence);
-                    let _room = Some(room);
-                    state.queue.push(Pending { sequence, accepted, write, watch, _room });
                     count(&self.counts.accepted, 1);
+                    match self.peers {
+                        None => {
+                            state.last = state.last.max(sequence);
+                            let _room = Some(room);
+                            let pending = Pending { sequence, accepted, write, watch, _room };
+                            state.queue.push(Arc::new(pending));
+                        }
+                        // It comes back in its place among those of others.
+                        Some(_) if sequence > state.last => {
+                            drop(state.rooms.insert(sequence, room))
+                        }
+                        Some(_) => {}
+                    }
                 }
                 replies.push((reply, result));
             }
             true
         });
+        if self.peers.is_some() {
+            self.hear_own().await;
+        }
         for (reply, result) in replies {
             // A caller that went away has nobody to tell; its write is kept.
             let _ = reply.send(result);

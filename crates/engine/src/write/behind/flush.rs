@@ -62,6 +62,7 @@ impl Behind {
                 suspects = self.next(suspects, failed);
             }
         }
+        self.resign().await;
         self.state.change(|state| !std::mem::replace(&mut state.stopped, true));
     }
 
@@ -83,7 +84,7 @@ impl Behind {
         loop {
             let (due, closing) = {
                 let state = self.state.get();
-                if state.closing && state.queue.len() == 0 {
+                if state.is_done(self.peers.is_some()) {
                     return false;
                 }
                 (self.due(&state, all, suspects), state.closing)
@@ -111,6 +112,7 @@ impl Behind {
 
     /// How long until something is to be flushed; `None` while nothing waits.
     fn due(&self, state: &State, all: &Rest, suspects: &Rest) -> Option<Duration> {
+        state.tenure?;
         let ready = state.queue.first_ready().map(|first| {
             let oldest = first.watch.elapsed();
             let (pending, closing) = (state.queue.len(), state.closing);
@@ -126,9 +128,18 @@ impl Behind {
         if groups.is_empty() {
             return false;
         }
+        match self.still_flushes().await {
+            Ok(true) => {}
+            Ok(false) => return false,
+            Err(error) => {
+                self.failed(&error);
+                return true;
+            }
+        }
+        let (groups, kept) = self.close_off(groups).await;
         let units = groups.iter().map(|group| self.unit(group)).collect();
         let results = self.log.committer.commit_each(units).await;
-        let mut outcomes = Outcomes::default();
+        let mut outcomes = Outcomes { kept, ..Outcomes::default() };
         for (group, result) in groups.into_iter().zip(results) {
             self.judge(group, result, &mut outcomes).await;
         }
@@ -163,7 +174,7 @@ impl Behind {
             // It may have taken place, and repeating it tells.
             Effect::Unknown | Effect::Committed => FlushFailure::Unreachable,
         };
-        if failure == FlushFailure::Refused {
+        if failure == FlushFailure::Refused && matches!(self.still_flushes().await, Ok(true)) {
             let last = &group.last;
             match self.set_aside(last.sequence, &last.accepted, &error).await {
                 Ok(()) => return outcomes.refused.push(group),
@@ -175,7 +186,7 @@ impl Behind {
         outcomes.kept.push((group, failure == FlushFailure::Suspect));
     }
 
-    fn trouble(&self, error: &Error, group: &Group) {
+    pub(super) fn trouble(&self, error: &Error, group: &Group) {
         self.failed(error);
         tracing::warn!(%error, entity = %self.entity.name(), key = %group.last.write.key,
             sequence = group.last.sequence, "an acknowledged write cannot be flushed; it will be tried again");

@@ -29,7 +29,7 @@
 //!   of an accepted write names its place in the journal: questions for many records, which show what has been
 //!   flushed, wait for that within their deadline when they bring such a token, and always when they are strong. Afterwards the
 //!   token demands the position of the flush, so that no cache or follower shows the earlier state to who saw the
-//!   later one. Other nodes see a write when it has been flushed.
+//!   later one. Other nodes see a write when it has been flushed, or before if they share the journal (`shared.rs`).
 //!
 //! One record at a time: an atomic batch of several records is refused, because whether it takes place could not be told
 //! to those who read one of them meanwhile. The time of a change is that of its flush.
@@ -41,13 +41,15 @@ mod flushed;
 mod overlay;
 mod queue;
 mod refused;
+mod shared;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
-use unisono_core::journal::Journal;
+use unisono_core::journal::{Journal, SharedJournal};
 use unisono_core::{Entity, Error, ErrorKind, Key, LogName, Position, Result, Stored, Token};
 use unisono_policy::write::BehindPolicy;
 
@@ -61,7 +63,7 @@ use crate::watched::Watched;
 pub(crate) use accept::Receipt;
 
 use accept::Submitted;
-use entry::{AcceptedWrite, Pending};
+use entry::{AcceptedWrite, Pending, Room};
 use flushed::Flushed;
 use queue::Queue;
 
@@ -79,6 +81,8 @@ pub(crate) struct Behind {
     /// The source that keeps the journal.
     source: Arc<str>,
     journal: Arc<dyn Journal>,
+    /// The same, if several processes share it.
+    peers: Option<Arc<dyn SharedJournal>>,
     log: Arc<Log>,
     runtime: Runtime,
     /// Names the journal in tokens.
@@ -98,8 +102,28 @@ struct State {
     last: u64,
     flushed: Flushed,
     closing: bool,
+    /// The last write when it began to close.
+    closing_at: u64,
     stopped: bool,
     error: Option<String>,
+    /// Set while this process flushes; its number, if others could have the right to.
+    tenure: Option<u64>,
+    /// Writes up to here may be under way from a process that had the right before.
+    inherited: u64,
+    /// How often somebody asked what is in a shared journal, and up to which of them that is known.
+    asked: u64,
+    heard: u64,
+    /// The room of writes that were given to a shared journal and have not come back.
+    rooms: BTreeMap<u64, Room>,
+}
+
+impl State {
+    /// Whether nothing is left to do for a process that closes. Those who share its journal see to what comes later.
+    fn is_done(&self, is_shared: bool) -> bool {
+        self.closing
+            && (self.queue.len() == 0
+                || is_shared && (self.tenure.is_none() || !self.queue.waits(None, self.closing_at)))
+    }
 }
 
 #[derive(Default)]
@@ -150,19 +174,27 @@ impl Behind {
     ) -> Result<Arc<Self>> {
         let (submit, inbox) = mpsc::channel(SUBMITTED_MAX);
         let name = format!("{}/{}", policy.journal, entity.name());
+        let peers = Arc::clone(&journal).shared();
         let state = State {
             queue: Queue::default(),
             last: 0,
             flushed: Flushed::new(log.tail.head()),
             closing: false,
+            closing_at: 0,
             stopped: false,
             error: None,
+            tenure: peers.is_none().then_some(0),
+            inherited: 0,
+            asked: 0,
+            heard: 0,
+            rooms: BTreeMap::new(),
         };
         let behind = Arc::new(Behind {
             entity: Arc::clone(entity),
             policies,
             source: Arc::clone(&policy.journal),
             journal,
+            peers,
             log,
             runtime: runtime.clone(),
             name: LogName::of(&name.into()),
@@ -173,50 +205,86 @@ impl Behind {
             counts: Counts::default(),
         });
         behind.journal.begin(entity.name()).await?;
-        behind.read_back().await?;
+        match &behind.peers {
+            None => drop(behind.read_back(true).await?),
+            Some(peers) => {
+                let heard = behind.join(peers.as_ref()).await?;
+                runtime.spawn(Arc::clone(&behind).listen(Arc::clone(peers), heard));
+            }
+        }
         runtime.spawn(Arc::clone(&behind).append_all(inbox));
         runtime.spawn(Arc::clone(&behind).flush_all());
         Ok(behind)
     }
 
-    async fn read_back(&self) -> Result<()> {
-        let refused = self.refused_before().await?;
-        let (mut after, mut gone) = (0, Vec::new());
+    /// Has those wait that are in the journal, and no others; answers the last of them. Who flushes sets aside what
+    /// cannot be flushed.
+    async fn read_back(&self, flushes: bool) -> Result<u64> {
+        let refused = if flushes { self.refused_before().await? } else { Default::default() };
+        let (mut after, mut gone, mut queue) = (0, Vec::new(), Queue::default());
         loop {
             let page = self.journal.read(self.entity.name(), after, PAGE).await?;
             let end = page.len() < PAGE;
             for entry in page {
                 after = entry.sequence;
+                let known = self.state.get().queue.get(after).cloned();
                 let accepted = AcceptedWrite::decode(&entry.body)
-                    .map_err(|e| e.of(self.entity.name()).with("sequence", entry.sequence))?;
+                    .map_err(|e| e.of(self.entity.name()).with("sequence", after))?;
                 if refused.contains(&accepted.id) {
-                    gone.push(entry.sequence);
+                    gone.push(after);
                     continue;
                 }
-                match accepted.write(&self.entity) {
-                    Ok(write) => {
-                        let body = entry.body.len();
-                        let pending = self.pending(entry.sequence, accepted, write, body);
-                        self.state.get().queue.push(pending);
+                match (known, accepted.write(&self.entity)) {
+                    (Some(pending), _) => queue.push(pending),
+                    (None, Ok(write)) => {
+                        queue.push(Arc::new(self.pending(
+                            after,
+                            accepted,
+                            write,
+                            entry.body.len(),
+                        )));
                     }
-                    Err(reason) => {
-                        self.set_aside(entry.sequence, &accepted, &reason).await?;
-                        gone.push(entry.sequence);
+                    (None, Err(reason)) if flushes => {
+                        self.set_aside(after, &accepted, &reason).await?;
+                        gone.push(after);
                     }
+                    (None, Err(_)) => {}
                 }
             }
             if end {
                 break;
             }
         }
-        self.state.get().last = after;
-        match gone.is_empty() {
-            true => Ok(()),
-            false => self.remove(&gone).await,
+        self.replace(queue, after).await?;
+        if !gone.is_empty() {
+            self.remove(&gone).await?;
         }
+        Ok(after)
     }
 
-    /// One that was read back: it waits even if there is less room than when it was accepted.
+    /// Has others wait than before. Those that are gone were flushed.
+    async fn replace(&self, queue: Queue, last: u64) -> Result<()> {
+        let is_gone = |state: &State| {
+            let mut waiting = state.queue.sequences();
+            waiting.find(|sequence| queue.get(*sequence).is_none())
+        };
+        let gone = is_gone(&self.state.get());
+        let head = match gone {
+            None => None,
+            Some(first) => Some((first, self.log.truth.bounds().await?.head)),
+        };
+        self.state.change(|state| {
+            if let Some((first, head)) = head {
+                state.flushed.add(first, head);
+            }
+            state.queue = queue;
+            state.last = state.last.max(last);
+            true
+        });
+        Ok(())
+    }
+
+    /// One that was read: it waits even if there is less room than when it was accepted.
     fn pending(
         &self,
         sequence: u64,
@@ -224,10 +292,13 @@ impl Behind {
         write: unisono_core::write::Write,
         body: usize,
     ) -> Pending {
-        let room = self.room.try_enter();
-        let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(kib(body));
+        let own = self.state.get().rooms.remove(&sequence);
+        let room = own.or_else(|| {
+            let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(kib(body));
+            self.room.try_enter().zip(bytes.ok())
+        });
         let watch = self.runtime.stopwatch();
-        Pending { sequence, accepted, write, watch, _room: room.zip(bytes.ok()) }
+        Pending { sequence, accepted, write, watch, _room: room }
     }
 
     /// The source that keeps the journal.
@@ -253,12 +324,14 @@ impl Behind {
 
     /// Waits until all that is waiting now is flushed or refused, of a record if one is given.
     pub(crate) async fn all_flushed(&self, key: Option<&Key>, limit: Duration) -> Result<()> {
+        self.hear(limit).await?;
         let last = self.state.get().last;
         self.flushed(key, last, limit).await
     }
 
     /// Waits until what the bearer of a token has seen is flushed or refused; answers what it must see in the log.
     pub(crate) async fn seen_flushed(&self, token: &Token, limit: Duration) -> Result<Position> {
+        self.heard_of(token, limit).await?;
         let through = token.position(&self.name).as_u64();
         self.flushed(None, through, limit).await?;
         Ok(self.state.get().flushed.demanded(through))
@@ -294,7 +367,10 @@ impl Behind {
 
     /// Takes no more writes, and flushes what waits without waiting for more.
     pub(crate) fn close(&self) {
-        self.state.change(|state| !std::mem::replace(&mut state.closing, true));
+        self.state.change(|state| {
+            state.closing_at = state.last;
+            !std::mem::replace(&mut state.closing, true)
+        });
     }
 
     /// Waits until everything is flushed, after [`Behind::close`].

@@ -33,9 +33,19 @@ pub(crate) struct Group {
 
 impl Queue {
     /// Puts a write at the end.
-    pub(crate) fn push(&mut self, pending: Pending) {
+    pub(crate) fn push(&mut self, pending: Arc<Pending>) {
         self.by_key.entry(pending.write.key.clone()).or_default().push_back(pending.sequence);
-        self.entries.insert(pending.sequence, Arc::new(pending));
+        self.entries.insert(pending.sequence, pending);
+    }
+
+    /// The write of a sequence, if it waits.
+    pub(crate) fn get(&self, sequence: u64) -> Option<&Arc<Pending>> {
+        self.entries.get(&sequence)
+    }
+
+    /// Every sequence that waits, in order.
+    pub(crate) fn sequences(&self) -> impl Iterator<Item = u64> {
+        self.entries.keys().copied()
     }
 
     /// How many wait.
@@ -117,6 +127,19 @@ impl Queue {
     pub(crate) fn suspect(&mut self, group: &Group) {
         if let Some(sent) = self.sent.get_mut(&group.last.write.key) {
             sent.suspect = true;
+        }
+    }
+
+    /// Another process has seen to a write: it waits no more.
+    pub(crate) fn forget(&mut self, sequence: u64) {
+        let Some(pending) = self.entries.remove(&sequence) else { return };
+        let key = &pending.write.key;
+        self.sent.remove(key);
+        if let Some(sequences) = self.by_key.get_mut(key) {
+            sequences.retain(|other| *other != sequence);
+            if sequences.is_empty() {
+                self.by_key.remove(key);
+            }
         }
     }
 

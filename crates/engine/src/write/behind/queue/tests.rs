@@ -24,7 +24,7 @@ fn pending(sequence: u64, key: i64, action: Action, condition: Condition) -> Pen
 fn queue(entries: Vec<(i64, Action, Condition)>) -> Queue {
     let mut queue = Queue::default();
     for (sequence, (key, action, condition)) in (1..).zip(entries) {
-        queue.push(pending(sequence, key, action, condition));
+        queue.push(Arc::new(pending(sequence, key, action, condition)));
     }
     queue
 }
@@ -73,8 +73,8 @@ fn puts_of_a_record_go_as_one_and_what_is_judged_goes_alone_in_its_place() {
 fn a_group_that_was_sent_stays_as_it_is_until_its_outcome_is_known() {
     let mut queue = queue(vec![(1, put(), Condition::None)]);
     let first = take(&mut queue);
-    queue.push(pending(2, 1, put(), Condition::None));
-    queue.push(pending(3, 2, put(), Condition::None));
+    queue.push(Arc::new(pending(2, 1, put(), Condition::None)));
+    queue.push(Arc::new(pending(3, 2, put(), Condition::None)));
     assert_eq!(sequences(&take(&mut queue)), [[1], [3]]);
     queue.settle(&first[0]);
     assert!(queue.waits(Some(&Key::Integer(1)), 2) && !queue.waits(Some(&Key::Integer(1)), 1));
@@ -86,7 +86,7 @@ fn a_suspect_record_is_taken_apart_and_keeps_its_order() {
     let mut queue = queue(vec![(1, put(), Condition::None), (2, put(), Condition::None)]);
     let groups = take(&mut queue);
     queue.suspect(&groups[0]);
-    queue.push(pending(3, 1, put(), Condition::None));
+    queue.push(Arc::new(pending(3, 1, put(), Condition::None)));
     assert_eq!(sequences(&take(&mut queue)), [[2]]);
     assert_eq!(queue.first_ready().unwrap().sequence, 2);
     let suspects = queue.take(true, 100);
