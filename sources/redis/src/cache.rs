@@ -25,8 +25,8 @@
 //! of them given twice, records are only read more often. A lease is a process's, not a caller's: whichever caller
 //! of the process reads, its fill ends the lease.
 //!
-//! **Compression** concerns what stands in an entry behind its flag, which no script reads: an entry that cannot be
-//! decompressed is one that was evicted. The dictionary is a key of its own, not bound to a life.
+//! **Compression** (`compression.rs`) concerns what stands in an entry behind its flag, which no script reads: to whom cannot
+//! decompress it, it is as if it had been evicted. The dictionary is a key of its own, not bound to a life.
 
 use std::sync::Arc;
 use std::time::Duration;
