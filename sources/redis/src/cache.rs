@@ -24,16 +24,19 @@
 //! **Leases** are keys of their own that end by themselves, and no part of the above: without any of them, or with all
 //! of them given twice, records are only read more often. A lease is a process's, not a caller's: whichever caller
 //! of the process reads, its fill ends the lease.
+//!
+//! **Compression** (`compression.rs`) concerns what stands in an entry behind its flag, which no script reads: to whom cannot
+//! decompress it, it is as if it had been evicted. The dictionary is a key of its own, not bound to a life.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::future::try_join_all;
+use futures::future::{join, try_join_all};
 use unisono_core::source::{Cache, Entry, Filled, Lease, Lookup};
 use unisono_core::{Change, Entity, Error, ErrorKind, Key, Position, Result, Timestamp, Uuid};
 
-use crate::codec::{digits, entry, entry_tail, epoch, instant, position};
+use crate::codec::{digits, entry, entry_tail, epoch, instant, lacks_dictionary, position};
 use crate::error::unexpected;
 use crate::follower::{BYTES_MAX, CHANGES_MAX};
 use crate::keys::id;
@@ -102,7 +105,8 @@ impl Cache for RedisSource {
             let parts = (0..).zip(&parts).map(|(part, changes)| {
                 self.follow_part(&shelf, part, changes, (from, to), expires)
             });
-            try_join_all(parts).await.map(drop)
+            let (followed, ()) = join(try_join_all(parts), self.share_dictionary(&shelf)).await;
+            followed.map(drop)
         };
         followed.await.map_err(|e| self.place(e, "follow", entity))
     }
@@ -138,6 +142,7 @@ impl Cache for RedisSource {
             });
             let run = |call: Call| async move { self.client.write(Lane::Bulk, &call).await };
             try_join_all(calls.map(run)).await?;
+            self.restore_dictionary(&shelf).await;
             Ok(life)
         };
         restarted.await.map_err(|e| self.place(e, "restart", entity))
@@ -168,7 +173,11 @@ impl RedisSource {
         };
         let life = reply::bytes(life)?.ok_or_else(unexpected)?;
         let bytes = answer.next().map(reply::bytes).transpose()?.flatten();
-        let found = bytes.and_then(|bytes| entry(&shelf.entity, key, &life, bytes));
+        let compression = &shelf.compression;
+        if bytes.as_deref().is_some_and(|bytes| lacks_dictionary(bytes, compression)) {
+            self.fetch_dictionary(shelf).await;
+        }
+        let found = bytes.and_then(|bytes| entry(&shelf.entity, key, &life, bytes, compression));
         let lease = match answer.next().map(reply::bytes).transpose()?.flatten() {
             None => Lease::Free,
             Some(holder) if holder == self.holder => Lease::Held,
@@ -195,18 +204,21 @@ impl RedisSource {
         keys.extend([shelf.entry(part, key), shelf.lease(part, key)]);
         keys.extend(shelf.shown(key));
         let record = entry.stored.as_ref().map(|stored| stored.record.as_ref());
+        let (filled, expires) = (entry.filled, entry.expires);
         let arguments = vec![
             epoch(life),
             digits(entry.version),
             digits(read),
             id(key),
-            instant(entry.expires).into_bytes(),
-            milliseconds(entry.filled, entry.expires),
-            entry_tail(&shelf.entity, record, entry.filled, entry.expires),
+            instant(expires).into_bytes(),
+            milliseconds(filled, expires),
+            entry_tail(&shelf.entity, record, filled, expires, &shelf.compression),
             self.holder.clone(),
         ];
-        let answer = self.client.write(Lane::Quick, &Call::new(&FILL, keys, arguments)).await?;
-        match reply::text(answer)?.as_str() {
+        let call = Call::new(&FILL, keys, arguments);
+        let filling = self.client.write(Lane::Quick, &call);
+        let (answer, ()) = join(filling, self.share_dictionary(shelf)).await;
+        match reply::text(answer?)?.as_str() {
             "stored" => Ok(Filled::Stored),
             "outdated" => Ok(Filled::Outdated),
             "epoch" => Ok(Filled::OtherEpoch),
@@ -235,7 +247,8 @@ impl RedisSource {
                 && bytes < BYTES_MAX
             {
                 // It counts as put in when the write was asked for, so that its age is never told too low.
-                let tail = entry_tail(&shelf.entity, change.image.as_deref(), change.time, expires);
+                let (record, filled) = (change.image.as_deref(), change.time);
+                let tail = entry_tail(&shelf.entity, record, filled, expires, &shelf.compression);
                 bytes += tail.len() + 128;
                 last = change.position;
                 call.keys.push(shelf.entry(part, &change.key));

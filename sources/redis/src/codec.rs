@@ -11,6 +11,7 @@ use unisono_core::{
     Entity, FieldType, Key, Position, Record, Result, Stored, Timestamp, Value, Version,
 };
 
+use crate::compression::Compression;
 use crate::error::{corrupt, unexpected};
 use crate::reply;
 
@@ -140,12 +141,15 @@ pub(crate) fn epoch(epoch: u64) -> Vec<u8> {
     format!("{epoch:016x}").into_bytes()
 }
 
-/// Where an entry's parts begin: epoch, version, expiry, when it was read, whether there is a record, its JSON.
+/// Where an entry's parts begin: epoch, version, expiry, when it was read, a flag, what the flag says: the record's JSON,
+/// nothing if there is no record, or what [`Compression`] has made of it.
 const VERSION: usize = 16;
 const EXPIRES: usize = 36;
 const FILLED: usize = 56;
 const FLAG: usize = 76;
 const PAYLOAD: usize = 77;
+const RECORD: u8 = b'R';
+const ABSENT: u8 = b'N';
 
 /// What follows epoch and version in a cache entry.
 pub(crate) fn entry_tail(
@@ -153,11 +157,17 @@ pub(crate) fn entry_tail(
     record: Option<&Record>,
     filled: Timestamp,
     expires: Timestamp,
+    compression: &Compression,
 ) -> Vec<u8> {
-    let flag = if record.is_some() { 'R' } else { 'N' };
-    let mut tail = format!("{}{}{flag}", instant(expires), instant(filled)).into_bytes();
-    if let Some(record) = record {
-        tail.extend_from_slice(&to_vec(entity, record));
+    let mut tail = format!("{}{}", instant(expires), instant(filled)).into_bytes();
+    match record.map(|record| to_vec(entity, record)) {
+        None => tail.push(ABSENT),
+        Some(json) => {
+            if !compression.pack(&json, &mut tail) {
+                tail.push(RECORD);
+                tail.extend_from_slice(&json);
+            }
+        }
     }
     tail
 }
@@ -165,7 +175,13 @@ pub(crate) fn entry_tail(
 /// The entry of a key, unless it is of another epoch or cannot be decoded: then there is none.
 ///
 /// Only processes that declare the entity alike share entries, so that the JSON of one is the answer to callers as well.
-pub(crate) fn entry(entity: &Entity, key: &Key, of: &[u8], bytes: Vec<u8>) -> Option<Entry> {
+pub(crate) fn entry(
+    entity: &Entity,
+    key: &Key,
+    of: &[u8],
+    bytes: Vec<u8>,
+    compression: &Compression,
+) -> Option<Entry> {
     let bytes = Bytes::from(bytes);
     if bytes.get(..VERSION)? != of {
         return None;
@@ -175,15 +191,25 @@ pub(crate) fn entry(entity: &Entity, key: &Key, of: &[u8], bytes: Vec<u8>) -> Op
         let text = std::str::from_utf8(bytes.get::<std::ops::Range<usize>>(range)?).ok()?;
         Timestamp::from_micros(text.parse().ok()?).ok()
     };
-    let stored = match bytes.get(FLAG)? {
-        b'N' => None,
-        _ => {
-            let record = decode(entity, bytes.get(PAYLOAD..)?).ok()?;
-            let json = bytes.slice(PAYLOAD..);
+    let json = match *bytes.get(FLAG)? {
+        ABSENT => None,
+        RECORD => Some(bytes.slice(PAYLOAD..)),
+        flag => Some(Bytes::from(compression.unpack(flag, bytes.get(PAYLOAD..)?)?)),
+    };
+    let stored = match json {
+        None => None,
+        Some(json) => {
+            let record = decode(entity, &json).ok()?;
             Some(Arc::new(Stored::with_json(key.clone(), version, Arc::new(record), json)))
         }
     };
     Some(Entry { stored, version, filled: time(FILLED..FLAG)?, expires: time(EXPIRES..FILLED)? })
+}
+
+/// Whether it takes a dictionary that is not known to read an entry.
+pub(crate) fn lacks_dictionary(bytes: &[u8], compression: &Compression) -> bool {
+    let flagged = bytes.get(FLAG..).and_then(<[u8]>::split_first);
+    flagged.is_some_and(|(flag, packed)| compression.lacks(*flag, packed))
 }
 
 #[cfg(test)]
@@ -248,16 +274,20 @@ mod tests {
         let (filled, expires) =
             (Timestamp::from_micros_clamped(5), Timestamp::from_micros_clamped(9));
         let head = [epoch(7), digits(Position::new(12).unwrap())].concat();
+        let compression = Compression::new(None);
+        let read =
+            |life, bytes: &[u8]| entry(&entity, &key, &epoch(life), bytes.to_vec(), &compression);
         for record in [Some(&record), None] {
-            let bytes = [head.clone(), entry_tail(&entity, record, filled, expires)].concat();
-            let found = entry(&entity, &key, &epoch(7), bytes.clone()).unwrap();
+            let tail = entry_tail(&entity, record, filled, expires, &compression);
+            let bytes = [head.clone(), tail].concat();
+            let found = read(7, &bytes).unwrap();
             assert_eq!(found.version.as_u64(), 12);
             assert_eq!((found.filled, found.expires), (filled, expires));
             assert_eq!(found.stored.as_ref().map(|s| s.record.as_ref()), record);
             let json = found.stored.as_ref().map(|stored| stored.json(&entity).to_vec());
             assert_eq!(json, record.map(|record| to_vec(&entity, record)));
-            assert!(entry(&entity, &key, &epoch(8), bytes.clone()).is_none());
-            assert!(entry(&entity, &key, &epoch(7), bytes[..60].to_vec()).is_none());
+            assert!(read(8, &bytes).is_none());
+            assert!(read(7, &bytes[..60]).is_none());
         }
     }
 }

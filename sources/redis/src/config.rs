@@ -97,7 +97,22 @@ pub(crate) const CACHE_OPTIONS: &[OptionSpec] = &[
         optional: true,
         doc: "With format = \"json\": the key of a record, such as product:{id}, with the key field in braces; the entity's name and key unless given.",
     },
+    OptionSpec {
+        name: "compress_above",
+        ty: OptionType::Size,
+        default: None,
+        optional: true,
+        doc: "Records whose JSON is longer, such as 256B, are compressed, small ones with a dictionary that the processes train from what they write and share; at least 64B, and none unless given. A change takes a restart; processes with and without it share entries.",
+    },
 ];
+
+/// The least that makes sense for `compress_above`: what zstd adds to each entry would be most of what it saves.
+const COMPRESS_ABOVE_MIN: i64 = 64;
+
+/// Above how many bytes JSON is compressed, if it is.
+pub(crate) fn compress_above(options: &Options) -> Option<usize> {
+    options.integer("compress_above").and_then(|bytes| usize::try_from(bytes).ok())
+}
 
 /// Whether other programs read what is cached of an entity.
 pub(crate) fn is_shown(options: &Options) -> bool {
@@ -110,18 +125,28 @@ pub(crate) fn check_entity(
     entity: &Entity,
     options: &Options,
 ) -> Vec<(&'static str, String)> {
-    const NAME: &str = "key_template";
-    if options.text(NAME).is_none() {
-        return Vec::new();
-    }
+    let template = check_template(role, entity, options).map(|message| ("key_template", message));
+    let compression = check_compression(options).map(|message| ("compress_above", message));
+    template.into_iter().chain(compression).collect()
+}
+
+fn check_template(role: Role, entity: &Entity, options: &Options) -> Option<String> {
+    options.text("key_template")?;
     if role == Role::Cache && !is_shown(options) {
-        return vec![(NAME, "has no effect on private entries: set format = \"json\"".to_owned())];
+        return Some("has no effect on private entries: set format = \"json\"".to_owned());
     }
-    let parsed = Template::of(options, entity, entity.name());
-    let problem = parsed.err().map(|error| {
-        (NAME, format!("{}: {}", error.message(), error.hint_text().unwrap_or_default()))
-    });
-    problem.into_iter().collect()
+    let error = Template::of(options, entity, entity.name()).err()?;
+    Some(format!("{}: {}", error.message(), error.hint_text().unwrap_or_default()))
+}
+
+fn check_compression(options: &Options) -> Option<String> {
+    let above = options.integer("compress_above")?;
+    if is_shown(options) {
+        return Some(
+            "other programs read the entries of format = \"json\", which stay as they are: remove one of the two".to_owned(),
+        );
+    }
+    (above < COMPRESS_ABOVE_MIN).then(|| format!("must be at least {COMPRESS_ABOVE_MIN}B"))
 }
 
 /// The options of one source, as Rust values.
@@ -240,6 +265,28 @@ mod tests {
         ] {
             let message = of(role, &given).unwrap();
             assert!(message.contains(says), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_others_read_is_not_compressed_and_neither_is_what_is_tiny() {
+        let entity = unisono_testkit::Sample::product();
+        let of = |format: &str, above: i64| {
+            let given = [
+                ("format", OptionValue::Text(format.to_owned())),
+                ("compress_above", OptionValue::Integer(above)),
+            ];
+            let options = Options(given.map(|(name, value)| (name.to_owned(), value)).into());
+            check_entity(Role::Cache, &entity, &options)
+        };
+        assert_eq!(of("private", 64), []);
+        for (format, above, says) in [("private", 63, "at least 64B"), ("json", 256, "remove one")]
+        {
+            let problems = of(format, above);
+            assert!(
+                matches!(&problems[..], [("compress_above", m)] if m.contains(says)),
+                "{problems:?}"
+            );
         }
     }
 

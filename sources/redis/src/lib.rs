@@ -5,6 +5,7 @@ mod cache;
 mod client;
 mod cluster;
 mod codec;
+mod compression;
 mod config;
 mod error;
 mod follower;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use unisono_core::entity::Field;
 use unisono_core::{Entity, FieldType, Key};
 
+use crate::compression::Compression;
 use crate::keys::{Layout, id};
 
 /// How many changed keys of an entity are known one by one, twice as many for a while. A read that is older than all of
@@ -17,6 +18,9 @@ pub(crate) struct Shelf {
     pub(crate) layout: Layout,
     /// Whether other programs read the records too, at the keys that the layout names.
     pub(crate) is_shown: bool,
+    pub(crate) compression: Compression,
+    /// Where the dictionary of its entries is.
+    dictionary: Vec<u8>,
     parts: Vec<Part>,
 }
 
@@ -31,7 +35,12 @@ struct Part {
 }
 
 impl Shelf {
-    pub(crate) fn new(entity: &Arc<Entity>, layout: Layout, is_shown: bool) -> Self {
+    pub(crate) fn new(
+        entity: &Arc<Entity>,
+        layout: Layout,
+        is_shown: bool,
+        compression: Compression,
+    ) -> Self {
         let mut text = entity.key_field().name.to_string();
         describe(entity.fields(), &mut text);
         if is_shown {
@@ -46,8 +55,8 @@ impl Shelf {
             entries: named(part, "="),
             leases: named(part, "lease:"),
         };
-        let parts = (0..layout.parts()).map(of).collect();
-        Shelf { entity: Arc::clone(entity), layout, is_shown, parts }
+        let (dictionary, parts) = (named(0, "dictionary"), (0..layout.parts()).map(of).collect());
+        Shelf { entity: Arc::clone(entity), layout, is_shown, compression, dictionary, parts }
     }
 
     /// Fence and lists of changed keys of a part.
@@ -64,6 +73,11 @@ impl Shelf {
     /// The entry of a key of a part.
     pub(crate) fn entry(&self, part: u16, key: &Key) -> Vec<u8> {
         [self.part(part).entries.as_slice(), &id(key)].concat()
+    }
+
+    /// The dictionary that all processes compress entries with.
+    pub(crate) fn dictionary(&self) -> &[u8] {
+        &self.dictionary
     }
 
     /// The lease of a key of a part.
@@ -116,7 +130,8 @@ mod tests {
                 place: "product".into(),
                 options: Options::default(),
             };
-            Shelf::new(&entity, Layout::new("t:", true, &binding).unwrap(), is_shown)
+            let layout = Layout::new("t:", true, &binding).unwrap();
+            Shelf::new(&entity, layout, is_shown, Compression::new(None))
         };
         let shelf = |fields| shown(fields, false);
         let id = || Field::new("id", FieldType::String);
@@ -126,6 +141,7 @@ mod tests {
         assert_ne!(one.controls(0), other.controls(0));
         assert_ne!(one.entry(0, &Sample::key("a")), other.entry(0, &Sample::key("a")));
         assert_ne!(one.controls(0), one.controls(1));
+        assert_ne!(one.dictionary(), other.dictionary());
         // Changes that only a process knows of that shows nothing would leave what is shown as it is.
         let open = shown(vec![id(), Field::new("lines", line(FieldType::String))], true);
         assert_ne!(one.controls(0), open.controls(0));

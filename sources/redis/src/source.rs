@@ -15,7 +15,8 @@ use unisono_core::{Capability, Entity, Error, ErrorKind, Result, Role, Uuid};
 
 use crate::client::Client;
 use crate::codec::{Format, epoch};
-use crate::config::{Settings, format, is_shown};
+use crate::compression::Compression;
+use crate::config::{Settings, compress_above, format, is_shown};
 use crate::error::corrupt;
 use crate::health::{Health, probe};
 use crate::journal::Sent;
@@ -106,7 +107,8 @@ impl RedisSource {
         if is_shown {
             self.check_collisions(&binding.entity, Role::Cache, &layout)?;
         }
-        let shelf = Arc::new(Shelf::new(&binding.entity, layout, is_shown));
+        let compression = Compression::new(compress_above(&binding.options));
+        let shelf = Arc::new(Shelf::new(&binding.entity, layout, is_shown, compression));
         let mut shelves = self.shelves.write().unwrap_or_else(PoisonError::into_inner);
         shelves.insert(Arc::clone(binding.entity.name()), Arc::clone(&shelf));
         Ok(shelf)

@@ -75,8 +75,12 @@ pub(crate) fn impatient(mut options: Options) -> Options {
 }
 
 pub(crate) async fn open(options: &Options) -> Result<Arc<dyn Source>> {
-    let environment = Environment { data: "/".into(), clock: Arc::new(ManualClock::new()) };
-    Redis.open("tested", options, &environment).await
+    open_with(options, Arc::new(ManualClock::new())).await
+}
+
+/// The same with a clock that the test moves.
+pub(crate) async fn open_with(options: &Options, clock: Arc<dyn Clock>) -> Result<Arc<dyn Source>> {
+    Redis.open("tested", options, &Environment { data: "/".into(), clock }).await
 }
 
 /// How an entity is bound, with options of the entity.
@@ -89,6 +93,13 @@ pub(crate) fn binding(entity: &Arc<Entity>, role: Role, options: &[(&str, &str)]
         place: Arc::clone(entity.name()),
         options: Options(options.iter().map(text).collect::<BTreeMap<_, _>>()),
     }
+}
+
+/// How an entity is cached whose records are compressed, all but the shortest.
+pub(crate) fn compressed(entity: &Arc<Entity>) -> Binding {
+    let mut bound = binding(entity, Role::Cache, &[]);
+    bound.options.0.insert("compress_above".to_owned(), OptionValue::Integer(64));
+    bound
 }
 
 /// An open source that follows an entity.

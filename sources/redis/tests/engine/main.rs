@@ -8,6 +8,7 @@
 
 mod cluster;
 mod common;
+mod compressed;
 mod faults;
 mod journal;
 mod lease;

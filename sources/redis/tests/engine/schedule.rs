@@ -1,10 +1,12 @@
 //! [`Run`]: one random schedule of the cache protocol. Two processes look up, fill, follow and restart, a step at a time;
 //! in between entries and control keys are evicted, everything is flushed, a copy that lacks the newest writes takes over,
-//! and what a process that was deposed had prepared arrives late. Fills come from snapshots of any age.
+//! and what a process that was deposed had prepared arrives late. Fills come from snapshots of any age. If entries are
+//! compressed, others put one dictionary after the other into the server, and processes learn of each in their time.
 
 use std::collections::HashMap;
 use std::ops::AddAssign;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -12,11 +14,12 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
+use unisono_core::clock::Clock;
 use unisono_core::source::{Cache, Entry, Filled, Lookup};
-use unisono_core::{Change, Entity, ErrorKind, Position, Record, Role};
+use unisono_core::{Change, Entity, ErrorKind, Position, Record, Role, Timestamp};
 use unisono_testkit::{Changes, Sample};
 
-use crate::common::{ask, at, binding, now, open};
+use crate::common::{ask, at, binding, compressed, now, open, open_with};
 
 pub(crate) const KEYS: [&str; 2] = ["a", "b"];
 
@@ -100,6 +103,8 @@ pub(crate) struct Tally {
     pub(crate) flushes: u64,
     pub(crate) failovers: u64,
     pub(crate) late: u64,
+    /// Entries that need a dictionary, when another one took its place.
+    pub(crate) compressed: u64,
 }
 
 impl AddAssign for Tally {
@@ -114,6 +119,7 @@ impl AddAssign for Tally {
         self.flushes += other.flushes;
         self.failovers += other.failovers;
         self.late += other.late;
+        self.compressed += other.compressed;
     }
 }
 
@@ -128,11 +134,33 @@ pub(crate) async fn processes(url: &str) -> Vec<Arc<dyn Cache>> {
     caches
 }
 
+/// The same, of processes that compress entries and often ask for the dictionary.
+pub(crate) async fn compressing_processes(url: &str) -> Vec<Arc<dyn Cache>> {
+    /// Moves on with every look, and back before anything ends.
+    struct Restless(AtomicU32);
+
+    impl Clock for Restless {
+        fn now(&self) -> Timestamp {
+            now().plus(Duration::from_millis(400) * (self.0.fetch_add(1, Ordering::Relaxed) % 100))
+        }
+    }
+
+    let mut caches = Vec::new();
+    for n in 0..2 {
+        let clock = Arc::new(Restless(AtomicU32::new(n * 50)));
+        let source = open_with(&at(url), clock).await.unwrap();
+        source.prepare(&[compressed(&Sample::product())]).await.unwrap();
+        caches.push(source.cache().unwrap());
+    }
+    caches
+}
+
 /// Runs the schedule of a seed over an emptied server; answers what happened, or what was wrong.
 pub(crate) async fn run(
     client: &MultiplexedConnection,
     caches: &[Arc<dyn Cache>],
     seed: u64,
+    compresses: bool,
 ) -> Result<Tally, String> {
     let mut client = client.clone();
     let _: String = ask(&mut client, &[b"FLUSHALL"]).await;
@@ -152,7 +180,10 @@ pub(crate) async fn run(
         touched: false,
         shown: HashMap::new(),
     };
-    for _ in 0..STEPS {
+    for n in 0..STEPS {
+        if compresses && n % 9 == 3 {
+            run.replace_dictionary(n).await;
+        }
         run.step().await?;
         run.check().await?;
     }
@@ -316,6 +347,23 @@ impl Run<'_> {
 
     async fn keys(&mut self, ending: &str) -> Vec<Vec<u8>> {
         ask(&mut self.client, &[b"KEYS", format!("*{ending}").as_bytes()]).await
+    }
+
+    /// Some other process was the first to offer a dictionary after the one of before was lost: any text is one.
+    async fn replace_dictionary(&mut self, step: usize) {
+        for id in KEYS {
+            for key in self.keys(&format!("={id}")).await {
+                let flag: Vec<u8> = ask(&mut self.client, &[b"GETRANGE", &key, b"76", b"76"]).await;
+                self.tally.compressed += u64::from(flag == b"D");
+            }
+        }
+        for fence in self.keys("fence").await {
+            let name = String::from_utf8(fence).unwrap().replace("fence", "dictionary");
+            let json = json!({"id": KEYS[step % 2], "name": "x", "stock": step / 9});
+            let record = Sample::record(&self.log.entity, &json);
+            let text = unisono_core::json::to_vec(&self.log.entity, &record);
+            let _: String = ask(&mut self.client, &[b"SET", name.as_bytes(), &text]).await;
+        }
     }
 
     async fn snapshot(&mut self) -> Vec<(Vec<u8>, Vec<u8>)> {

@@ -102,7 +102,7 @@ async fn the_protocol_holds_for_a_cache_that_is_shown() {
     }
     let client = server.client().await;
     for seed in 0..200 {
-        if let Err(wrong) = run(&client, &caches, seed).await {
+        if let Err(wrong) = run(&client, &caches, seed, false).await {
             panic!("seed {seed}: {wrong}");
         }
     }
