@@ -107,7 +107,7 @@ fn behind(
     let age_alert = table.duration("age_alert");
     if table.item("journal").is_none() {
         let message = "`write_behind` needs a `journal`";
-        let hint = "name a source of a kind that can be a journal, such as sqlite, declared for this alone";
+        let hint = "name a source of a kind that can be a journal, such as sqlite, or redis for several processes, declared for this alone";
         table.report.error_with(&table.spot_of("strategy"), message, hint);
         return None;
     }

@@ -253,6 +253,10 @@ impl Truth for Behind {
                 arrived.fetch_add(1, Ordering::SeqCst);
                 answer
             };
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "it outlives the runtime of who sent it"
+            )]
             return tokio::spawn(late).await.unwrap();
         }
         let answer = truth.commit(units).await?;
