@@ -157,8 +157,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     guard(
         "nothing-applied-while-copying",
         "crates/engine/src/delivery/progress.rs",
-        "checkpoint.backfill.is_none().then_some(checkpoint.position)",
-        "Some(checkpoint.position)",
+        "checkpoint.backfill.is_none().then_some(reach)",
+        "Some(reach)",
     ),
     guard(
         "idle-looks-at-the-follower",
@@ -325,6 +325,12 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "let read: Position = self.reading.serving.log.tail.head();",
     ),
     guard(
+        "warmed-at-the-position-of-its-read",
+        "crates/engine/src/cache/warm.rs",
+        "let (position, epoch) = (answer.position, self.life.epoch);",
+        "let (position, epoch) = (self.serving.log.tail.head(), self.life.epoch);",
+    ),
+    guard(
         "cache-needs-signs-of-life",
         "crates/engine/src/cache/mod.rs",
         "!self.down.load(Ordering::Acquire) && now < verified.plus(UNVERIFIED_MAX)",
@@ -345,8 +351,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     guard(
         "written-through-as-of-its-change",
         "crates/engine/src/cache/mod.rs",
-        "self.fill(&change.key, stored, change.position, lookup.epoch).await;",
-        "self.fill(&change.key, stored, self.log.tail.head(), lookup.epoch).await;",
+        "self.fill(declared, &change.key, stored, change.position, lookup.epoch).await;",
+        "self.fill(declared, &change.key, stored, self.log.tail.head(), lookup.epoch).await;",
     ),
     guard(
         "read-position",
@@ -357,14 +363,14 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     guard(
         "read-of-refused-record",
         "crates/engine/src/read/ask.rs",
-        "if self.key.is_some() && refused {",
-        "if self.key.is_some() && refused && false {",
+        "if !self.keys.is_empty() && refused {",
+        "if !self.keys.is_empty() && refused && false {",
     ),
     guard(
         "question-tells-of-refused-records",
         "crates/engine/src/read/ask.rs",
         "let refused = refused.0 || self.refused(answering) != refused;",
-        "let refused = self.key.is_some() && (refused.0 || self.refused(answering) != refused);",
+        "let refused = !self.keys.is_empty() && (refused.0 || self.refused(answering) != refused);",
     ),
     guard(
         "read-token-covers-what-was-shown",

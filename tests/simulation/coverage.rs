@@ -31,6 +31,7 @@ pub(crate) const WANTED: &[&str] = &[
     "dead letter forgotten",
     "dead letter replayed",
     "idempotency key reused for another request",
+    "hot keys kept",
     "if-match refused",
     "if-match taken",
     "log trimmed",

@@ -210,9 +210,13 @@ impl Truth for Faulty {
 
     async fn put_state(&self, space: &str, name: &str, value: Option<String>) -> Result<()> {
         let role = self.role(Arc::clone(&self.inner).truth())?;
-        let kept = value.is_some();
+        let (is_letter, kept) = (space == "dead_letter", value.is_some());
         self.around("put_state", role.put_state(space, name, value)).await?;
-        self.history.count(if kept { "dead letter" } else { "dead letter forgotten" });
+        self.history.count(match (is_letter, kept) {
+            (true, true) => "dead letter",
+            (true, false) => "dead letter forgotten",
+            (false, _) => "hot keys kept",
+        });
         Ok(())
     }
 

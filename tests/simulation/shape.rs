@@ -37,8 +37,10 @@ pub(crate) struct Shape {
     pub(crate) misses_max: usize,
     /// How long pages are kept.
     pub(crate) results: Duration,
-    /// How many records an empty cache takes in.
+    /// How many records an empty cache takes in that changed last.
     pub(crate) warm: usize,
+    /// How many it takes in that were read most.
+    pub(crate) warm_hot: usize,
     pub(crate) read: ReadPolicy,
     pub(crate) write: WritePolicy,
     /// Whether the truth answers reads by key; otherwise followers have to.
@@ -102,6 +104,7 @@ impl Shape {
             misses_max: [1, 128][random.random_range(0..2)],
             results: Duration::from_secs([0, 0, 60][random.random_range(0..3)]),
             warm: [0, 0, 3][random.random_range(0..3)],
+            warm_hot: [0, 2, 20][random.random_range(0..3)],
             read: read_policy(random),
             write: write_policy(random),
             truth_gets: !one_follower_gets && random.random_bool(0.7),

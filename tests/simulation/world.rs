@@ -261,6 +261,7 @@ impl World {
                 lease: Duration::from_secs(2),
                 results: self.shape.results,
                 warm: self.shape.warm,
+                warm_hot: self.shape.warm_hot,
                 warm_questions: match self.shape.results.is_zero() {
                     true => Vec::new(),
                     false => vec![WarmQuestion::Count { filter: Filter::All, search: None }],

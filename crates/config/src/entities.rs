@@ -341,6 +341,7 @@ impl Reader<'_> {
         let misses_max = table.integer("misses_max").and_then(|n| usize::try_from(n).ok());
         let (lease, results) = (table.duration("lease"), table.duration("results"));
         let warm = table.integer("warm").and_then(|n| usize::try_from(n).ok());
+        let warm_hot = table.integer("warm_hot").and_then(|n| usize::try_from(n).ok());
         let warm_questions = questions::warm(&table, self.entity.map(AsRef::as_ref), results);
         let filter = self.filter(table.text("where"), Rule::of_cache);
         let options = self.options(&table, kind, Role::Cache);
@@ -356,6 +357,7 @@ impl Reader<'_> {
             lease,
             results,
             warm: warm?,
+            warm_hot: warm_hot?,
             warm_questions: warm_questions?,
             options,
         })

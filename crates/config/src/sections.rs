@@ -326,6 +326,12 @@ pub(crate) static CACHE: Section = Section::of_role(
             "0",
             "How many of the records that changed last are taken in from the log when the cache begins empty.",
         ),
+        Key::defaulting(
+            "warm_hot",
+            Shape::Integer { min: 0, max: 100_000 },
+            "0",
+            "How many of the records that were read most lately are read when the cache begins empty, also after a restart.",
+        ),
         Key::optional("warm_questions", Shape::Tables(&WARM_QUESTION), WARM_QUESTION.doc),
     ],
     &["strategy", "read", "write"],

@@ -33,6 +33,25 @@ pub struct Answer<T> {
 }
 
 impl<T> Answer<T> {
+    /// The same answer with another value.
+    pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> Answer<U> {
+        let Answer {
+            value,
+            source,
+            role,
+            replica,
+            position,
+            token,
+            age,
+            stale,
+            cache,
+            rule,
+            failed,
+        } = self;
+        let value = change(value);
+        Answer { value, source, role, replica, position, token, age, stale, cache, rule, failed }
+    }
+
     /// Notes that the answer stands in for that of sources that could not be asked.
     pub(crate) fn instead_of(mut self, error: &Error) -> Self {
         let source = error.source_name().map_or("search".into(), Into::into);

@@ -54,6 +54,8 @@ struct Inner {
 const CLOSE_MAX: Duration = Duration::from_secs(10);
 /// How long closing waits for acknowledged writes to be flushed; what is left stays in the journal.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// How long closing waits until it is kept what was read most.
+const KEEP_MAX: Duration = Duration::from_secs(2);
 /// How long a source may take to answer a look at it.
 const LOOK_MAX: Duration = Duration::from_secs(2);
 
@@ -412,12 +414,21 @@ impl Engine {
         };
         // A delivery that cannot finish goes on from its checkpoint at the next start.
         let _ = self.0.runtime.within(CLOSE_MAX, stopped).await;
+        self.keep_hot_keys().await;
         self.0.runtime.abort();
         self.0.runtime.join().await;
         for handle in running.sources.values() {
             handle.source.close().await?;
         }
         Ok(())
+    }
+
+    /// What the caches of the next start are warmed with; without it they have what was kept before.
+    async fn keep_hot_keys(&self) {
+        let feeds = self.0.running.entities.values().filter_map(|s| s.cache.as_ref());
+        let kept = join_all(feeds.map(|feed| feed.keep_hot_keys_now()));
+        let kept = async { Ok(kept.await) };
+        let _ = self.0.runtime.within(KEEP_MAX, kept).await;
     }
 
     async fn compare(

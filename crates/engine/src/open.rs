@@ -7,9 +7,9 @@ use unisono_core::capability::Role;
 use unisono_core::kind::Options;
 use unisono_core::source::{Binding, Source, require};
 use unisono_core::{Error, ErrorKind, LogName, Result};
-use unisono_policy::declaration::{Declaration, EntityDeclaration};
+use unisono_policy::declaration::{CacheDeclaration, Declaration, EntityDeclaration};
 
-use crate::cache::{Feed, warm_questions};
+use crate::cache::{Feed, warm, warm_questions};
 use crate::delivery::{Delivery, Target};
 use crate::late::Late;
 use crate::log::tail::Tail;
@@ -56,6 +56,10 @@ pub(crate) async fn open(
         running.start_log(&declared.truth, runtime).await?;
         let policies = PresentEntity::new(present, number);
         let serving = Arc::new(running.serve(declared, policies, runtime).await?);
+        let warms = |cache: &CacheDeclaration| cache.warm > 0 || cache.warm_hot > 0;
+        if declared.cache.as_ref().is_some_and(warms) {
+            runtime.spawn(warm::run(Arc::clone(&serving), runtime.clone()));
+        }
         let questions = declared.cache.iter().flat_map(|cache| cache.warm_questions.clone());
         let questions: Vec<_> = questions.collect();
         if !questions.is_empty() {

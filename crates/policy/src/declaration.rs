@@ -91,6 +91,8 @@ pub struct CacheDeclaration {
     pub results: Duration,
     /// How many of the records that changed last are taken in when the cache begins empty.
     pub warm: usize,
+    /// How many of the records that were read most lately are taken in when the cache begins empty.
+    pub warm_hot: usize,
     /// What is asked when the cache begins empty, so that the answers are kept.
     pub warm_questions: Vec<WarmQuestion>,
     /// What else is declared of it there, by the kind's options for entities.

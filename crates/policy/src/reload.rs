@@ -4,7 +4,7 @@
 //! |---|---|
 //! | how an entity is read | its fields, key, truth and followers, and which entities there are |
 //! | how it is written, within `write_around` and `write_through`, or within `write_behind` | to or from `write_behind`, another journal |
-//! | how long and how its cache keeps what, and `results` | which source its cache is, `warm`, `warm_questions`, options of the kind |
+//! | how long and how its cache keeps what, and `results` | which source its cache is, `warm`, `warm_hot`, `warm_questions`, options of the kind |
 //! | `[log]` | sources, `region` |
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -183,11 +183,13 @@ fn cache(plan: &mut Plan, key: &str, running: &CacheDeclaration, wanted: &CacheD
         results,
         filter,
         warm,
+        warm_hot,
         warm_questions,
         options,
     } = running;
     plan.fixed(format!("{key}.source"), source, &wanted.source);
     plan.fixed(format!("{key}.warm"), warm, &wanted.warm);
+    plan.fixed(format!("{key}.warm_hot"), warm_hot, &wanted.warm_hot);
     plan.fixed(format!("{key}.warm_questions"), warm_questions, &wanted.warm_questions);
     self::options(plan, key, options, &wanted.options);
     plan.set_time(format!("{key}.ttl"), *ttl, wanted.ttl);

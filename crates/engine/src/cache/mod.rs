@@ -1,10 +1,12 @@
 //! Caches follow the log: [`Feed`] carries changes to one cache and entity, and knows whether it is up to date.
 
-mod warm;
+mod hot;
+mod kept;
+pub(crate) mod warm;
 pub(crate) mod warm_questions;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use unisono_core::source::{Cache, Entry, Filled, Lease, Lookup};
@@ -20,6 +22,7 @@ use crate::policies::PresentEntity;
 use crate::runtime::Runtime;
 use crate::status::CacheStatistics;
 use crate::watched::Watched;
+use hot::Hot;
 use warm::Warmed;
 
 /// How many changes are taken at once.
@@ -39,8 +42,6 @@ const VERIFY_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Feed {
     entity: Arc<Entity>,
     source: Arc<str>,
-    /// How many of the records that changed last are taken in when it begins empty.
-    warm: usize,
     policies: PresentEntity,
     cache: Arc<dyn Cache>,
     log: Arc<Log>,
@@ -48,11 +49,11 @@ pub(crate) struct Feed {
     applied: AtomicU64,
     /// The last change of the entity that the feed has come to.
     changed: AtomicU64,
-    /// A life of the cache that has begun and is still empty.
-    empty: Mutex<Option<(u64, Position)>>,
-    /// How many lives of the cache have begun.
-    lives: Watched<u64>,
+    /// The life of the cache that has begun last; none if it could not be reached so far.
+    life: Watched<Option<Life>>,
     warmed: Warmed,
+    /// What is read most, if that is taken in when a life begins.
+    hot: Option<Hot>,
     stale: AtomicU64,
     refreshed: AtomicU64,
     /// Whether the cache has begun a life that this feed carries changes to.
@@ -70,6 +71,13 @@ pub(crate) struct Feed {
     misses_room: Arc<Limit>,
 }
 
+/// One life of a cache: it begins empty at a position, under an epoch of its own.
+#[derive(Clone, Copy, PartialEq)]
+struct Life {
+    epoch: u64,
+    head: Position,
+}
+
 impl Feed {
     /// Starts a new life of the cache at the head of the log, and the task that keeps it there. While the cache cannot
     /// be reached it is passed by.
@@ -84,16 +92,15 @@ impl Feed {
         let feed = Arc::new(Feed {
             entity: Arc::clone(entity),
             source: Arc::clone(&declared.source),
-            warm: declared.warm,
             policies,
             cache,
             log,
             runtime: runtime.clone(),
             applied: AtomicU64::new(0),
             changed: AtomicU64::new(0),
-            empty: Mutex::default(),
-            lives: Watched::default(),
+            life: Watched::default(),
             warmed: Warmed::default(),
+            hot: (declared.warm_hot > 0).then(|| Hot::new(declared.warm_hot)),
             stale: AtomicU64::new(0),
             refreshed: AtomicU64::new(0),
             begun: AtomicBool::new(false),
@@ -110,6 +117,9 @@ impl Feed {
             feed.failed(&error);
         }
         runtime.spawn(Arc::clone(&feed).run());
+        if feed.hot.is_some() {
+            runtime.spawn(Arc::clone(&feed).keep_hot_keys());
+        }
         feed
     }
 
@@ -207,9 +217,19 @@ impl Feed {
         (applied, Position::new(self.changed.load(Ordering::Acquire)).unwrap_or(Position::ZERO))
     }
 
-    /// Counts a lookup.
-    pub(crate) fn count(&self, hit: bool) {
-        if hit { &self.hits } else { &self.misses }.fetch_add(1, Ordering::Relaxed);
+    /// Counts a lookup; answers how many came to the same before.
+    pub(crate) fn count(&self, hit: bool) -> u64 {
+        if hit { &self.hits } else { &self.misses }.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Counts a lookup of a record, and takes note of its key now and then.
+    pub(crate) fn count_key(&self, hit: bool, key: &Key) {
+        let before = self.count(hit);
+        if let Some(hot) = &self.hot
+            && hot::is_sampled(before)
+        {
+            hot.note(key);
+        }
     }
 
     /// Counts an answer that may be old.
@@ -310,21 +330,16 @@ impl Feed {
     async fn restart(&self) -> Result<()> {
         let head = self.log.tail.head();
         let epoch = self.cache.restart(&self.entity, head).await?;
-        *self.empty() = Some((epoch, head));
         // What changed in between is not known.
         self.changed.store(head.as_u64(), Ordering::Release);
         self.begun.store(true, Ordering::Release);
         self.reached(head);
         self.verify();
-        self.lives.change(|lives| {
-            *lives += 1;
+        self.life.change(|life| {
+            *life = Some(Life { epoch, head });
             true
         });
         Ok(())
-    }
-
-    fn empty(&self) -> MutexGuard<'_, Option<(u64, Position)>> {
-        self.empty.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn reached(&self, position: Position) {
@@ -339,12 +354,7 @@ impl Feed {
     async fn run(self: Arc<Self>) {
         let mut attempt = 0;
         loop {
-            let empty = self.empty().take();
-            if let Some((epoch, head)) = empty.filter(|_| self.warm > 0) {
-                self.runtime.spawn(Arc::clone(&self).warm(epoch, head));
-            }
-            let result = self.step().await;
-            let Err(error) = result else {
+            let Err(error) = self.step().await else {
                 attempt = 0;
                 continue;
             };

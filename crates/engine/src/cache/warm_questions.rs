@@ -17,10 +17,10 @@ const ATTEMPTS_MAX: u32 = 20;
 /// Asks questions each time that the cache of an entity begins a life, for as long as the engine runs.
 pub(crate) async fn run(serving: Arc<Serving>, questions: Vec<WarmQuestion>, runtime: Runtime) {
     let Some(feed) = &serving.cache else { return };
-    let mut life = 0;
+    let mut life = None;
     loop {
-        feed.lives.until(|lives| *lives != life).await;
-        life = *feed.lives.get();
+        feed.life.until(|now| *now != life).await;
+        life = *feed.life.get();
         let mut left: Vec<_> = questions.iter().collect();
         feed.warmed.want(left.len());
         for attempt in 1..=ATTEMPTS_MAX {
@@ -32,7 +32,7 @@ pub(crate) async fn run(serving: Arc<Serving>, questions: Vec<WarmQuestion>, run
                 }
             }
             left = again;
-            if left.is_empty() || *feed.lives.get() != life {
+            if left.is_empty() || *feed.life.get() != life {
                 break;
             }
             runtime.sleep(retry::backoff(attempt, runtime.random())).await;

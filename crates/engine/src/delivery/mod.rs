@@ -121,10 +121,10 @@ impl Delivery {
         self.progress.is_complete()
     }
 
-    /// Whether the follower refuses a record (any, if no key is given), so that what it has of it may be older than
-    /// its position says; and a number that changes with the answer.
-    pub(crate) fn is_refused(&self, key: Option<&Key>) -> (bool, u64) {
-        self.progress.is_refused(key)
+    /// Whether the follower refuses one of some records (of all, if no keys are given), so that what it has of it may be
+    /// older than its position says; and a number that changes with the answer.
+    pub(crate) fn is_refused(&self, keys: &[Key]) -> (bool, u64) {
+        self.progress.is_refused(keys)
     }
 
     /// Waits until everything up to a position is applied.

@@ -183,14 +183,11 @@ impl Progress {
         refused.changes += 1;
     }
 
-    /// Whether a key has a dead letter (any key, if none is given), and a number that changes with the answer.
-    pub(super) fn is_refused(&self, key: Option<&Key>) -> (bool, u64) {
+    /// Whether one of some keys has a dead letter (any key, if none are given), and a number that changes with the answer.
+    pub(super) fn is_refused(&self, keys: &[Key]) -> (bool, u64) {
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        let is = match key {
-            _ if refused.keys.is_empty() => false,
-            Some(key) => refused.keys.contains(&key.to_string()),
-            None => true,
-        };
+        let has_letter = |key: &Key| refused.keys.contains(&key.to_string());
+        let is = !refused.keys.is_empty() && (keys.is_empty() || keys.iter().any(has_letter));
         (is, refused.changes)
     }
 

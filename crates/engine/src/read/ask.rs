@@ -30,8 +30,8 @@ pub(crate) struct Reading<'a> {
     pub(crate) serving: &'a Serving,
     pub(crate) policies: &'a EntityPolicies,
     pub(crate) context: &'a Context,
-    /// Set for a read of one record.
-    pub(crate) key: Option<&'a Key>,
+    /// The records that are read by their keys; none for a question.
+    pub(crate) keys: &'a [Key],
     pub(crate) runtime: &'a Runtime,
     pub(crate) watch: Stopwatch,
 }
@@ -61,7 +61,7 @@ impl<'a> Reading<'a> {
         context: &'a Context,
         runtime: &'a Runtime,
     ) -> Self {
-        Reading { serving, policies, context, key: None, runtime, watch: runtime.stopwatch() }
+        Reading { serving, policies, context, keys: &[], runtime, watch: runtime.stopwatch() }
     }
 
     /// What the plan for a read by key is made from.
@@ -232,16 +232,16 @@ impl<'a> Reading<'a> {
         at.position = reach.map_or(at.position, |reach| reach.contained_at(at.position));
         // A dead letter that came or went meanwhile counts as well: the answer may be from either side of it.
         let refused = refused.0 || self.refused(answering) != refused;
-        if self.key.is_some() && refused {
-            return Err(Error::new(ErrorKind::TooStale, "the follower refuses this record")
+        if !self.keys.is_empty() && refused {
+            return Err(Error::new(ErrorKind::TooStale, "the follower refuses the record")
                 .hint("see `unisono dead-letters list`"));
         }
         Ok(Found { answering, at: fresh_enough(request, at)?, replica, refused })
     }
 
-    /// Whether a follower refuses the record asked for. A position says nothing about a refused record.
+    /// Whether a follower refuses a record asked for. A position says nothing about a refused record.
     fn refused(&self, answering: &Answering) -> (bool, u64) {
-        answering.delivery.as_ref().map_or((false, 0), |d| d.is_refused(self.key))
+        answering.delivery.as_ref().map_or((false, 0), |d| d.is_refused(self.keys))
     }
 
     /// `stale` says that nobody can tell whether newer data exists.

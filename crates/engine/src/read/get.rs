@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join;
-use unisono_core::source::{At, Entry, Lease, Lookup};
+use futures::future::{BoxFuture, join};
+use unisono_core::source::{Entry, Lease, Lookup, Reader};
 use unisono_core::{
     Consistency, Context, Error, ErrorKind, Key, Position, Result, Role, Stored, Timestamp, Token,
 };
@@ -72,7 +72,7 @@ impl Get<'_> {
         if let Some(entry) = self.usable(&lookup)
             && self.feed.is_verified(now)
         {
-            self.feed.count(true);
+            self.feed.count_key(true, self.key);
             let refreshing = self.feed.is_due(self.declared, entry, now);
             if refreshing {
                 let (serving, key) = (Arc::clone(serving), self.key.clone());
@@ -81,7 +81,7 @@ impl Get<'_> {
             }
             return Ok(self.cached(&lookup, entry, Currency::Current { refreshing }));
         }
-        self.feed.count(false);
+        self.feed.count_key(false, self.key);
         let result = self.shared(&lookup, lease, landings).await;
         self.or_cached(result, &lookup)
     }
@@ -103,7 +103,7 @@ impl Get<'_> {
             join(self.lookup(now), self.reading.one(&self.request, self.key)).await;
         let Some(lookup) = lookup else { return result };
         let entry = self.usable(&lookup).filter(|_| self.feed.is_verified(now));
-        self.feed.count(entry.is_some());
+        self.feed.count_key(entry.is_some(), self.key);
         match (result, entry) {
             (Ok(answer), Some(entry)) if answer.position < lookup.applied.max(entry.version) => {
                 Ok(self.cached(&lookup, entry, Currency::Current { refreshing: false }))
@@ -334,22 +334,26 @@ async fn refresh(serving: Arc<Serving>, key: Key, expires: Timestamp, runtime: R
 }
 
 impl Reading<'_> {
-    /// Asks the sources.
+    /// Asks the sources for one record.
     async fn one(&self, request: &Request<'_>, key: &Key) -> Result<Found> {
-        let serving = self.serving;
-        let keys = [key.clone()];
-        let mut answer = Reading { key: Some(&keys[0]), ..*self }
-            .ask(request, &|reader| {
-                let (entity, keys) = (&serving.entity, keys.clone());
-                Box::pin(async move {
-                    let At { value, position } = reader.get(entity, &keys).await?;
-                    let found = value.into_iter().next().flatten().map(Arc::new);
-                    Ok(At { value: found, position })
-                })
-            })
-            .await?;
+        let answer = self.several(request, std::slice::from_ref(key)).await?;
+        let mut answer = answer.map(|found| found.into_iter().next().flatten().map(Arc::new));
         let shown = answer.value.as_ref().map(|stored| stored.version);
         answer.token.merge(&self.token_of(shown));
         Ok(answer)
+    }
+
+    /// Asks the sources for records by their keys: one answer for each key, in order, all of one moment.
+    pub(crate) async fn several(
+        &self,
+        request: &Request<'_>,
+        keys: &[Key],
+    ) -> Result<Answer<Vec<Option<Stored>>>> {
+        let entity = &self.serving.entity;
+        let question = &|reader: Arc<dyn Reader>| {
+            let work = async move { reader.get(entity, keys).await };
+            Box::pin(work) as BoxFuture<'_, _>
+        };
+        Reading { keys, ..*self }.ask(request, question).await
     }
 }

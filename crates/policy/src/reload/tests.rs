@@ -42,6 +42,7 @@ fn running() -> Declaration {
         results: Duration::ZERO,
         filter: None,
         warm: 0,
+        warm_hot: 0,
         warm_questions: Vec::new(),
         options: Options::default(),
     };
@@ -124,7 +125,7 @@ fn policies_change_while_it_runs() {
 
 #[test]
 fn what_was_prepared_at_the_start_needs_a_restart() {
-    let cases: [Case; 14] = [
+    let cases: [Case; 15] = [
         ("fields", |e| e.entity = thing(&["id", "title"])),
         ("truth", |e| e.truth = "other".into()),
         ("table", |e| e.table = Some("things".into())),
@@ -132,6 +133,7 @@ fn what_was_prepared_at_the_start_needs_a_restart() {
         ("cache", |e| e.cache = None),
         ("cache.source", |e| e.cache.as_mut().unwrap().source = "other".into()),
         ("cache.warm", |e| e.cache.as_mut().unwrap().warm = 9),
+        ("cache.warm_hot", |e| e.cache.as_mut().unwrap().warm_hot = 9),
         ("cache.warm_questions", |e| {
             let question = WarmQuestion::Count { filter: Filter::All, search: None };
             e.cache.as_mut().unwrap().warm_questions = vec![question];

@@ -50,6 +50,7 @@ pub(crate) struct Gate {
     pub(crate) released: Arc<Notify>,
     pub(crate) arrived: Arc<AtomicU64>,
     disk: Arc<MemoryDisk>,
+    opened: Mutex<Option<Arc<dyn Source>>>,
     openings: AtomicU64,
     running: AtomicU64,
     /// The most reads by key at once.
@@ -74,6 +75,11 @@ impl Gate {
 
     pub(crate) fn gets(&self) -> u64 {
         self.gets.load(Ordering::SeqCst)
+    }
+
+    /// What is behind the gate now.
+    pub(crate) fn opened(&self) -> Arc<dyn Source> {
+        self.opened.lock().unwrap().clone().unwrap()
     }
 
     fn lost<T>(&self, answer: T) -> Result<T> {
@@ -115,6 +121,7 @@ impl SourceKind for Gated {
         // What it holds outlives the source, as a disk does.
         let disk = Arc::clone(&gate(name).disk);
         let inner = Memory::over(name, disk, Settings::default());
+        *gate(name).opened.lock().unwrap() = Some(Arc::clone(&inner));
         let mut capability = inner.capability().clone();
         capability.query.scans = false;
         // The truth of a test does not search; its copy does.

@@ -6,6 +6,7 @@ mod gated;
 mod reload;
 mod shared;
 mod shared_behind;
+mod warm;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -447,71 +448,6 @@ async fn a_cache_with_a_clock_does_not_renew_what_has_become_too_old() {
     pass(1.0).await;
     for _ in 0..2 {
         assert!(!is_hit(&get(&unisono, 1).await), "it is too old now");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn declared_questions_are_asked_when_the_cache_begins() {
-    let options = format!(
-        "{CACHED}results = \"1h\"
-         warm_questions = [
-             {{ count = {{ where = {{ field = \"stock\", op = \"gt\", value = 0 }} }} }},
-             {{ aggregate = {{ group_by = [\"name\"], metrics = {{ items = \"count\" }} }} }},
-             {{ query = {{ order = [\"-stock\"], limit = 1 }} }},
-         ]\n"
-    );
-    let unisono = open("ready", &options).await;
-    put(&unisono, 1, "a").await;
-    settled(&unisono).await;
-    unisono.close().await.unwrap();
-
-    let unisono = open("ready", &options).await;
-    let warm = async {
-        while unisono.engine().status().await.caches[0].warmed < 3 {
-            pass(0.1).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), warm).await.unwrap();
-    assert_eq!(unisono.engine().status().await.caches[0].wanted, 3);
-    pass(1.5).await;
-    let (context, entity) = (Context::default(), item(&unisono));
-    for place in ["ready", "ready_copy"] {
-        gate(place).set_down(true);
-    }
-    let engine = unisono.engine();
-    let at_least = json!({"where": {"field": "stock", "op": "gt", "value": 0}});
-    let filter = parse::query(&entity, &at_least).unwrap().filter;
-    assert_eq!(engine.count(&context, &entity, &filter, None).await.unwrap().value, 1);
-    let body = json!({"group_by": ["name"], "metrics": {"items": "count"}});
-    let groups = parse::aggregate(&entity, &body).unwrap();
-    let groups = engine.aggregate(&context, &entity, &groups).await.unwrap();
-    assert_eq!(groups.value.total_groups, 1);
-    let page = parse::query(&entity, &json!({"order": ["-stock"], "limit": 1})).unwrap();
-    let page = engine.query(&context, &entity, &page).await.unwrap();
-    assert!(matches!(page.cache, CacheStatus::Hit { .. }));
-    let other = engine.count(&context, &entity, &Filter::All, None).await;
-    assert_eq!(other.unwrap_err().kind(), ErrorKind::Unavailable, "nobody has asked for that");
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_empty_cache_takes_in_the_records_that_changed_last() {
-    let unisono = open("warmed", &format!("{CACHED}warm = 3\n")).await;
-    assert_eq!(unisono.engine().status().await.caches[0].warmed, 0);
-    for id in 0..6 {
-        put(&unisono, id, "a").await;
-    }
-    unisono.close().await.unwrap();
-    let unisono = open("warmed", &format!("{CACHED}warm = 3\n")).await;
-    let warm = async {
-        while unisono.engine().status().await.caches[0].warmed < 3 {
-            pass(0.1).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), warm).await.unwrap();
-    for (id, hit) in [(5, true), (4, true), (3, true), (2, false)] {
-        let answer = get(&unisono, id).await;
-        assert_eq!(is_hit(&answer), hit, "{id}");
-        assert_eq!(answer.value.as_deref(), Some("a"));
     }
 }
 
