@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use unisono_core::query::{Aggregate, Query};
-use unisono_core::{Context, Key, Role};
+use unisono_core::{Consistency, Context, Key, Role};
 use unisono_policy::route::{self, Facts};
 
 use crate::read::ask::Reading;
@@ -22,7 +22,8 @@ pub enum Operation {
     Aggregate(Box<Aggregate>),
 }
 
-/// The rule, and one line for each source: those that would be asked, in order, and those that would not.
+/// The rule, what waits in a journal for the record if anything does, and one line for each source: those that would be
+/// asked, in order, and those that would not.
 pub(crate) fn explain(
     serving: &Serving,
     context: &Context,
@@ -58,7 +59,8 @@ pub(crate) fn explain(
         far: false,
     }));
     let plan = route::plan(&request, &policies.read, &facts, 0.0);
-    let rule = std::iter::once(format!("rule {}", plan.rule));
+    let rule =
+        std::iter::once(format!("rule {}", plan.rule)).chain(pending(serving, context, operation));
     let asked = plan.candidates.iter().enumerate();
     let asked = asked.map(|(n, c)| {
         let far = if c.far { ", from another region" } else { "" };
@@ -66,4 +68,23 @@ pub(crate) fn explain(
     });
     let not = plan.excluded.iter().map(|(source, reason)| format!("-  {source}: {reason}"));
     rule.chain(asked).chain(not).collect()
+}
+
+/// How many acknowledged writes wait for the record, and what they do to the answer; nothing if none does.
+fn pending(serving: &Serving, context: &Context, operation: &Operation) -> Option<String> {
+    let (Operation::Get(key), Some(behind)) = (operation, &serving.behind) else { return None };
+    let look = behind.look(key, &context.token);
+    let writes = match look.len() {
+        0 => return None,
+        1 => "1 pending write".to_owned(),
+        several => format!("{several} pending writes"),
+    };
+    let effect = if context.consistency == Consistency::Strong {
+        "flushed before a source is asked"
+    } else if look.regardless().is_some() {
+        "shown instead of what the sources have"
+    } else {
+        "laid over the answer"
+    };
+    Some(format!("+  {} (journal): {writes}, {effect}", behind.journal_name()))
 }

@@ -10,7 +10,7 @@ use unisono::core::query::{Filter, Query};
 use unisono::core::write::{Action, Condition, Write};
 use unisono::core::{Consistency, Context, Effect, ErrorKind, Key, Result, Role, Version};
 use unisono::engine::status::JournalStatus;
-use unisono::engine::{CacheStatus, Written};
+use unisono::engine::{CacheStatus, Operation, Written};
 use unisono::{Handle, Unisono};
 
 use crate::gated::{Gate, gate, open, try_open};
@@ -115,6 +115,33 @@ async fn a_write_is_acknowledged_by_the_journal_and_seen_before_it_is_flushed() 
     let status = status(&unisono).await;
     assert_eq!((status.accepted, status.flushed, status.refused), (1, 1, 0));
     assert_eq!(status.last_error, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn explaining_a_read_tells_what_waits_for_the_record() {
+    let unisono = behind("explained", "").await;
+    write(&unisono, to_put(&unisono, 1, "a", Condition::None)).await.unwrap();
+    drained(&unisono).await;
+    let waiting = |context: &Context, id| {
+        let operation = Operation::Get(Key::Integer(id));
+        let lines = unisono.engine().explain(context, &item(&unisono), &operation);
+        let journal = lines.into_iter().find(|line| line.contains("explained_queue"));
+        journal.map(|line| line.replace("+  explained_queue (journal): ", ""))
+    };
+    let session = Context::default();
+    assert_eq!(waiting(&session, 1), None, "nothing waits any more");
+    gate("explained").set_down(true);
+    write(&unisono, to_patch(&unisono, 1, json!({"stock": 2}))).await.unwrap();
+    let said = waiting(&session, 1).unwrap();
+    assert_eq!(said, "1 pending write, laid over the answer");
+    write(&unisono, to_put(&unisono, 1, "b", Condition::None)).await.unwrap();
+    let said = waiting(&session, 1).unwrap();
+    assert_eq!(said, "2 pending writes, shown instead of what the sources have");
+    assert_eq!(
+        waiting(&strong(), 1).unwrap(),
+        "2 pending writes, flushed before a source is asked"
+    );
+    assert_eq!(waiting(&session, 2), None, "they are for another record");
 }
 
 #[tokio::test(start_paused = true)]

@@ -147,6 +147,11 @@ impl Look {
         self.pending.is_empty()
     }
 
+    /// How many writes wait.
+    pub(crate) fn len(&self) -> usize {
+        self.pending.len()
+    }
+
     /// What the record will be, if that does not depend on what it is.
     pub(crate) fn regardless(&self) -> Option<Option<Arc<Stored>>> {
         overlay::regardless(&self.pending)
