@@ -3,6 +3,7 @@
 mod auditor;
 mod cache;
 mod follower;
+mod journal;
 mod lifecycle;
 mod log;
 mod reader;
@@ -52,6 +53,7 @@ pub(crate) fn all() -> Vec<Case> {
     all.extend(follower::cases());
     all.extend(cache::cases());
     all.extend(auditor::cases());
+    all.extend(journal::cases());
     #[cfg(feature = "sqlite")]
     all.extend(adoption::cases());
     all
