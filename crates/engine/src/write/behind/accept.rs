@@ -141,13 +141,8 @@ impl Behind {
                 Effect::None => HashMap::new(),
                 _ => self.found_since().await,
             };
-            if found.is_empty() {
-                let error = error.effect(Effect::None);
-                for submitted in batch {
-                    // A caller that went away has nobody to tell.
-                    let _ = submitted.reply.send(Err(error.duplicate()));
-                }
-                return;
+            if found.is_empty() && self.peers.is_none() {
+                return tell(batch, &error.effect(Effect::None));
             }
             let told = |id: &Uuid| found.get(id).copied();
             let (kept, rest): (Vec<_>, Vec<_>) =
@@ -158,6 +153,10 @@ impl Behind {
                 .map(|sequence| Ok(Appended { sequence, repeated: false }));
             let results = results.collect();
             self.kept(kept, results).await;
+            if self.peers.is_some() {
+                // Another process may have flushed and removed them by now. They are not kept later on.
+                return tell(rest, &error);
+            }
             // Those that the journal did not keep because it knew their keys have no answer yet.
             batch = rest;
         }
@@ -217,5 +216,13 @@ impl Behind {
             // A caller that went away has nobody to tell; its write is kept.
             let _ = reply.send(result);
         }
+    }
+}
+
+/// Tells callers that their writes have failed.
+fn tell(batch: Vec<Submitted>, error: &Error) {
+    for submitted in batch {
+        // A caller that went away has nobody to tell.
+        let _ = submitted.reply.send(Err(error.duplicate()));
     }
 }
