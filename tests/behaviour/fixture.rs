@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use unisono_core::clock::Clock;
+use unisono_core::journal::Journal;
 use unisono_core::kind::{Environment, Options};
 use unisono_core::source::{
     Advance, Applied, Auditor, Batch, Binding, Cache, Checkpoint, Follower, Outcome, Reader,
@@ -249,6 +250,11 @@ impl Opened {
     /// The source as a cache.
     pub(crate) fn cache(&self) -> Result<Arc<dyn Cache>> {
         self.role(Arc::clone(&self.source).cache(), "cache")
+    }
+
+    /// The source as a journal.
+    pub(crate) fn journal(&self) -> Result<Arc<dyn Journal>> {
+        self.role(Arc::clone(&self.source).journal(), "journal")
     }
 
     /// The source as an auditor; not every kind is one.

@@ -37,6 +37,11 @@ async fn kind_declares_itself(fixture: &Fixture) -> Verdict {
         "role follower as declared"
     );
     check_eq!(source().cache().is_some(), roles.contains(&Role::Cache), "role cache as declared");
+    check_eq!(
+        source().journal().is_some(),
+        roles.contains(&Role::Journal),
+        "role journal as declared"
+    );
     Ok(())
 }
 

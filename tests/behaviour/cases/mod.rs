@@ -1,8 +1,9 @@
-//! The cases, each named after the promise of `unisono_core::source` that it tries to break.
+//! The cases, each named after the promise of `unisono_core::source` or `journal` that it tries to break.
 
 mod auditor;
 mod cache;
 mod follower;
+mod journal;
 mod lifecycle;
 mod log;
 mod reader;
@@ -52,6 +53,7 @@ pub(crate) fn all() -> Vec<Case> {
     all.extend(follower::cases());
     all.extend(cache::cases());
     all.extend(auditor::cases());
+    all.extend(journal::cases());
     #[cfg(feature = "sqlite")]
     all.extend(adoption::cases());
     all
