@@ -36,7 +36,7 @@ const SEEDS_DEFAULT: u64 = 60;
 const INTRODUCTION: &str = "\
 # What every kind of source was seen to do
 
-One suite tries to break every promise of the contract (`crates/core/src/source.rs`), by its number, on every kind of
+One suite tries to break every promise of the contract (`crates/core/src/source.rs`, `journal.rs`), by its number, on every kind of
 source; kinds that need a server are tried on the real one (`engines/`). `ok`: the promise held. `n/a`: the kind does
 not play the role, or declares that it cannot do this, so that a configuration which asks for it is refused by `unisono
 check`. The `differential` rows ask every kind random questions over random records, and compare each answer with the

@@ -223,11 +223,11 @@ async fn entries_are_read_in_order(fixture: &Fixture) -> Verdict {
     }
     let mut found: Vec<Entry> = Vec::new();
     loop {
-        let page = kept.read(found.last().map_or(0, |e| e.sequence), 7).await?;
+        let after = found.last().map_or(0, |e| e.sequence);
+        let page = kept.read(after, 7).await?;
         check!(page.len() <= 7, "a page has more entries than asked for");
-        if page.is_empty() {
-            break;
-        }
+        let Some(first) = page.first() else { break };
+        check!(first.sequence > after, "a page begins with what the one before had");
         found.extend(page);
     }
     let all: Vec<_> = given.iter().copied().zip(bodies.iter().map(String::as_str)).collect();

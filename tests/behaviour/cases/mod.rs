@@ -1,4 +1,4 @@
-//! The cases, each named after the promise of `unisono_core::source` that it tries to break.
+//! The cases, each named after the promise of `unisono_core::source` or `journal` that it tries to break.
 
 mod auditor;
 mod cache;
