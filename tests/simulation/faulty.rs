@@ -1,7 +1,7 @@
 //! The wrapper that puts every call of a source under its fate, and notes what a judge must know.
 
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use unisono_core::capability::Capability;
@@ -9,7 +9,7 @@ use unisono_core::journal::{Appended, Entry as Kept, Journal, NewEntry};
 use unisono_core::query::{Aggregate, Filter, Groups, Page, Query};
 use unisono_core::source::*;
 use unisono_core::write::{Committed, Unit};
-use unisono_core::{Change, Entity, ErrorKind, Key, Position, Result, Stored, Timestamp};
+use unisono_core::{Change, Entity, ErrorKind, Key, Position, Result, Stored, Timestamp, Uuid};
 
 use crate::disks::JOURNAL;
 use crate::faults::{Fate, Faults};
@@ -25,6 +25,8 @@ pub(crate) struct Faulty {
     pub(crate) life: u64,
     /// Whether it refuses records with the note [`POISON`].
     pub(crate) refuses: bool,
+    /// The log that its cache follows.
+    pub(crate) followed: OnceLock<Uuid>,
 }
 
 impl Faulty {
@@ -265,7 +267,7 @@ impl Cache for Faulty {
         if let Fate::Forgets(back) = fate {
             // As if another node, which knew less of the log, had begun a new life of the cache.
             let at = Position::new(from.as_u64().saturating_sub(back))?;
-            role.restart(entity, at).await?;
+            role.restart(entity, self.followed.get().copied().unwrap_or_default(), at).await?;
             self.history.count("cache begins anew");
         }
         let follow = role.follow(entity, changes, from, to, expires);
@@ -279,9 +281,19 @@ impl Cache for Faulty {
         self.around("invalidate", role.invalidate(entity, keys)).await
     }
 
-    async fn restart(&self, entity: &Arc<Entity>, at: Position) -> Result<u64> {
+    async fn join(&self, entity: &Arc<Entity>, log: Uuid) -> Result<Option<Life>> {
         let role = self.role(Arc::clone(&self.inner).cache())?;
-        self.around("restart", role.restart(entity, at)).await
+        let joined = self.around("join", role.join(entity, log)).await?;
+        if joined.is_some() {
+            self.history.count("cache goes on");
+        }
+        Ok(joined)
+    }
+
+    async fn restart(&self, entity: &Arc<Entity>, log: Uuid, at: Position) -> Result<u64> {
+        let role = self.role(Arc::clone(&self.inner).cache())?;
+        self.followed.set(log).ok();
+        self.around("restart", role.restart(entity, log, at)).await
     }
 }
 

@@ -1,7 +1,7 @@
 //! One world: disks that outlive the process, lives of the process, and the judgement at the end.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -222,6 +222,7 @@ impl World {
                 history: Arc::clone(&self.history),
                 life: self.openings,
                 refuses: name == "picky",
+                followed: OnceLock::new(),
             };
             sources.insert(name.into(), Arc::new(faulty));
         }

@@ -20,9 +20,12 @@ use stand::Stand;
 
 pub(crate) async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     let stand = Stand::new(plan, Engine::new("redis")?, None).await?;
+    // As a cache is run. The server is set up as a journal must be, which syncs its file before each answer.
+    stand.sync_redis("everysec").await?;
     let measured = measure(&stand, plan, report).await;
     // The engines are left as they were found, whatever happened.
     stand.clean().await?;
+    stand.sync_redis("always").await?;
     measured
 }
 

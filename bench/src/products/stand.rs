@@ -262,6 +262,14 @@ impl Stand {
         }
     }
 
+    /// Sets when Redis syncs its file.
+    pub(super) async fn sync_redis(&self, when: &str) -> Result<()> {
+        let mut redis = self.redis().await?;
+        let mut set = redis::cmd("CONFIG");
+        set.arg("SET").arg("appendfsync").arg(when).exec_async(&mut redis).await?;
+        Ok(())
+    }
+
     async fn redis(&self) -> Result<MultiplexedConnection> {
         let authority = std::fs::read(self.redis.text("tls_ca"))?;
         connect(&authority, &self.by_hand.replace("app:app-secret", "default:admin-secret")).await

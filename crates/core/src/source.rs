@@ -412,8 +412,24 @@ pub trait Cache: Send + Sync {
     ///   eviction, it is harmless at any time.
     async fn invalidate(&self, entity: &Arc<Entity>, keys: &[Key]) -> Result<()>;
 
-    /// Begins a new life of an entity's entries: empty, applied up to `at`, under a new epoch, which is returned.
-    async fn restart(&self, entity: &Arc<Entity>, at: Position) -> Result<u64>;
+    /// The life of an entity's entries that goes on, if it follows this log: whoever carries the changes after its
+    /// position to it keeps what others have filled.
+    ///
+    /// * `join-1` There is none if none was begun, it follows another log, or a part of it was lost.
+    async fn join(&self, entity: &Arc<Entity>, log: Uuid) -> Result<Option<Life>>;
+
+    /// Begins a new life of an entity's entries: empty, applied up to `at` of this log, under a new epoch, which is
+    /// returned.
+    async fn restart(&self, entity: &Arc<Entity>, log: Uuid, at: Position) -> Result<u64>;
+}
+
+/// The entries of an entity from one restart to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life {
+    /// Tells it from every other; never 0.
+    pub epoch: u64,
+    /// Every entry contains the changes up to here.
+    pub applied: Position,
 }
 
 /// One page of a scan.

@@ -11,11 +11,11 @@ use futures::future::BoxFuture;
 use unisono_core::capability::{Capability, Role};
 use unisono_core::query::{Aggregate, Filter, Groups, Page, Query};
 use unisono_core::source::{
-    Applied, At, Auditor, Batch, Binding, Cache, Checkpoint, Entry, Filled, Follower, Lease,
+    Applied, At, Auditor, Batch, Binding, Cache, Checkpoint, Entry, Filled, Follower, Lease, Life,
     Lookup, Probe, Reader, ScanPage, Source, require,
 };
 use unisono_core::{
-    Change, Effect, Entity, Error, ErrorKind, Key, Position, Result, Stored, Timestamp,
+    Change, Effect, Entity, Error, ErrorKind, Key, Position, Result, Stored, Timestamp, Uuid,
 };
 use unisono_policy::retry;
 
@@ -272,8 +272,12 @@ impl Cache for Late {
         self.caching()?.invalidate(entity, keys).await
     }
 
-    async fn restart(&self, entity: &Arc<Entity>, at: Position) -> Result<u64> {
-        self.caching()?.restart(entity, at).await
+    async fn join(&self, entity: &Arc<Entity>, log: Uuid) -> Result<Option<Life>> {
+        self.caching()?.join(entity, log).await
+    }
+
+    async fn restart(&self, entity: &Arc<Entity>, log: Uuid, at: Position) -> Result<u64> {
+        self.caching()?.restart(entity, log, at).await
     }
 }
 

@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use unisono_core::{Change, Entity, Key, Operation, Position, Record, Timestamp, Uuid, Version};
 
+/// Identity of the log that tests follow.
+pub const LOG: Uuid = Uuid::from_u128(0x10_6000);
+
 /// Makes the changes of one log, one position after the other, with what each replaced.
 pub struct Changes {
     /// Identity of the log.
@@ -16,7 +19,7 @@ pub struct Changes {
 impl Changes {
     /// An empty log.
     pub fn new() -> Self {
-        Changes { log: Uuid::from_u128(0x10_6000), head: Position::ZERO, versions: HashMap::new() }
+        Changes { log: LOG, head: Position::ZERO, versions: HashMap::new() }
     }
 
     /// The newest position.

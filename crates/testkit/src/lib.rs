@@ -11,7 +11,7 @@ mod schema;
 mod values;
 mod writes;
 
-pub use changes::Changes;
+pub use changes::{Changes, LOG};
 pub use clock::ManualClock;
 pub use samples::Sample;
 

@@ -26,8 +26,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use quick_cache::{Equivalent, Weighter};
-use unisono_core::source::{Cache, Entry, Filled, Lookup};
-use unisono_core::{Change, Entity, Error, ErrorKind, Key, Position, Result, Timestamp};
+use unisono_core::source::{self, Cache, Entry, Filled, Lookup};
+use unisono_core::{Change, Entity, Error, ErrorKind, Key, Position, Result, Timestamp, Uuid};
 
 use crate::recent::Recent;
 use crate::source::MemorySource;
@@ -76,6 +76,8 @@ impl Weighter<Place, Entry> for Weight {
 /// The entries of one entity from one restart to the next.
 struct Life {
     epoch: u64,
+    /// The log that it follows.
+    log: Uuid,
     /// A [`Position`]; every entry of this life contains the changes up to it.
     applied: AtomicU64,
     control: Mutex<Control>,
@@ -190,11 +192,12 @@ impl Caches {
         }
     }
 
-    fn restart(&self, entity: &Entity, at: Position) -> u64 {
+    fn restart(&self, entity: &Entity, log: Uuid, at: Position) -> u64 {
         let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
         let recent = Recent::new(at, self.recent_keys_max);
         let control = Mutex::new(Control { ended: false, recent });
-        let life = Arc::new(Life { epoch, applied: AtomicU64::new(at.as_u64()), control });
+        let applied = AtomicU64::new(at.as_u64());
+        let life = Arc::new(Life { epoch, log, applied, control });
         let mut lives = self.lives.write().unwrap_or_else(PoisonError::into_inner);
         let before = lives.insert(Arc::clone(entity.name()), life);
         drop(lives);
@@ -256,9 +259,15 @@ impl Cache for MemorySource {
         Ok(())
     }
 
-    async fn restart(&self, entity: &Arc<Entity>, at: Position) -> Result<u64> {
+    async fn join(&self, entity: &Arc<Entity>, log: Uuid) -> Result<Option<source::Life>> {
+        self.check_open("join")?;
+        let life = self.caches.life(entity).filter(|life| life.log == log);
+        Ok(life.map(|life| source::Life { epoch: life.epoch, applied: life.applied() }))
+    }
+
+    async fn restart(&self, entity: &Arc<Entity>, log: Uuid, at: Position) -> Result<u64> {
         self.check_open("restart")?;
-        Ok(self.caches.restart(entity, at))
+        Ok(self.caches.restart(entity, log, at))
     }
 }
 

@@ -69,11 +69,12 @@ impl Client {
 
     /// Runs a script that can be repeated without effect; once more if the connection broke.
     pub(crate) async fn read(&self, lane: Lane, call: &Call) -> Result<Value> {
-        let answer = match self.run(lane, call).await {
-            Err(Trouble::Lost(e)) if !e.is_timeout() => self.run(lane, call).await,
-            answer => answer,
-        };
-        answer.map_err(|trouble| trouble.into_error(false))
+        repeated(|| self.run(lane, call)).await
+    }
+
+    /// Sends a command that only reads to the server that has the slot of a key; once more if the connection broke.
+    pub(crate) async fn look(&self, key: &[u8], command: &Cmd) -> Result<Value> {
+        repeated(|| self.send(Lane::Quick, key, command)).await
     }
 
     /// Sends a command to the server that has the slot of a key.
@@ -90,13 +91,7 @@ impl Client {
             Servers::Many(cluster) => cluster.primaries().await?,
         };
         let ask = |node: Arc<Node>| async move {
-            let answer = match node.send(Lane::Quick, command, false).await {
-                Err(Trouble::Lost(e)) if !e.is_timeout() => {
-                    node.send(Lane::Quick, command, false).await
-                }
-                answer => answer,
-            };
-            answer.map_err(|trouble| trouble.into_error(false))
+            repeated(|| node.send(Lane::Quick, command, false)).await
         };
         futures::future::try_join_all(nodes.into_iter().map(ask)).await
     }
@@ -133,4 +128,15 @@ impl Client {
             Servers::Many(cluster) => cluster.send(lane, key, command).await,
         }
     }
+}
+
+/// What has no effect may be sent again.
+async fn repeated<F: Future<Output = Result<Value, Trouble>>>(
+    send: impl Fn() -> F,
+) -> Result<Value> {
+    let answer = match send().await {
+        Err(Trouble::Lost(e)) if !e.is_timeout() => send().await,
+        answer => answer,
+    };
+    answer.map_err(|trouble| trouble.into_error(false))
 }

@@ -120,6 +120,10 @@ fn from_hash(entity: &Entity, parts: Vec<Reply>) -> Result<Record> {
     Ok(Record::new(values))
 }
 
+/// The characters of an epoch, and of a position.
+pub(crate) const EPOCH: usize = 16;
+pub(crate) const POSITION: usize = 20;
+
 /// A position as text that sorts as positions do, and that no script takes for a number.
 pub(crate) fn digits(position: Position) -> Vec<u8> {
     format!("{:020}", position.as_u64()).into_bytes()
@@ -143,8 +147,8 @@ pub(crate) fn epoch(epoch: u64) -> Vec<u8> {
 
 /// Where an entry's parts begin: epoch, version, expiry, when it was read, a flag, what the flag says: the record's JSON,
 /// nothing if there is no record, or what [`Compression`] has made of it.
-const VERSION: usize = 16;
-const EXPIRES: usize = 36;
+const VERSION: usize = EPOCH;
+const EXPIRES: usize = VERSION + POSITION;
 const FILLED: usize = 56;
 const FLAG: usize = 76;
 const PAYLOAD: usize = 77;

@@ -1,6 +1,7 @@
 //! [`Shelf`]: the names of the keys of one cached entity.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use unisono_core::entity::Field;
 use unisono_core::{Entity, FieldType, Key};
@@ -19,9 +20,34 @@ pub(crate) struct Shelf {
     /// Whether other programs read the records too, at the keys that the layout names.
     pub(crate) is_shown: bool,
     pub(crate) compression: Compression,
+    /// Whether lookups of late found what they wanted.
+    pub(crate) trend: Trend,
     /// Where the dictionary of its entries is.
     dictionary: Vec<u8>,
     parts: Vec<Part>,
+}
+
+/// Whether the next lookup is more likely to find an entry than not, by those of late: a counter that hits lower and
+/// misses raise, up to a bound, as processors predict branches (J. E. Smith, "A Study of Branch Prediction Strategies").
+#[derive(Default)]
+pub(crate) struct Trend(AtomicU8);
+
+/// How far the counter goes: a handful of misses among hits change nothing.
+const TREND_MAX: u8 = 15;
+
+impl Trend {
+    pub(crate) fn expects_hits(&self) -> bool {
+        self.0.load(Ordering::Relaxed) <= TREND_MAX / 2
+    }
+
+    /// Takes note of a lookup. Some are forgotten where threads meet: it is a guess in either case.
+    pub(crate) fn note(&self, hit: bool) {
+        let before = self.0.load(Ordering::Relaxed);
+        let after = if hit { before.saturating_sub(1) } else { TREND_MAX.min(before + 1) };
+        if after != before {
+            self.0.store(after, Ordering::Relaxed);
+        }
+    }
 }
 
 /// The names of the keys of one part.
@@ -56,7 +82,8 @@ impl Shelf {
             leases: named(part, "lease:"),
         };
         let (dictionary, parts) = (named(0, "dictionary"), (0..layout.parts()).map(of).collect());
-        Shelf { entity: Arc::clone(entity), layout, is_shown, compression, dictionary, parts }
+        let (entity, trend) = (Arc::clone(entity), Trend::default());
+        Shelf { entity, layout, is_shown, compression, trend, dictionary, parts }
     }
 
     /// Fence and lists of changed keys of a part.
@@ -119,6 +146,18 @@ mod tests {
     use unisono_core::kind::Options;
     use unisono_core::source::Binding;
     use unisono_testkit::Sample;
+
+    #[test]
+    fn a_trend_turns_with_what_prevails() {
+        let trend = Trend::default();
+        assert!(trend.expects_hits());
+        (0..5).for_each(|_| trend.note(false));
+        assert!(trend.expects_hits());
+        (0..100).for_each(|_| trend.note(false));
+        assert!(!trend.expects_hits());
+        (0..8).for_each(|_| trend.note(true));
+        assert!(trend.expects_hits());
+    }
 
     #[test]
     fn another_declaration_has_other_keys() {

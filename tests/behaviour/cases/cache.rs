@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use unisono_core::source::{Cache, Entry, Filled, Lease, Lookup};
-use unisono_core::{Change, Entity, ErrorKind, Key, Position, Role, Timestamp};
-use unisono_testkit::{Changes, Sample};
+use unisono_core::source::{Cache, Entry, Filled, Lease, Life, Lookup};
+use unisono_core::{Change, Entity, ErrorKind, Key, Position, Role, Timestamp, Uuid};
+use unisono_testkit::{Changes, LOG, Sample};
 
 use crate::cases::cases;
 use crate::fixture::{Fixture, Stop, Verdict, check, check_eq, must_fail};
@@ -21,6 +21,7 @@ cases! {
     "follow-1" others_may_follow_too "following from ahead is refused and changes nothing; what another process has taken in is passed over";
     "follow-2" entries_are_never_older "changes reach cached keys; deletions leave their absence";
     "invalidate-1" invalidated_entries_are_gone "invalidated entries are gone, the others stay, and the protocol goes on";
+    "join-1" the_life_goes_on "a life that follows the same log is joined where it has come to; one of another log is not";
     "restart" restart_empties "a restart empties the entity under an epoch never seen before";
 }
 
@@ -39,7 +40,7 @@ impl Cached {
         let entity = Sample::product();
         let opened = fixture.open(Role::Cache, &[&entity]).await?;
         let cache = opened.cache()?;
-        let epoch = cache.restart(&entity, Position::ZERO).await?;
+        let epoch = cache.restart(&entity, LOG, Position::ZERO).await?;
         Ok(Cached { cache, entity, epoch, changes: Changes::new(), now: fixture.now() })
     }
 
@@ -167,9 +168,9 @@ async fn one_process_holds_a_lease(fixture: &Fixture) -> Verdict {
     check_eq!(c.asked(&other, "a", LONG).await?, Lease::Held, "an entry beyond its time");
     check_eq!(c.asked(&c.cache, "a", LONG).await?, Lease::Taken, "the same at another process");
     c.now = fixture.now();
-    c.epoch = c.cache.restart(&c.entity, Position::new(1)?).await?;
+    c.epoch = c.cache.restart(&c.entity, LOG, Position::new(1)?).await?;
     check_eq!(c.fill(&change, 1).await?, Filled::Stored, "nobody needs a lease to fill");
-    c.epoch = c.cache.restart(&c.entity, Position::new(1)?).await?;
+    c.epoch = c.cache.restart(&c.entity, LOG, Position::new(1)?).await?;
     check_eq!(c.asked(&c.cache, "a", LONG).await?, Lease::Taken, "an entry of an earlier life");
     Ok(())
 }
@@ -207,7 +208,7 @@ async fn leases_end(fixture: &Fixture) -> Verdict {
 async fn other_epochs_are_refused(fixture: &Fixture) -> Verdict {
     let mut c = Cached::new(fixture).await?;
     let change = c.put("a");
-    let epoch = c.cache.restart(&c.entity, Position::new(1)?).await?;
+    let epoch = c.cache.restart(&c.entity, LOG, Position::new(1)?).await?;
     check!(epoch != c.epoch, "the epoch stayed");
     check_eq!(c.fill(&change, 1).await?, Filled::OtherEpoch, "a fill from before the restart");
     check_eq!(c.version("a").await?, None, "nothing is cached");
@@ -240,7 +241,7 @@ async fn outdated_reads_are_refused(fixture: &Fixture) -> Verdict {
         "another key, read earlier, without a change since"
     );
     // The begin of a life is a fence of its own: what changed before it is not known.
-    let later = c.cache.restart(&c.entity, Position::new(4)?).await?;
+    let later = c.cache.restart(&c.entity, LOG, Position::new(4)?).await?;
     check_eq!(
         c.fill_in(&a3, 3, later).await?,
         Filled::Outdated,
@@ -335,10 +336,29 @@ async fn invalidated_entries_are_gone(fixture: &Fixture) -> Verdict {
     Ok(())
 }
 
+async fn the_life_goes_on(fixture: &Fixture) -> Verdict {
+    let mut c = Cached::new(fixture).await?;
+    let order = Sample::order();
+    check_eq!(c.cache.join(&order, LOG).await?, None, "a life that nobody began");
+    let a1 = c.put("a");
+    check_eq!(c.fill(&a1, 1).await?, Filled::Stored, "fill");
+    let (zero, two) = (Position::ZERO, Position::new(2)?);
+    c.cache.follow(&c.entity, &[a1], zero, two, c.expires()).await?;
+    let life = Life { epoch: c.epoch, applied: two };
+    check_eq!(c.cache.join(&c.entity, LOG).await?, Some(life), "the life");
+    check_eq!(c.version("a").await?, Some((1, true)), "what was filled before it was joined");
+    check_eq!(c.cache.join(&c.entity, Uuid::nil()).await?, None, "a life of another log");
+    let epoch = c.cache.restart(&c.entity, Uuid::nil(), zero).await?;
+    check_eq!(c.cache.join(&c.entity, LOG).await?, None, "the log that it followed before");
+    let life = Life { epoch, applied: zero };
+    check_eq!(c.cache.join(&c.entity, Uuid::nil()).await?, Some(life), "the new life");
+    Ok(())
+}
+
 async fn restart_empties(fixture: &Fixture) -> Verdict {
     let mut c = Cached::new(fixture).await?;
     let order = Sample::order();
-    let order_epoch = c.cache.restart(&order, Position::ZERO).await?;
+    let order_epoch = c.cache.restart(&order, LOG, Position::ZERO).await?;
     let a1 = c.put("a");
     check_eq!(c.fill(&a1, 1).await?, Filled::Stored, "fill");
     let other = Sample::record(&order, &json!({"id": "a"}));
@@ -348,7 +368,7 @@ async fn restart_empties(fixture: &Fixture) -> Verdict {
     check_eq!(filled, Filled::Stored, "fill of another entity");
     let mut epochs = vec![c.epoch];
     for at in [9, 3] {
-        let epoch = c.cache.restart(&c.entity, Position::new(at)?).await?;
+        let epoch = c.cache.restart(&c.entity, LOG, Position::new(at)?).await?;
         check!(!epochs.contains(&epoch), "epoch {epoch} was used before");
         epochs.push(epoch);
         let found = c.look("a").await?;

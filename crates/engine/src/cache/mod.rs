@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use unisono_core::source::{Cache, Entry, Filled, Lease, Lookup};
+use unisono_core::source::{Cache, Entry, Filled, Lease, Life, Lookup};
 use unisono_core::{
     Change, Entity, Error, ErrorKind, Key, Position, Record, Result, Stored, Timestamp,
 };
@@ -35,6 +35,8 @@ const UNVERIFIED_MAX: Duration = Duration::from_secs(3);
 const EARLY_READS_MAX: u32 = 40;
 /// Failures are told as often as this; those between are for debugging.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(5);
+/// A life that is further behind, in changes, is not joined: carrying them to it takes longer than it saves.
+const JOIN_BEHIND_MAX: u64 = 65_536;
 /// How often a quiet feed asks for a sign of life.
 const VERIFY_EVERY: Duration = Duration::from_secs(1);
 
@@ -49,7 +51,7 @@ pub(crate) struct Feed {
     applied: AtomicU64,
     /// The last change of the entity that the feed has come to.
     changed: AtomicU64,
-    /// The life of the cache that has begun last; none if it could not be reached so far.
+    /// The life of the cache that this feed has begun or joined last; none if it could not be reached so far.
     life: Watched<Option<Life>>,
     warmed: Warmed,
     /// What is read most, if that is taken in when a life begins.
@@ -71,16 +73,9 @@ pub(crate) struct Feed {
     misses_room: Arc<Limit>,
 }
 
-/// One life of a cache: it begins empty at a position, under an epoch of its own.
-#[derive(Clone, Copy, PartialEq)]
-struct Life {
-    epoch: u64,
-    head: Position,
-}
-
 impl Feed {
-    /// Starts a new life of the cache at the head of the log, and the task that keeps it there. While the cache cannot
-    /// be reached it is passed by.
+    /// Goes on with the life of the cache, or starts one at the head of the log, and the task that keeps it there.
+    /// While the cache cannot be reached it is passed by.
     pub(crate) async fn start(
         entity: &Arc<Entity>,
         declared: &CacheDeclaration,
@@ -113,7 +108,7 @@ impl Feed {
             complained: AtomicI64::new(i64::MIN),
             misses_room: Limit::new(declared.misses_max),
         });
-        if let Err(error) = feed.restart().await {
+        if let Err(error) = feed.begin().await {
             feed.failed(&error);
         }
         runtime.spawn(Arc::clone(&feed).run());
@@ -327,19 +322,41 @@ impl Feed {
         }
     }
 
+    /// Joins the life that others keep, or that was kept before: nothing that they filled is read again. One that is far
+    /// behind is given up, as is one whose next changes the log no longer has.
+    async fn begin(&self) -> Result<()> {
+        let Some(life) = self.cache.join(&self.entity, self.log.id).await? else {
+            return self.restart().await;
+        };
+        let bounds = self.log.truth.bounds().await?;
+        let (applied, behind) = (life.applied, bounds.head.since(life.applied));
+        if applied < bounds.trimmed || applied > bounds.head || behind > JOIN_BEHIND_MAX {
+            return self.restart().await;
+        }
+        self.lives(life);
+        if applied == bounds.head {
+            self.verify();
+        }
+        Ok(())
+    }
+
     async fn restart(&self) -> Result<()> {
         let head = self.log.tail.head();
-        let epoch = self.cache.restart(&self.entity, head).await?;
-        // What changed in between is not known.
-        self.changed.store(head.as_u64(), Ordering::Release);
-        self.begun.store(true, Ordering::Release);
-        self.reached(head);
+        let epoch = self.cache.restart(&self.entity, self.log.id, head).await?;
+        self.lives(Life { epoch, applied: head });
         self.verify();
-        self.life.change(|life| {
-            *life = Some(Life { epoch, head });
+        Ok(())
+    }
+
+    fn lives(&self, life: Life) {
+        // What changed in between is not known.
+        self.changed.store(life.applied.as_u64(), Ordering::Release);
+        self.begun.store(true, Ordering::Release);
+        self.reached(life.applied);
+        self.life.change(|present| {
+            *present = Some(life);
             true
         });
-        Ok(())
     }
 
     fn reached(&self, position: Position) {
@@ -383,7 +400,7 @@ impl Feed {
 
     async fn step(&self) -> Result<()> {
         if !self.begun.load(Ordering::Acquire) {
-            return self.restart().await;
+            return self.begin().await;
         }
         let from = self.applied();
         match self.log.tail.read(from, WINDOW, WINDOW_BYTES).await {
@@ -441,7 +458,8 @@ impl Feed {
                 self.verify();
                 Ok(())
             }
-            Err(error) if error.kind() == ErrorKind::CheckpointMoved => self.restart().await,
+            // Another process has begun a life, or a copy took over that had not come as far.
+            Err(error) if error.kind() == ErrorKind::CheckpointMoved => self.begin().await,
             Err(error) => Err(error),
         }
     }

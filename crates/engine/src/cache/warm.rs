@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
-use unisono_core::source::Filled;
+use unisono_core::source::{Filled, Life};
 use unisono_core::{Change, Context, Key, Position, Result};
 use unisono_policy::declaration::CacheDeclaration;
 use unisono_policy::retry;
 use unisono_policy::route::Operation;
 
-use crate::cache::{Feed, Life};
+use crate::cache::Feed;
 use crate::policies::EntityPolicies;
 use crate::read::ask::Reading;
 use crate::read::serving::Serving;
@@ -97,7 +97,7 @@ impl Feed {
 
     async fn fill_recent(&self, declared: &CacheDeclaration, life: Life) -> Result<usize> {
         let mut recent: Vec<_> =
-            self.last_changes(declared.warm, life.head).await?.into_values().collect();
+            self.last_changes(declared.warm, life.applied).await?.into_values().collect();
         recent.retain(|change| self.keeps(declared, change.image.as_deref()));
         recent.sort_unstable_by_key(|change| std::cmp::Reverse(change.position));
         recent.truncate(declared.warm);
@@ -105,8 +105,12 @@ impl Feed {
         let mut filled = 0;
         for (n, change) in recent.iter().enumerate() {
             // The last change of a record is its state at the head.
-            let entry = self.entry(declared, change.stored().map(Arc::new), life.head);
-            match self.cache.fill(&self.entity, &change.key, entry, life.head, life.epoch).await? {
+            let entry = self.entry(declared, change.stored().map(Arc::new), life.applied);
+            match self
+                .cache
+                .fill(&self.entity, &change.key, entry, life.applied, life.epoch)
+                .await?
+            {
                 Filled::Stored => {
                     filled += 1;
                     self.warmed.add();

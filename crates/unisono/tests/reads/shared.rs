@@ -32,6 +32,7 @@ struct Nodes {
     all: Vec<Unisono>,
     clock: Arc<Common>,
     gate: Arc<Gate>,
+    configuration: String,
 }
 
 impl Nodes {
@@ -54,22 +55,26 @@ refresh = false
             redis("near")
         );
         let clock = Arc::new(Common(AtomicU64::new(1_000_000_000)));
-        let mut all = Vec::new();
-        for seed in 0..3 {
-            let registry = Registry::builtin().with(&Gated);
-            let configuration = config::parse(&text, "test.toml", &registry, &config::Process)
+        let mut nodes = Nodes { all: Vec::new(), clock, gate: gate(name), configuration: text };
+        nodes.start().await;
+        let first = &nodes.all[0];
+        put(first, 0, "a").await;
+        put(first, 1, "a").await;
+        let follows = async || first.engine().status().await.caches[0].applied.as_u64() == 2;
+        until("the cache has followed", follows).await;
+        nodes.start().await;
+        nodes.start().await;
+        nodes
+    }
+
+    /// Starts one more.
+    async fn start(&mut self) {
+        let registry = Registry::builtin().with(&Gated);
+        let configuration =
+            config::parse(&self.configuration, "test.toml", &registry, &config::Process)
                 .unwrap_or_else(|report| panic!("{report}"));
-            let runtime = Runtime::seeded(Arc::clone(&clock) as _, seed);
-            let node = Unisono::open_with(configuration, &registry, runtime).await.unwrap();
-            if seed == 0 {
-                put(&node, 0, "a").await;
-                put(&node, 1, "a").await;
-                let follows = async || node.engine().status().await.caches[0].applied.as_u64() == 2;
-                until("the cache has followed", follows).await;
-            }
-            all.push(node);
-        }
-        Nodes { all, clock, gate: gate(name) }
+        let runtime = Runtime::seeded(Arc::clone(&self.clock) as _, self.all.len() as u64);
+        self.all.push(Unisono::open_with(configuration, &registry, runtime).await.unwrap());
     }
 
     async fn get(&self, node: usize, id: i64) -> Answer<Option<String>> {
@@ -121,6 +126,18 @@ async fn a_crowd_at_several_processes_costs_one_read() {
         let reads = nodes.gate.gets() - before;
         assert!((1..=reads_max).contains(&reads), "{name}: {reads} reads");
     }
+}
+
+#[tokio::test]
+async fn a_process_that_starts_finds_what_others_have_filled() {
+    let mut nodes = Nodes::open("joined", "ttl = \"60s\"").await;
+    nodes.get(0, 1).await;
+    let before = nodes.gate.gets();
+    nodes.start().await;
+    for node in 0..4 {
+        assert!(is_hit(&nodes.get(node, 1).await), "node {node}");
+    }
+    assert_eq!(nodes.gate.gets(), before);
 }
 
 #[tokio::test]

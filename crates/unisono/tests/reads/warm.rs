@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use unisono::core::query::{Filter, parse};
-use unisono::core::{Context, ErrorKind, Position};
+use unisono::core::{Context, ErrorKind, Position, Uuid};
 use unisono::engine::CacheStatus;
 use unisono::{Registry, Unisono, config};
 
@@ -157,7 +157,7 @@ cache = { source = "hot_lost_cache", refresh = false, warm_hot = 2 }
     let cache = &unisono.engine().status().await.caches[0];
     assert_eq!((cache.applied.as_u64(), cache.warmed), (3, 0));
     let cache = gate("hot_lost_cache").opened().cache().unwrap();
-    cache.restart(&item(&unisono), Position::ZERO).await.unwrap();
+    cache.restart(&item(&unisono), Uuid::nil(), Position::ZERO).await.unwrap();
     warmed(&unisono, 1).await;
     let reads = gate("hot_lost").gets();
     assert!(is_hit(&get(&unisono, 1).await));

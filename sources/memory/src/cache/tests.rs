@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use unisono_core::{Operation, Record, Value, Version};
-use unisono_testkit::Sample;
+use unisono_testkit::{LOG, Sample};
 
 use super::*;
 
@@ -112,7 +112,7 @@ impl<'a> World<'a> {
     fn new(log: &'a [Written], fillers: &[Filler], recent_keys_max: usize) -> Self {
         let caches = Caches::with_recent(CAPACITY, recent_keys_max);
         let entity = Sample::person();
-        caches.restart(&entity, Position::ZERO);
+        caches.restart(&entity, LOG, Position::ZERO);
         World {
             caches,
             entity,
@@ -159,7 +159,7 @@ impl<'a> World<'a> {
             }
             Step::Restart => {
                 let begin = self.head.saturating_sub(self.restart_lag);
-                self.caches.restart(&self.entity, at(begin));
+                self.caches.restart(&self.entity, LOG, at(begin));
             }
         }
     }
@@ -351,7 +351,7 @@ fn threads_never_see_an_entry_older_than_applied() {
     // So small that entries are evicted now and then.
     let caches = Caches::with_recent(6000, 3);
     let entity = Sample::person();
-    caches.restart(&entity, Position::ZERO);
+    caches.restart(&entity, LOG, Position::ZERO);
     let (truth, done) = (Truth::default(), AtomicBool::new(false));
     let worker = |seed: u64| {
         let (caches, truth, done, entity) = (&caches, &truth, &done, &entity);
@@ -379,7 +379,7 @@ fn threads_never_see_an_entry_older_than_applied() {
             truth.write(rng.random_range(0..KEYS), rng.random_bool(0.8));
             let applied = caches.lookup(&entity, &Key::Integer(0), NEVER).applied.as_u64() as usize;
             if n % 700 == 699 {
-                caches.restart(&entity, at(n + 1));
+                caches.restart(&entity, LOG, at(n + 1));
             } else if rng.random_bool(0.7) {
                 let changes: Vec<_> = {
                     let log = truth.log.read().unwrap();
@@ -403,7 +403,7 @@ fn a_hot_key_is_never_older_than_applied() {
     const CHANGES: usize = 60_000;
     let caches = Caches::new(CAPACITY);
     let (entity, key) = (Sample::person(), Key::Integer(0));
-    let epoch = caches.restart(&entity, Position::ZERO);
+    let epoch = caches.restart(&entity, LOG, Position::ZERO);
     let (head, done) = (AtomicU64::new(0), AtomicBool::new(false));
     let written = |n: u64| {
         let mut change = change(&[Written { key: 0, present: true }], 0).as_ref().clone();
@@ -454,7 +454,7 @@ fn a_hot_key_is_never_older_than_applied() {
 fn the_capacity_bounds_what_is_held() {
     let caches = Caches::new(100_000);
     let entity = Sample::person();
-    let epoch = caches.restart(&entity, Position::ZERO);
+    let epoch = caches.restart(&entity, LOG, Position::ZERO);
     let put = |key: i64, bytes: usize| {
         let record = Record::new(vec![Value::Integer(key), Value::String("x".repeat(bytes))]);
         let mut changed = change(&[Written { key, present: true }], 0).as_ref().clone();

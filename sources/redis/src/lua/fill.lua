@@ -7,11 +7,11 @@
 local epoch, version, read = ARGV[1], ARGV[2], ARGV[3]
 -- Whatever becomes of the fill: who waits for it has waited long enough.
 if redis.call('GET', KEYS[5]) == ARGV[8] then redis.call('UNLINK', KEYS[5]) end
-local fence = redis.call('HMGET', KEYS[1], 'epoch', 'floor')
-if fence[1] ~= epoch then return 'epoch' end
+local fence = redis.call('GET', KEYS[1]) or ''
+if string.sub(fence, 1, 16) ~= epoch then return 'epoch' end
 -- The lists of changed keys carry the epoch too: one that was evicted or deleted must not pass for an empty one.
 if redis.call('HGET', KEYS[2], '') ~= epoch or redis.call('HGET', KEYS[3], '') ~= epoch then return 'outdated' end
-if fence[2] > read then return 'outdated' end
+if string.sub(fence, 37, 56) > read then return 'outdated' end
 local changed = redis.call('HGET', KEYS[2], ARGV[4]) or redis.call('HGET', KEYS[3], ARGV[4])
 if changed and changed > read then return 'outdated' end
 local cached = redis.call('GETRANGE', KEYS[4], 0, 55)

@@ -5,9 +5,12 @@
 -- ARGV: 1 from, 2 to, 3 milliseconds to keep entries, 4 how many keys `recent` may hold,
 --       then for each change: id, version, what follows epoch and version in the entry
 local to = ARGV[2]
-local fence = redis.call('HMGET', KEYS[1], 'epoch', 'applied', 'floor', 'recent', 'previous')
-local epoch, floor, recent, previous = fence[1], fence[3], fence[4], fence[5]
-if not epoch or fence[2] ~= ARGV[1] then return fence[2] or 'nowhere' end
+-- The fence: epoch (16), applied, floor, and what `recent` and `previous` have passed (20 characters each), log (32).
+local fence = redis.call('GET', KEYS[1])
+if not fence then return 'nowhere' end
+local epoch, applied = string.sub(fence, 1, 16), string.sub(fence, 17, 36)
+local floor, recent, previous = string.sub(fence, 37, 56), string.sub(fence, 57, 76), string.sub(fence, 77, 96)
+if applied ~= ARGV[1] then return applied end
 
 if redis.call('HGET', KEYS[2], '') ~= epoch or redis.call('HGET', KEYS[3], '') ~= epoch then
   -- A list of changed keys is gone: nothing that was read before now can be judged.
@@ -42,5 +45,5 @@ for n = 4, 3 + changes do
     redis.call('UNLINK', shown)
   end
 end
-redis.call('HSET', KEYS[1], 'applied', to, 'floor', floor, 'recent', recent, 'previous', previous)
+redis.call('SET', KEYS[1], epoch .. to .. floor .. recent .. previous .. string.sub(fence, 97))
 return ''

@@ -6,7 +6,7 @@ use redis::aio::MultiplexedConnection;
 use unisono_core::kind::Options;
 use unisono_core::source::{Binding, Follower, Source};
 use unisono_core::{Change, Entity, ErrorKind, Role};
-use unisono_testkit::{Changes, Sample};
+use unisono_testkit::{Changes, LOG, Sample};
 
 use crate::common::{ask, batch, binding, checkpoint, engine, now, open, plain_at};
 
@@ -200,7 +200,7 @@ async fn a_cache_is_spread_over_the_servers() {
     let entity = Sample::product();
     let cache = source.cache().unwrap();
     let position = |n| checkpoint(&Changes::new(), n).position;
-    let epoch = cache.restart(&entity, position(0)).await.unwrap();
+    let epoch = cache.restart(&entity, LOG, position(0)).await.unwrap();
     let mut changes = Changes::new();
     let all: Vec<_> = (0..60).map(|n| changes.put(&entity, Sample::product_record(n))).collect();
     let expires = now().plus(std::time::Duration::from_secs(600));

@@ -8,7 +8,7 @@ use redis::aio::MultiplexedConnection;
 use unisono_core::kind::Options;
 use unisono_core::source::{Binding, Cache, Entry, Filled};
 use unisono_core::{Change, Entity, Position, Role};
-use unisono_testkit::{Changes, ManualClock, Sample};
+use unisono_testkit::{Changes, LOG, ManualClock, Sample};
 
 use crate::common::{ask, binding, compressed, engine, now, open_with, plain, plain_at, until};
 use crate::schedule::at_position;
@@ -149,7 +149,7 @@ async fn share(file: &str) {
     let plain = Process::new(&options, binding(&Sample::product(), Role::Cache, &[])).await;
     let mut changes = Changes::new();
     let mut all = put(&mut changes, 0..MANY);
-    let epoch = one.cache.restart(&one.entity, Position::ZERO).await.unwrap();
+    let epoch = one.cache.restart(&one.entity, LOG, Position::ZERO).await.unwrap();
     train(&one, &mut servers, &all, epoch).await;
     let dictionary = servers.dictionary().await.unwrap();
     assert!(dictionary.len() <= 16 << 10, "{} bytes", dictionary.len());
@@ -182,7 +182,7 @@ async fn share(file: &str) {
     servers.lose("").await;
     assert_eq!((one.epoch().await, other.epoch().await), (0, 0));
     assert!(!one.finds(&all[0]).await);
-    let epoch = other.cache.restart(&other.entity, to).await.unwrap();
+    let epoch = other.cache.restart(&other.entity, LOG, to).await.unwrap();
     assert_eq!(servers.dictionary().await.as_ref(), Some(&dictionary));
     let (late, early) = all.split_at(MANY as usize);
     for (writer, change) in [(&one, &late[7]), (&other, &early[7])] {
@@ -227,7 +227,7 @@ async fn an_entry_that_nobody_can_read_is_a_miss() {
     let (one, other) = (Process::compressing(&options).await, Process::compressing(&options).await);
     let mut changes = Changes::new();
     let all = put(&mut changes, 0..MANY);
-    let epoch = one.cache.restart(&one.entity, Position::ZERO).await.unwrap();
+    let epoch = one.cache.restart(&one.entity, LOG, Position::ZERO).await.unwrap();
     train(&one, &mut servers, &all, epoch).await;
     let more = put(&mut changes, MANY..MANY + 2);
     one.fill(&more[0], epoch).await;

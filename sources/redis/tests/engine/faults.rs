@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use unisono_core::source::Outcome;
 use unisono_core::{Effect, ErrorKind, Role};
-use unisono_testkit::{Changes, Sample};
+use unisono_testkit::{Changes, LOG, Sample};
 
 use crate::common::{
     Server, ask, at, batch, binding, checkpoint, engine, following, impatient, open, until, with,
@@ -59,7 +59,8 @@ async fn a_user_without_rights_is_told_what_is_missing() {
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.hint_text().is_some_and(|h| h.contains("ACL SETUSER")), "{error:?}");
     let cache = source.cache().unwrap();
-    let error = cache.restart(&entity, checkpoint(&Changes::new(), 0).position).await.unwrap_err();
+    let error =
+        cache.restart(&entity, LOG, checkpoint(&Changes::new(), 0).position).await.unwrap_err();
     assert!(error.message().contains("lacks rights"), "{error:?}");
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use unisono_core::source::{Entry, Filled, Lease};
 use unisono_core::{Position, Role};
-use unisono_testkit::{Changes, Sample};
+use unisono_testkit::{Changes, LOG, Sample};
 
 use crate::common::{Server, ask, at, binding, now, open};
 
@@ -16,7 +16,7 @@ async fn entries_are_found_where_nothing_can_be_written() {
     let source = open(&at(&server.url())).await.unwrap();
     source.prepare(&[binding(&entity, Role::Cache, &[])]).await.unwrap();
     let cache = source.cache().unwrap();
-    let epoch = cache.restart(&entity, Position::ZERO).await.unwrap();
+    let epoch = cache.restart(&entity, LOG, Position::ZERO).await.unwrap();
     let change = Changes::new().put(&entity, Sample::product_record(1));
     let entry = Entry {
         stored: change.stored().map(Arc::new),

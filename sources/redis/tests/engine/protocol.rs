@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use unisono_core::source::{Cache, Entry, Filled};
 use unisono_core::{ErrorKind, Position, Role};
-use unisono_testkit::{Changes, Sample};
+use unisono_testkit::{Changes, LOG, Sample};
 
 use crate::common::{Server, ask, at, binding, now, open};
 use crate::schedule::{KEYS, Log, at_position, processes};
@@ -42,7 +42,7 @@ async fn processes_that_race_agree() {
                 let found = cache.lookup(entity, &Sample::key("z"), now).await.unwrap();
                 let (from, head) = (found.applied.as_u64() as usize, log.borrow().all.len());
                 if found.epoch == 0 {
-                    cache.restart(entity, at_position(head)).await.unwrap();
+                    cache.restart(entity, LOG, at_position(head)).await.unwrap();
                     continue;
                 }
                 let changes = log.borrow().all[from..head].to_vec();
@@ -92,7 +92,7 @@ async fn forgotten_changes_count_as_changed() {
     let source = open(&at(&server.url())).await.unwrap();
     source.prepare(&[binding(&entity, Role::Cache, &[])]).await.unwrap();
     let cache = source.cache().unwrap();
-    let epoch = cache.restart(&entity, Position::ZERO).await.unwrap();
+    let epoch = cache.restart(&entity, LOG, Position::ZERO).await.unwrap();
     let mut changes = Changes::new();
     let mut all = Vec::new();
     let mut last = HashMap::new();
@@ -143,7 +143,7 @@ async fn a_lost_list_of_changes_is_begun_again() {
     let source = open(&at(&server.url())).await.unwrap();
     source.prepare(&[binding(&entity, Role::Cache, &[])]).await.unwrap();
     let cache = source.cache().unwrap();
-    let epoch = cache.restart(&entity, Position::ZERO).await.unwrap();
+    let epoch = cache.restart(&entity, LOG, Position::ZERO).await.unwrap();
     let mut client = server.client().await;
     let mut changes = Changes::new();
     let expires = now().plus(Duration::from_secs(900));
@@ -174,7 +174,7 @@ async fn a_new_life_knows_nothing_of_the_one_before() {
     let source = open(&at(&server.url())).await.unwrap();
     source.prepare(&[binding(&entity, Role::Cache, &[])]).await.unwrap();
     let cache = source.cache().unwrap();
-    let first = cache.restart(&entity, Position::ZERO).await.unwrap();
+    let first = cache.restart(&entity, LOG, Position::ZERO).await.unwrap();
     let expires = now().plus(Duration::from_secs(900));
     let (cached, changed) = (Sample::key("cached"), Sample::key("p1"));
     let absent = |key, read: usize, epoch| {
@@ -191,7 +191,7 @@ async fn a_new_life_knows_nothing_of_the_one_before() {
         .await
         .unwrap();
     // The truth was restored: its positions are lower again.
-    let second = cache.restart(&entity, at_position(5)).await.unwrap();
+    let second = cache.restart(&entity, LOG, at_position(5)).await.unwrap();
     for key in [&cached, &changed] {
         assert!(cache.lookup(&entity, key, now()).await.unwrap().entry.is_none(), "{key}");
         assert_eq!(absent(key, 9, first).await.unwrap(), Filled::OtherEpoch, "{key}");

@@ -17,7 +17,7 @@ use serde_json::json;
 use unisono_core::clock::Clock;
 use unisono_core::source::{Cache, Entry, Filled, Lookup};
 use unisono_core::{Change, Entity, ErrorKind, Position, Record, Role, Timestamp};
-use unisono_testkit::{Changes, Sample};
+use unisono_testkit::{Changes, LOG, Sample};
 
 use crate::common::{ask, at, binding, compressed, now, open, open_with};
 
@@ -255,7 +255,7 @@ impl Run<'_> {
         self.shown.clear();
         self.tally.restarts += 1;
         let entity = Arc::clone(&self.log.entity);
-        let restarted = self.cache().restart(&entity, at_position(at)).await;
+        let restarted = self.cache().restart(&entity, LOG, at_position(at)).await;
         restarted.map(drop).map_err(|e| format!("a restart failed: {e:?}"))
     }
 
@@ -275,6 +275,9 @@ impl Run<'_> {
             4..=5 => {
                 let id = KEYS[self.rng.random_range(0..KEYS.len())];
                 let found = self.look_to_read(id).await?;
+                if let Some(entry) = &found.entry {
+                    self.log.judge(id, entry, found.applied).map_or(Ok(()), Err)?;
+                }
                 if found.entry.is_none() && self.fillers.len() < 4 {
                     self.fillers.push(Filler::Looked { id, epoch: found.epoch });
                 }

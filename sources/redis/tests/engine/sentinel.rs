@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use unisono_core::source::{Entry, Filled};
 use unisono_core::{ErrorKind, Position, Role};
-use unisono_testkit::{Changes, Sample};
+use unisono_testkit::{Changes, LOG, Sample};
 
 use crate::common::{
     Server, ask, at, batch, binding, engine, impatient, now, open, until, with_url,
@@ -61,7 +61,7 @@ async fn cache_and_follower_survive_a_failover() {
     let mut changes = Changes::new();
     let first = changes.put(&entity, Sample::product_record(1));
     follower.apply(batch(&entity, &changes, &[Arc::clone(&first)], 0, 1)).await.unwrap();
-    let epoch = cache.restart(&entity, Position::new(1).unwrap()).await.unwrap();
+    let epoch = cache.restart(&entity, LOG, Position::new(1).unwrap()).await.unwrap();
     let entry = Entry {
         stored: None,
         version: Position::new(1).unwrap(),

@@ -7,7 +7,7 @@ use redis::aio::MultiplexedConnection;
 use serde_json::{Value as Json, json};
 use unisono_core::source::{Cache, Entry, Filled, Source};
 use unisono_core::{Change, ErrorKind, Position, Role};
-use unisono_testkit::{Changes, Sample};
+use unisono_testkit::{Changes, LOG, Sample};
 
 use crate::common::{Server, ask, at, binding, now, open};
 use crate::schedule::{at_position, run};
@@ -41,7 +41,7 @@ async fn anybody_reads_what_is_cached_as_json() {
     let server = Server::start(&[]).await;
     let (entity, mut client) = (Sample::product(), server.client().await);
     let cache = showing(&server).await.cache().unwrap();
-    let epoch = cache.restart(&entity, Position::ZERO).await.unwrap();
+    let epoch = cache.restart(&entity, LOG, Position::ZERO).await.unwrap();
     let mut changes = Changes::new();
     let put = |changes: &mut Changes, stock: i32| {
         let json = json!({"id": "42", "name": "chair", "price": "9.50", "stock": stock});
