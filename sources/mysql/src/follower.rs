@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use unisono_core::source::{Advance, Applied, Batch, Checkpoint, Follower, Outcome};
@@ -73,6 +74,7 @@ impl Follower for MysqlSource {
             },
             reset => reset,
         };
+        table.is_filled_anew.store(reset.is_ok(), Ordering::Relaxed);
         let place = |f: Failed| f.error.on("reset").at(self.client().name()).of(entity.name());
         reset.map(drop).map_err(place)
     }
@@ -88,15 +90,19 @@ fn stored(sets: &Sets) -> Result<Option<Checkpoint>> {
 impl MysqlSource {
     async fn applied(&self, batch: &Batch) -> Result<Applied, Failed> {
         let table = self.client().table(batch.entity.name())?;
-        let (mut one_by_one, mut attempt) = (false, 1);
+        let (mut way, mut attempt) = (Way::of(&table, batch), 1);
         loop {
-            let failed = match self.transaction(&table, batch, one_by_one).await {
+            let failed = match self.transaction(&table, batch, way).await {
                 Ok(applied) => return Ok(applied),
                 Err(failed) => failed,
             };
             match failed.class {
+                Class::Refused if way == Way::Unseen => {
+                    table.is_filled_anew.store(false, Ordering::Relaxed);
+                    way = Way::Together;
+                }
                 // Find the change that the table refuses; or another process inserted a row meanwhile.
-                Class::Refused if !one_by_one => one_by_one = true,
+                Class::Refused if way == Way::Together => way = Way::OneByOne,
                 Class::Conflict if attempt < ATTEMPTS => attempt += 1,
                 _ => return Err(failed),
             }
@@ -107,13 +113,13 @@ impl MysqlSource {
         &self,
         table: &Arc<Table>,
         batch: &Batch,
-        one_by_one: bool,
+        way: Way,
     ) -> Result<Applied, Failed> {
-        let sql = reading(table, batch);
+        let sql = reading(table, batch, way);
         let (mut session, sets) = self.client().writer().begin(&sql).await?;
         let packet_bytes = self.client().server().packet_bytes_max.saturating_sub(1024);
         let work = Work { table, batch, session: &mut session, packet_bytes };
-        let done = work.run(&sets, one_by_one).await;
+        let done = work.run(&sets, way).await;
         match &done {
             Ok(_) => session.release(),
             Err(failed) if failed.class != Class::Lost && failed.class != Class::Late => {
@@ -127,16 +133,41 @@ impl MysqlSource {
     }
 }
 
+/// How a batch is taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Without a look at the rows: each is new to the table, or all of it fails.
+    Unseen,
+    /// With as few statements as possible.
+    Together,
+    /// Change by change, so that one that the table refuses goes alone.
+    OneByOne,
+}
+
+impl Way {
+    /// The way to begin with. A first copy mostly finds nothing, which the keys of the table tell as well.
+    fn of(table: &Table, batch: &Batch) -> Self {
+        let is_first_copy = table.is_filled_anew.load(Ordering::Relaxed)
+            && batch.copied
+            && batch.only_puts()
+            && !batch.changes.is_empty();
+        if is_first_copy { Way::Unseen } else { Way::Together }
+    }
+}
+
 /// Locks the checkpoint and the rows, and reads what is there. Changes of the other tables may come in any order, so
 /// that foreign keys cannot be looked at.
 ///
 /// Batches that only put records share the lock on the checkpoint: two puts of one record meet at its row.
-fn reading(table: &Table, batch: &Batch) -> String {
-    let keys: BTreeSet<&Key> = batch.changes.iter().map(|change| &change.key).collect();
+fn reading(table: &Table, batch: &Batch, way: Way) -> String {
     let entity = table.entity.name();
     let lock = if batch.only_puts() { "LOCK IN SHARE MODE" } else { "FOR UPDATE" };
     let checkpoint = checkpoint_sql(entity);
     let mut sql = format!("SET foreign_key_checks = 0; START TRANSACTION; {checkpoint} {lock}");
+    if way == Way::Unseen {
+        return sql + "; " + &tombstones::any(entity);
+    }
+    let keys: BTreeSet<&Key> = batch.changes.iter().map(|change| &change.key).collect();
     if !keys.is_empty() {
         let (name, key) = (&table.name, table.key_column());
         sql += &format!(
@@ -164,14 +195,17 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    async fn run(mut self, sets: &Sets, one_by_one: bool) -> Result<Applied, Failed> {
+    async fn run(mut self, sets: &Sets, way: Way) -> Result<Applied, Failed> {
         if let Some(advance) = &self.batch.advance {
             let stored = stored(sets)?;
             if stored != advance.from {
                 return Err(moved(stored.as_ref(), advance).into());
             }
         }
-        let mut known = self.known(sets)?;
+        let mut known = match way {
+            Way::Unseen => nothing_known(sets)?,
+            Way::Together | Way::OneByOne => self.known(sets)?,
+        };
         let mut outcomes = Vec::with_capacity(self.batch.changes.len());
         let (mut mutations, mut deletions) = (Vec::new(), Vec::new());
         for change in &self.batch.changes {
@@ -183,9 +217,9 @@ impl Work<'_> {
                     continue;
                 }
             };
-            match one_by_one {
-                false => mutations.push(mutation),
-                true => {
+            match way {
+                Way::Unseen | Way::Together => mutations.push(mutation),
+                Way::OneByOne => {
                     if let Some(error) = self.refused(mutation).await? {
                         outcomes.push(Outcome::Rejected(error.with("key", &change.key)));
                         continue;
@@ -315,6 +349,18 @@ impl Work<'_> {
         }
         all.push("COMMIT; SET foreign_key_checks = 1".into());
         Ok(())
+    }
+}
+
+/// What is known of rows that were not looked at; fails where deletions are remembered, which could outdate them.
+fn nothing_known(sets: &Sets) -> Result<BTreeMap<Key, Known>, Failed> {
+    let any = sets.get(1).and_then(|rows| rows.first());
+    match any.map(|row| number_of(cell(row, 0)?)).transpose()?.flatten() {
+        Some(0) => Ok(BTreeMap::new()),
+        _ => {
+            let error = Error::internal("deletions are remembered: the rows must be looked at");
+            Err(Failed { class: Class::Refused, error })
+        }
     }
 }
 

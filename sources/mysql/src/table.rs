@@ -1,6 +1,7 @@
 //! [`Table`]: one entity's table with its columns, and how records become rows and back.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use mysql_async::{Row, Value as Sql};
 use unisono_core::kind::Options;
@@ -81,6 +82,8 @@ pub(crate) struct Table {
     pub(crate) sole_unique: bool,
     /// The fields that a truth keeps unique, other than the key, and whether each is found by its hash.
     pub(crate) unique: Vec<(usize, bool)>,
+    /// Whether it was emptied to be filled anew, and every row since was new to it.
+    pub(crate) is_filled_anew: AtomicBool,
     has_zeros: bool,
     /// What follows the rows of an insert that replaces those that are there.
     pub(crate) replace: String,
@@ -145,6 +148,7 @@ impl Table {
             sole_unique: layout.sole_unique,
             unique: unique.map(|(n, f)| (n, layout.hashed.iter().any(|h| *h == *f.name))).collect(),
             replace: format!(" ON DUPLICATE KEY UPDATE {}", assigned.join(", ")),
+            is_filled_anew: AtomicBool::new(false),
             has_zeros,
             columns,
             entity,

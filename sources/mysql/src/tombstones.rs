@@ -20,6 +20,11 @@ pub(crate) fn find<'k>(entity: &str, keys: impl IntoIterator<Item = &'k Key>) ->
     )
 }
 
+/// Asks whether any deletion of the entity is remembered: 1 or 0.
+pub(crate) fn any(entity: &str) -> String {
+    format!("SELECT EXISTS (SELECT 1 FROM unisono_tombstones WHERE `entity` = {})", text(entity))
+}
+
 /// The answer to [`find`].
 pub(crate) fn found(entity: &Entity, rows: &[Row]) -> Result<Vec<(Key, Version)>> {
     let one = |row: &Row| {

@@ -89,24 +89,33 @@ pub(crate) fn declared_type(ty: &FieldType) -> String {
 
 /// A value in its binary form, none for null; fails for one that the declared type cannot hold.
 pub(crate) fn encode(ty: &FieldType, value: &Value) -> Result<Option<Vec<u8>>> {
-    let unfit = || Error::invalid("the value does not fit the declared type").with("type", ty);
-    Ok(Some(match (Form::of(ty), value) {
-        (_, Value::Null) | (Form::Json, Value::Json(serde_json::Value::Null)) => return Ok(None),
-        (Form::Text, Value::String(s)) => text::escape(s).into_owned().into_bytes(),
-        (Form::Integer, Value::Integer(n)) => n.to_be_bytes().to_vec(),
-        (Form::Decimal, Value::Decimal(d)) => numeric(*d),
-        (Form::Boolean, Value::Boolean(b)) => vec![u8::from(*b)],
-        (Form::Float, Value::Float(n)) => n.to_be_bytes().to_vec(),
-        (Form::Date, Value::Date(date)) => (date.days() - DAYS).to_be_bytes().to_vec(),
-        (Form::Timestamp, Value::Timestamp(time)) => timestamp(*time),
-        (Form::Uuid, Value::Uuid(uuid)) => uuid.as_bytes().to_vec(),
-        (Form::Bytes, Value::Bytes(bytes)) => bytes.clone(),
-        (Form::Json, Value::Json(tree)) => tree.to_string().into_bytes(),
+    let mut out = Vec::new();
+    Ok(push(ty, value, &mut out)?.then_some(out))
+}
+
+/// Appends a value in its binary form, and answers whether it has one: null has none. Fails, perhaps with something
+/// appended, for a value that the declared type cannot hold.
+pub(crate) fn push(ty: &FieldType, value: &Value, out: &mut Vec<u8>) -> Result<bool> {
+    match (Form::of(ty), value) {
+        (_, Value::Null) | (Form::Json, Value::Json(serde_json::Value::Null)) => return Ok(false),
+        (Form::Text, Value::String(s)) => out.extend_from_slice(text::escape(s).as_bytes()),
+        (Form::Integer, Value::Integer(n)) => out.extend(n.to_be_bytes()),
+        (Form::Decimal, Value::Decimal(d)) => push_numeric(*d, out),
+        (Form::Boolean, Value::Boolean(b)) => out.push(u8::from(*b)),
+        (Form::Float, Value::Float(n)) => out.extend(n.to_be_bytes()),
+        (Form::Date, Value::Date(date)) => out.extend((date.days() - DAYS).to_be_bytes()),
+        (Form::Timestamp, Value::Timestamp(time)) => out.extend(timestamp(*time)),
+        (Form::Uuid, Value::Uuid(uuid)) => out.extend_from_slice(uuid.as_bytes()),
+        (Form::Bytes, Value::Bytes(bytes)) => out.extend_from_slice(bytes),
+        (Form::Json, Value::Json(tree)) => out.extend(tree.to_string().into_bytes()),
         (Form::Json, Value::List(_) | Value::Objects(_)) => {
-            json::value_to_json(ty, value).to_string().into_bytes()
+            out.extend(json::value_to_json(ty, value).to_string().into_bytes());
         }
-        _ => return Err(unfit()),
-    }))
+        _ => {
+            return Err(Error::invalid("the value does not fit the declared type").with("type", ty));
+        }
+    }
+    Ok(true)
 }
 
 /// An instant in its binary form.
@@ -186,7 +195,7 @@ pub(crate) fn key_array(ty: &FieldType, keys: &[&Key]) -> Parameter {
 }
 
 /// Digits to the base of 10,000 behind a header: how many, the weight of the first, sign, and digits after the point.
-fn numeric(decimal: Decimal) -> Vec<u8> {
+fn push_numeric(decimal: Decimal, out: &mut Vec<u8>) {
     let scale = decimal.scale();
     let padding = (4 - scale % 4) % 4;
     // At most 29 digits and three zeros: below 128 bits.
@@ -208,7 +217,7 @@ fn numeric(decimal: Decimal) -> Vec<u8> {
         if negative { 0x4000 } else { 0 },
         scale as i16,
     ];
-    header.into_iter().chain(digits).flat_map(i16::to_be_bytes).collect()
+    out.extend(header.into_iter().chain(digits).flat_map(i16::to_be_bytes));
 }
 
 /// None for NaN, infinity, and what has more digits than the scale or a decimal has.
@@ -280,7 +289,8 @@ mod tests {
     #[test]
     fn numbers_have_the_form_of_the_manual() {
         let words = |text: &str| -> Vec<i16> {
-            let bytes = numeric(text.parse().unwrap());
+            let mut bytes = Vec::new();
+            push_numeric(text.parse().unwrap(), &mut bytes);
             bytes.chunks(2).map(|c| i16::from_be_bytes([c[0], c[1]])).collect()
         };
         assert_eq!(words("0.00"), [0, 0, 0, 2]);

@@ -4,10 +4,12 @@
 //! stays true while it writes; only the lanes of a copy share it. It is not of the session, and so goes well with
 //! PgBouncer.
 
+mod load;
 mod statement;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use futures::future::{BoxFuture, try_join3};
@@ -33,6 +35,9 @@ pub(crate) fn parse_checkpoint(text: &str) -> Result<Checkpoint> {
 impl Follower for PostgresSource {
     async fn apply(&self, batch: Batch) -> Result<Applied> {
         let batch = &batch;
+        if let Some(applied) = self.load(batch).await? {
+            return Ok(applied);
+        }
         let applied = self.following("apply", &batch.entity, |session, table| {
             Box::pin(async move { apply(&session, &table, batch).await })
         });
@@ -62,6 +67,29 @@ impl Follower for PostgresSource {
 }
 
 impl PostgresSource {
+    /// Takes in a batch of a first copy the quick way, if it can go that way.
+    async fn load(&self, batch: &Batch) -> Result<Option<Applied>> {
+        let client = self.client();
+        let table = client.table(batch.entity.name())?;
+        let Some(rows) = load::rows(&table, batch) else { return Ok(None) };
+        let (table, rows) = (&*table, &rows);
+        let loaded = client.primary(move |session| {
+            Box::pin(async move { load::load(&session, table, batch, rows).await })
+        });
+        match loaded.await {
+            Ok(true) => {
+                let outcomes = batch.changes.iter().map(|_| Outcome::Applied).collect();
+                return Ok(Some(Applied { outcomes, advanced: false }));
+            }
+            Err(failed) if failed.class == Class::Lost => {
+                return Err(failed.error.on("apply").at(client.name()).of(batch.entity.name()));
+            }
+            // Whatever is in the way, the slow way deals with it, or says what it is.
+            Ok(false) | Err(_) => table.is_filled_anew.store(false, Ordering::Relaxed),
+        }
+        Ok(None)
+    }
+
     /// Runs work on the primary; if the tables were deleted from outside, they are made again first.
     async fn following<'w, T>(
         &self,
@@ -97,14 +125,16 @@ async fn stored(session: &Session, table: &Table) -> Result<Option<Checkpoint>, 
 
 async fn reset(session: &Session, table: &Table) -> Result<(), Failed> {
     let (schema, entity) = (&table.schema, table.entity.name());
-    session
+    let reset = session
         .run(&format!(
             "BEGIN; {}; DELETE FROM {}; DELETE FROM {schema}.unisono_tombstones WHERE entity = '{entity}'; \
              DELETE FROM {schema}.unisono_checkpoints WHERE entity = '{entity}'; COMMIT",
             lock(table),
             table.name
         ))
-        .await
+        .await;
+    table.is_filled_anew.store(reset.is_ok(), Ordering::Relaxed);
+    reset
 }
 
 /// Waits until no other batch of the entity is under way, and keeps further ones waiting until the transaction ends.

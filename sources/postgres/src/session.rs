@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::TryStreamExt;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, NoTls, Row, Socket, Statement};
+use tokio_postgres::{Client, CopyInSink, NoTls, Row, Socket, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::Server;
@@ -198,6 +199,12 @@ impl Session {
             true => self.prepared(sql, parameters).await.map(drop),
             false => Ok(()),
         }
+    }
+
+    /// Begins to copy rows into a table. Unless the sink is finished, the statement fails.
+    pub(crate) async fn copy_in(&self, sql: &str) -> Result<CopyInSink<Bytes>, Failed> {
+        let statement = self.prepared(sql, &[]).await?;
+        Ok(self.client.copy_in(&statement).await?)
     }
 
     async fn prepared(&self, sql: &str, parameters: &[Parameter]) -> Result<Statement, Failed> {

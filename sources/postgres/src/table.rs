@@ -1,5 +1,6 @@
 //! [`Table`]: one entity's table with its columns, and how it is spoken of in SQL.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use tokio_postgres::Row;
@@ -146,6 +147,8 @@ pub(crate) struct Table {
     pub(crate) position: String,
     /// Whether a field other than the key is unique.
     pub(crate) has_unique: bool,
+    /// Whether it was emptied to be filled anew, and every row since was new to it.
+    pub(crate) is_filled_anew: AtomicBool,
     /// The statements of [`Table::get`], for one key and for several.
     pub(crate) get_one: OnceLock<String>,
     pub(crate) get_many: OnceLock<String>,
@@ -182,6 +185,7 @@ impl Table {
             capture,
             position,
             has_unique,
+            is_filled_anew: AtomicBool::new(false),
             get_one: OnceLock::new(),
             get_many: OnceLock::new(),
             schema,

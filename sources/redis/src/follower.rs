@@ -147,14 +147,17 @@ impl RedisSource {
             let (answer, after) =
                 futures::join!(sent, async { (!rest.is_empty()).then(|| run(rest)) });
             let mut answer = reply::list(answer?)?.into_iter();
-            let (said, outcomes) = (answer.next(), answer.next());
+            let (said, stale) = (answer.next(), answer.next());
             if reply::number(&said.ok_or_else(unexpected)?)? == 0 {
                 return Ok(None);
             }
-            for (n, outcome) in these.iter().zip(reply::list(outcomes.ok_or_else(unexpected)?)?) {
-                let applied = reply::number(&outcome)? == 1;
-                taken.push((*n, if applied { Outcome::Applied } else { Outcome::Stale }));
-            }
+            // Few, in their order, and counted from 1.
+            let stale = reply::list(stale.ok_or_else(unexpected)?)?;
+            let stale: Vec<i64> = stale.iter().map(reply::number).collect::<Result<_>>()?;
+            taken.extend((1..).zip(these).map(|(place, n)| match stale.binary_search(&place) {
+                Ok(_) => (*n, Outcome::Stale),
+                Err(_) => (*n, Outcome::Applied),
+            }));
             let Some(after) = after else { return Ok(Some(taken)) };
             next = after;
         }

@@ -11,7 +11,7 @@ use unisono_core::{Change, ErrorKind, Position, Role, Uuid};
 use unisono_testkit::{Generator, Sample};
 
 use crate::cases::cases;
-use crate::fixture::{Feed, Fixture, Stop, Verdict, check, check_eq, must_fail, outcomes};
+use crate::fixture::{Feed, Fixture, Opened, Stop, Verdict, check, check_eq, must_fail, outcomes};
 
 cases! {
     "apply-1" old_changes_are_stale "an older or equal version changes nothing";
@@ -34,7 +34,7 @@ fn product(id: &str, stock: i64) -> unisono_core::Record {
 }
 
 /// A source that follows the product entity and is empty, and its feed.
-async fn following(fixture: &Fixture) -> Result<(crate::fixture::Opened, Feed), Stop> {
+async fn following(fixture: &Fixture) -> Result<(Opened, Feed), Stop> {
     fixture.needs(Role::Follower)?;
     let entity = Sample::product();
     let opened = fixture.open(Role::Follower, &[&entity]).await?;
@@ -309,6 +309,37 @@ async fn copies_are_taken_in(fixture: &Fixture) -> Verdict {
         ["stale"],
         "news of the same version"
     );
+    first_copies_are_taken_in(&opened, &mut feed).await
+}
+
+/// The same where the follower was emptied to be filled anew, and may have a quicker way for what it lacks.
+async fn first_copies_are_taken_in(opened: &Opened, feed: &mut Feed) -> Verdict {
+    let (entity, follower) = (Arc::clone(&feed.entity), opened.follower()?);
+    let put = |feed: &mut Feed, key| feed.changes.put(&entity, product(key, 3));
+    let copies = |feed: &Feed, changes: &[&Arc<Change>]| {
+        let changes: Vec<_> = changes.iter().map(|change| Arc::clone(change)).collect();
+        follower.apply(Batch { copied: true, ..feed.batch(&changes) })
+    };
+    let [a, b, c, d] = ["a", "b", "c", "d"].map(|key| put(feed, key));
+    follower.reset(&entity).await?;
+    check_eq!(outcomes(&copies(feed, &[&a, &b]).await?), ["applied", "applied"], "a first copy");
+    // Its answer was lost. What is the same in every way may be written again, or not.
+    let again = copies(feed, &[&a, &b]).await?;
+    let settled = |o: &Outcome| matches!(o, Outcome::Applied | Outcome::Stale);
+    check!(again.outcomes.iter().all(settled), "{:?}", again.outcomes);
+    follower.reset(&entity).await?;
+    let newer = put(feed, "a");
+    check_eq!(outcomes(&copies(feed, &[&newer]).await?), ["applied"], "a newer state");
+    let applied = copies(feed, &[&a, &b]).await?;
+    check_eq!(outcomes(&applied), ["stale", "applied"], "a copy that meets a newer state");
+    follower.reset(&entity).await?;
+    let gone = feed.changes.delete(&entity, &Sample::key("c"));
+    follower.apply(feed.batch(&[gone])).await?;
+    let applied = copies(feed, &[&c, &d]).await?;
+    check_eq!(outcomes(&applied), ["stale", "applied"], "a copy that meets a deletion");
+    let found = opened.everything(&entity).await?;
+    let found: Vec<_> = found.iter().map(|s| (s.key.to_string(), s.version)).collect();
+    check_eq!(found, [("d".to_owned(), d.position)], "in the end");
     Ok(())
 }
 
@@ -318,7 +349,11 @@ async fn copies_go_beside_each_other(fixture: &Fixture) -> Verdict {
     let entity = Arc::clone(&feed.entity);
     let follower = opened.follower()?;
     let keys: Vec<String> = (0..40).map(|n| format!("k{n:02}")).collect();
-    for round in 0..10 {
+    for round in 0..12 {
+        if round % 2 == 0 {
+            // Then it may have a quicker way for what it lacks.
+            follower.reset(&entity).await?;
+        }
         let mut put = |stock| {
             let put = |key: &String| feed.changes.put(&entity, product(key, stock));
             keys.iter().map(put).collect::<Vec<_>>()
