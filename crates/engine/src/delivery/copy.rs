@@ -99,21 +99,11 @@ impl Delivery {
         let mut ahead = std::mem::take(&mut session.ahead);
         let (mut last, mut goes_on) = (after, true);
         let mut under_way = FuturesUnordered::new();
-        // The chunk that is taken in as soon as a lane is free: a lane never waits for a chunk to be read.
-        let mut waiting: Option<Vec<Arc<Change>>> = None;
-        loop {
-            if under_way.len() < lanes
-                && let Some(changes) = waiting.take()
-            {
-                under_way.push(self.copied(changes));
-            }
-            let reads = goes_on && waiting.is_none();
-            if !reads && under_way.is_empty() {
-                break;
-            }
+        while goes_on || !under_way.is_empty() {
+            let has_room = goes_on && under_way.len() < lanes;
             let after = last.clone();
             let next = async {
-                match reads {
+                match has_room {
                     true => self.piece(&mut ahead, after, position).await,
                     false => std::future::pending().await,
                 }
@@ -126,7 +116,7 @@ impl Delivery {
                     Some(done) = under_way.next() => {
                         let (changes, applied): (Vec<_>, _) = done?;
                         self.sort_out(session, &changes, &applied).await?;
-                        if !reads {
+                        if !has_room {
                             break None;
                         }
                     }
@@ -136,7 +126,7 @@ impl Delivery {
             if let Some(piece) = piece {
                 last = piece.last;
                 goes_on = last.is_some() && watch.elapsed() < TURN;
-                waiting = Some(piece.changes);
+                under_way.push(self.copied(piece.changes));
             }
         }
         session.ahead = ahead;
