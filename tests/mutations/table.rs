@@ -58,6 +58,24 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "Condition::Version(_) => Ok(()),",
     ),
     guard(
+        "acknowledged-when-followers-have-it",
+        "crates/engine/src/write/acknowledge.rs",
+        "                delivery.wait_applied(position).await;",
+        "                let _ = position;",
+    ),
+    guard(
+        "refused-is-not-acknowledged",
+        "crates/engine/src/write/acknowledge.rs",
+        "if refused { Standing::Hopeless } else { Standing::Has }",
+        "if refused { Standing::Has } else { Standing::Has }",
+    ),
+    guard(
+        "acknowledged-by-so-many",
+        "crates/policy/src/ack.rs",
+        "Ack::Count(count) => demanded.count().min(count - 1),",
+        "Ack::Count(count) => demanded.count().min(count - 1).min(1),",
+    ),
+    guard(
         "log-truncated-is-told",
         "sources/memory/src/truth.rs",
         "if after < log.trimmed {",
@@ -96,6 +114,30 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "crates/engine/src/delivery/session.rs",
         "let settled = outcomes.iter().all(|o| matches!(o, Outcome::Applied | Outcome::Stale));",
         "let settled = true;",
+    ),
+    guard(
+        "cascade-streams-what-is-before",
+        "crates/engine/src/delivery/stream.rs",
+        "            window.truncate(window.partition_point(|change| change.position <= limit));",
+        "            let _ = limit;",
+    ),
+    guard(
+        "cascade-copies-what-is-before",
+        "crates/engine/src/delivery/copy.rs",
+        "        self.comes_to(position).await?;",
+        "",
+    ),
+    guard(
+        "cascade-redelivers-what-is-before",
+        "crates/engine/src/delivery/redeliver.rs",
+        "        self.comes_to(position).await?;",
+        "",
+    ),
+    guard(
+        "cascade-refuses-what-is-refused-before",
+        "crates/engine/src/delivery/before.rs",
+        "        if !refused.contains(&true) {",
+        "        if true {",
     ),
     guard(
         "dead-letter-before-passing",
@@ -401,6 +443,18 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "crates/engine/src/read/get.rs",
         "Some(landed) if landed.position >= needed => Ok",
         "Some(landed) => Ok",
+    ),
+    guard(
+        "quorum-counts-the-newest",
+        "crates/engine/src/read/quorum.rs",
+        "votes.into_iter().max_by_key(Vote::newest)",
+        "votes.into_iter().min_by_key(Vote::newest)",
+    ),
+    guard(
+        "quorum-is-complete",
+        "crates/engine/src/read/quorum.rs",
+        "if votes.len() < count {",
+        "if votes.is_empty() {",
     ),
     guard(
         "follower-complete-before-it-answers",

@@ -257,7 +257,7 @@ fn read_is_fresh(seen: &Seen, read: &Read, by_key: &ByKey<'_>) -> Result<(), Str
 /// P3: an answer about many records is right for every one of them, at its token or at a later state.
 fn question_is_fresh(seen: &Seen, asked: &Question, by_key: &ByKey<'_>) -> Result<(), String> {
     let claim = &asked.claim;
-    if claim.stale && *claim.source == *"picky" {
+    if claim.stale && seen.refusing.contains(&*claim.source) {
         // A position says nothing about a refused record, and the answer says that it may be old.
         return Ok(());
     }

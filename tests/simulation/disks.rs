@@ -70,6 +70,13 @@ impl Disks {
         }
     }
 
+    /// What a disk holds of one record.
+    pub(crate) async fn held(&self, name: &str, key: &Key) -> Result<Option<Stored>> {
+        let reader = role(self.open(name).await?.reader())?;
+        let found = reader.get(&self.entity, std::slice::from_ref(key)).await?.value;
+        Ok(found.into_iter().next().flatten())
+    }
+
     /// The checkpoint of a follower.
     pub(crate) async fn checkpoint(&self, name: &str) -> Result<Option<Checkpoint>> {
         role(self.open(name).await?.follower())?.checkpoint(&self.entity).await

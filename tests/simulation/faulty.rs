@@ -11,7 +11,7 @@ use unisono_core::source::*;
 use unisono_core::write::{Committed, Unit};
 use unisono_core::{Change, Entity, ErrorKind, Key, Position, Result, Stored, Timestamp, Uuid};
 
-use crate::disks::JOURNAL;
+use crate::disks::{Disks, JOURNAL};
 use crate::faults::{Fate, Faults};
 use crate::history::History;
 
@@ -19,6 +19,8 @@ use crate::history::History;
 pub(crate) struct Faulty {
     pub(crate) inner: Arc<dyn Source>,
     pub(crate) capability: Capability,
+    /// The follower that must have a change before this one, and where that can be seen.
+    pub(crate) before: Option<(&'static str, Arc<Disks>)>,
     pub(crate) faults: Faults,
     pub(crate) history: Arc<History>,
     /// Which opening of the engine it belongs to.

@@ -12,17 +12,21 @@ use crate::faulty::Faulty;
 /// A record with this note is refused by every follower that is told to refuse.
 pub(crate) const POISON: &str = "poison";
 
+fn is_poisoned(change: &Change) -> bool {
+    let poisoned =
+        |record: &Arc<Record>| record.values().iter().any(|v| *v == Value::String(POISON.into()));
+    change.image.as_ref().is_some_and(poisoned)
+}
+
 impl Faulty {
     fn is_poison(&self, change: &Change) -> bool {
-        let poisoned = |record: &Arc<Record>| {
-            record.values().iter().any(|v| *v == Value::String(POISON.into()))
-        };
-        self.refuses && change.image.as_ref().is_some_and(poisoned)
+        self.refuses && is_poisoned(change)
     }
 
     /// Has a batch taken in, and notes what was.
     async fn take_in(&self, batch: Batch) -> Result<Applied> {
         let changes = batch.changes.clone();
+        self.check_what_is_before(&batch).await?;
         let applied = self.take_in_unless_refused(batch).await?;
         for (change, outcome) in changes.iter().zip(&applied.outcomes) {
             if matches!(outcome, Outcome::Applied) {
@@ -30,6 +34,37 @@ impl Faulty {
             }
         }
         Ok(applied)
+    }
+
+    /// Nothing comes to a follower that the one before it does not have, durably.
+    async fn check_what_is_before(&self, batch: &Batch) -> Result<()> {
+        let (Some((before, disks)), Some(newest)) =
+            (&self.before, batch.changes.iter().map(|c| c.position).max())
+        else {
+            return Ok(());
+        };
+        let checkpoint = disks.checkpoint(before).await?;
+        let has = checkpoint.filter(|c| c.backfill.is_none()).map(|c| c.position);
+        if has.is_none_or(|has| has < newest) && !self.history.seen().tampered {
+            let name = self.inner.name();
+            self.history.breach(format!(
+                "P2: {name} gets {newest}, and {before} before it has come to {has:?}"
+            ));
+        }
+        // What was refused and replaced since does no harm: the follower before is further.
+        let is_replaced = |change: &Arc<Change>| {
+            let since =
+                change.position.next()..=has.unwrap_or_default().max(change.position.next());
+            self.history.seen().log.range(since).any(|(_, later)| later.key == change.key)
+        };
+        let poisoned = batch.changes.iter().find(|c| is_poisoned(c) && !is_replaced(c));
+        let seen_to = self.history.seen().tampered || self.history.seen().discarded;
+        if let (true, Some(change), false) = (*before == "picky", poisoned, seen_to) {
+            let (name, key) = (self.inner.name(), &change.key);
+            self.history.breach(format!("P2: {name} gets {key}, which {before} before it refuses"));
+        }
+        self.history.count("batch taken in after another follower");
+        Ok(())
     }
 
     /// Refuses poison, and has the rest taken in without moving the checkpoint.

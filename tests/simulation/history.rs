@@ -24,6 +24,10 @@ pub(crate) struct History {
 pub(crate) struct Seen {
     /// Every change that the truth committed, whoever was told of it.
     pub(crate) log: BTreeMap<Position, Arc<Change>>,
+    /// By key, changes that were acknowledged, and how many sources had them then.
+    pub(crate) spread: BTreeMap<Key, Vec<(Position, usize)>>,
+    /// Followers that refuse some records.
+    pub(crate) refusing: BTreeSet<&'static str>,
     /// Up to where the truth has forgotten its log.
     pub(crate) trimmed: Position,
     /// The last change from before the first life.
@@ -49,6 +53,8 @@ pub(crate) struct Seen {
     pub(crate) breaches: Vec<String>,
     /// A follower was wiped or set back in this life of the process.
     pub(crate) tampered: bool,
+    /// A dead letter was discarded: who comes after that follower may have what it lacks.
+    pub(crate) discarded: bool,
     pub(crate) coverage: Coverage,
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use unisono_core::query::{Filter, Query};
 use unisono_core::write::{Action, Condition, Write};
 use unisono_core::{
-    Consistency, Context, Effect, ErrorKind, Key, Position, Stored, Token, Value, Version,
+    Ack, Consistency, Context, Effect, ErrorKind, Key, Position, Stored, Token, Value, Version,
 };
 use unisono_engine::Engine;
 use unisono_engine::delivery::dead_letter::DeadLetter;
@@ -48,7 +48,8 @@ impl World {
         let action = Action::Put(record(&key, 5, "the last".to_owned()));
         let entity = Arc::clone(&self.disks.entity);
         let write = Write { entity, key, action, condition: Condition::None };
-        let written = engine.write(&Context::default(), vec![write]).await;
+        let context = Context { ack: Some(Ack::Truth), ..Context::default() };
+        let written = engine.write(&context, vec![write]).await;
         written.map(drop).map_err(|e| format!("P5: a write fails without faults: {e}"))
     }
 
@@ -97,7 +98,7 @@ impl World {
             let of_source = letters.iter().filter(|l| *l.source == *name).map(|l| l.key.clone());
             let of_source: Vec<String> = of_source.collect();
             checkers::follower_agrees(name, &expected, &held, &of_source)?;
-            letters_are_for_poison(name, &expected, &of_source)?;
+            letters_are_for_poison(name, self.shape.refuses(name), &expected, &of_source)?;
         }
         let mut wrong = self.differences(engine, false).await?;
         wrong
@@ -118,7 +119,9 @@ impl World {
 
     /// Verification finds exactly what is wrong, calls it by its name, and repair mends all that can be mended.
     async fn finds_what_was_changed_by_hand(&self, engine: &Engine) -> Result<(), String> {
-        let name = FOLLOWERS[self.faults.below(3) as usize];
+        let mends = FOLLOWERS.into_iter().filter(|name| !self.shape.refuses(name));
+        let mends: Vec<&str> = mends.collect();
+        let name = mends[self.faults.below(mends.len() as u32) as usize];
         let truth = self.records("truth").await?;
         let (held, wrong) = self.spoil(&expected(name, &truth));
         let checkpoint = self.disks.checkpoint(name).await.map_err(|e| e.to_string())?;
@@ -186,6 +189,7 @@ impl World {
         }
         let of_follower = letters.iter().find(|letter| letter.write.is_none());
         let Some(letter) = of_follower else { return Ok(()) };
+        self.history.seen().discarded = true;
         engine.discard(letter).await.map_err(|e| e.to_string())?;
         self.history.count("dead letter discarded");
         if self.letters(engine).await?.contains(letter) {
@@ -212,7 +216,8 @@ impl World {
             for consistency in [Consistency::Eventual, Consistency::Session] {
                 let token = token.clone();
                 let timeout = Duration::from_secs(2);
-                let context = Context { consistency, token, timeout, ..Context::default() };
+                let quorum = Some(1);
+                let context = Context { consistency, token, timeout, quorum, ..Context::default() };
                 self.reads_without_truth(engine, &context, &truth, n > 1)
                     .await
                     .map_err(|e| format!("P5: {consistency:?} read without the truth: {e}"))?;
@@ -233,7 +238,7 @@ impl World {
     /// With everything else down, a cached record is answered from the cache.
     async fn cache_answers_alone(&self, engine: &Engine) -> Result<(), String> {
         let (entity, key) = (&self.disks.entity, Key::Integer(0));
-        let context = Context::default();
+        let context = Context { quorum: Some(1), ..Context::default() };
         let cached = engine.get(&context, entity, &key).await.map_err(|e| e.to_string())?;
         for name in FOLLOWERS {
             self.faults.outage(name, Duration::from_secs(1));
@@ -275,7 +280,7 @@ impl World {
         }
         let count = engine.count(context, entity, &Filter::All, None).await;
         let count = count.map_err(|e| e.to_string())?;
-        if *count.source != *"picky" && count.value != truth.len() as u64 {
+        if !self.shape.refuses(&count.source) && count.value != truth.len() as u64 {
             return Err(format!("{} records are {} in {}", truth.len(), count.value, count.source));
         }
         Ok(())
@@ -310,7 +315,8 @@ impl World {
             Err(error) if error.kind() == ErrorKind::Overloaded => Ok(()),
             Err(error) => Err(format!("P5: a write is not accepted without the truth: {error}")),
             Ok(_) => {
-                let shown = engine.get(&Context::default(), &entity, &key).await;
+                let one = Context { quorum: Some(1), ..Context::default() };
+                let shown = engine.get(&one, &entity, &key).await;
                 match shown.map_err(|e| e.to_string())?.value {
                     Some(_) => Ok(()),
                     None => Err("P3: an acknowledged write is not shown".to_owned()),
@@ -391,6 +397,7 @@ fn expected(name: &str, truth: &Records) -> Records {
 /// A dead letter waits for a record that is refused, and for no other.
 fn letters_are_for_poison(
     name: &str,
+    refuses: bool,
     expected: &Records,
     letters: &[String],
 ) -> Result<(), String> {
@@ -399,7 +406,7 @@ fn letters_are_for_poison(
             .iter()
             .any(|(k, s)| k.to_string() == *key && s.record.values()[2].as_str() == Some(POISON))
     };
-    match letters.iter().find(|key| name != "picky" || !poisoned(key)) {
+    match letters.iter().find(|key| !refuses || !poisoned(key)) {
         Some(key) => Err(format!("a dead letter of {name} waits for {key}, which is not refused")),
         None => Ok(()),
     }

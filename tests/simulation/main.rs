@@ -8,6 +8,7 @@
 //! first failure. The same seed takes the same course, which is itself checked on some of the seeds.
 #![expect(clippy::print_stdout, reason = "the result is what this program is for")]
 
+mod acknowledged;
 mod checkers;
 mod coverage;
 mod disks;

@@ -74,7 +74,8 @@ impl Operator {
             return;
         }
         for comparison in &report.comparisons {
-            let refused = |key: &str| *comparison.source == *"picky" && self.was_poisoned(key);
+            let source = &*comparison.source;
+            let refused = |key: &str| self.shape.refuses(source) && self.was_poisoned(key);
             if let Some(false_one) = comparison.differences.iter().find(|d| !refused(&d.key)) {
                 self.history.breach(format!(
                     "P2: verification of {} finds {false_one:?} while clients write",
@@ -131,7 +132,10 @@ impl Operator {
         }
         self.history.trace(|| format!("operator wipes {name} or sets it back"));
         self.faults.forget_late(name);
-        self.history.seen().tampered = true;
+        let mut seen = self.history.seen();
+        seen.tampered = true;
+        seen.spread.clear();
+        drop(seen);
         // Reads that found the follower whole are then still under way when it is emptied and copied.
         for operation in ["get", "query"] {
             self.faults.slow(name, Some(operation), 6);
@@ -161,6 +165,7 @@ impl Operator {
                 }
                 _ => continue,
             };
+            self.history.seen().spread.clear();
             self.history.trace(|| format!("{name} {done}"));
             self.history.count(done);
             self.faults.forget_late(name);

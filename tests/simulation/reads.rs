@@ -9,6 +9,7 @@ use unisono_core::query::{Aggregate, Comparison, Filter, Metric, Path, Query};
 use unisono_core::{Consistency, Context, Position, Result, Role, Value};
 use unisono_engine::{Answer, CacheStatus, Engine};
 
+use crate::acknowledged;
 use crate::history::{Answered, Claim, Question, Read};
 use crate::workload::{Client, last_seen, only_position};
 
@@ -17,7 +18,12 @@ impl Client {
     pub(crate) async fn read(&mut self, engine: &Engine) {
         let key = self.key();
         let Ok(entity) = engine.entity("thing") else { return };
-        let (context, demanded) = self.demand();
+        let (mut context, mut demanded) = self.demand();
+        context.quorum = self.random.random_bool(0.1).then(|| self.random.random_range(2..5));
+        let quorum = context.quorum.or(self.shape.read.quorum).filter(|count| *count > 1);
+        if let Some(count) = quorum {
+            demanded = demanded.max(acknowledged::seen_by_a_quorum(&self.history, &key, count));
+        }
         let result = engine.get(&context, entity, &key).await;
         self.history.trace_result(
             &format!("client {} reads {key} {:?} {demanded}", self.name, context.consistency),
@@ -25,6 +31,9 @@ impl Client {
         );
         let Ok(answer) = result else { return };
         self.note_cache(&answer);
+        if quorum.is_some() {
+            self.history.count("read answered by a quorum");
+        }
         self.history.count(match answer.role {
             Role::Truth => "read answered by the truth",
             Role::Follower => "read answered by a follower",

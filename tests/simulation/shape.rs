@@ -1,14 +1,18 @@
 //! How large a world is, what its sources can do and what may go wrong in it: drawn from the seed, and very different
 //! from one seed to the next, so that rare things meet.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rand::Rng;
 use rand::rngs::StdRng;
+use unisono_core::Ack;
+use unisono_policy::ack::AckPolicy;
+use unisono_policy::delivery::{BatchPolicy, DeliveryPolicy};
 use unisono_policy::read::{Place, ReadPolicy, ReadRule, ReadStrategy};
 use unisono_policy::write::{BehindPolicy, WritePolicy, WriteStrategy};
 
-use crate::disks::JOURNAL;
+use crate::disks::{FOLLOWERS, JOURNAL};
 use crate::faults::{FATES, Weights};
 
 /// What a world is like.
@@ -43,6 +47,10 @@ pub(crate) struct Shape {
     pub(crate) warm_hot: usize,
     pub(crate) read: ReadPolicy,
     pub(crate) write: WritePolicy,
+    /// How followers are fed, for those of which something is declared.
+    pub(crate) deliveries: BTreeMap<&'static str, DeliveryPolicy>,
+    /// When a write is answered.
+    pub(crate) ack: AckPolicy,
     /// Whether the truth answers reads by key; otherwise followers have to.
     pub(crate) truth_gets: bool,
     /// Whether only one source answers reads by key: a follower that is slow.
@@ -63,6 +71,17 @@ impl Shape {
     /// Whether writes are acknowledged by the journal.
     pub(crate) fn is_behind(&self) -> bool {
         self.write.behind.is_some()
+    }
+
+    /// The follower that must have a change before this one.
+    pub(crate) fn before(&self, name: &str) -> Option<&'static str> {
+        let before = self.deliveries.get(name)?.after.as_ref()?;
+        FOLLOWERS.into_iter().find(|one| *one == &**before)
+    }
+
+    /// Whether a follower refuses poison, or comes after one that does.
+    pub(crate) fn refuses(&self, name: &str) -> bool {
+        name == "picky" || self.before(name).is_some_and(|before| self.refuses(before))
     }
 
     pub(crate) fn draw(random: &mut StdRng) -> Self {
@@ -89,6 +108,11 @@ impl Shape {
             weights[FATES.crash_after] /= 4;
         }
         let one_follower_gets = random.random_bool(0.25);
+        let write = write_policy(random);
+        let ack = match write.behind {
+            Some(_) => AckPolicy::default(),
+            None => ack_policy(random),
+        };
         Shape {
             clients: if hectic { 5 } else { random.random_range(1..6) },
             keys: [1, 3, 8, 8, 20][random.random_range(0..5)],
@@ -106,7 +130,9 @@ impl Shape {
             warm: [0, 0, 3][random.random_range(0..3)],
             warm_hot: [0, 2, 20][random.random_range(0..3)],
             read: read_policy(random),
-            write: write_policy(random),
+            write,
+            deliveries: deliveries(random),
+            ack,
             truth_gets: !one_follower_gets && random.random_bool(0.7),
             one_follower_gets,
             followers_index: random.random_bool(0.5),
@@ -121,6 +147,44 @@ impl Shape {
             },
             weights,
         }
+    }
+}
+
+/// A cascade, priorities and batches that gather, or nothing of it.
+fn deliveries(random: &mut StdRng) -> BTreeMap<&'static str, DeliveryPolicy> {
+    let afters: &[(&str, &str)] = match random.random_range(0..6) {
+        0 => &[("single", "lanes")],
+        1 => &[("lanes", "single"), ("stocked", "lanes"), ("picky", "lanes")],
+        // Whoever comes after one that refuses a record lacks it too: somebody must be left to answer.
+        2 => &[("lanes", "picky")],
+        _ => &[],
+    };
+    let batched = random.random_bool(0.3);
+    let one = |name: &'static str| {
+        let after = afters.iter().find(|(one, _)| *one == name).map(|(_, before)| (*before).into());
+        let priority = if random.random_bool(0.3) { random.random_range(-2..3) } else { 0 };
+        let batch = match batched && random.random_bool(0.5) {
+            false => BatchPolicy::default(),
+            true => BatchPolicy {
+                size: Some(random.random_range(1..6)),
+                bytes: None,
+                age: Duration::from_millis([0, 30, 1500][random.random_range(0..3)]),
+            },
+        };
+        (name, DeliveryPolicy { after, priority, batch })
+    };
+    FOLLOWERS.into_iter().map(one).collect()
+}
+
+fn ack_policy(random: &mut StdRng) -> AckPolicy {
+    AckPolicy {
+        ack: match random.random_range(0..8) {
+            0 => Ack::All,
+            1 => Ack::Named(vec!["single".into(), "stocked".into()]),
+            2..5 => Ack::Count(random.random_range(2..6)),
+            _ => Ack::Truth,
+        },
+        timeout: Duration::from_millis([200, 3000][random.random_range(0..2)]),
     }
 }
 
@@ -154,6 +218,7 @@ fn read_policy(random: &mut StdRng) -> ReadPolicy {
         no_fallback: random.random_bool(0.1),
         lag_max: millis(random, 2000),
         hedge: millis(random, 10),
+        quorum: random.random_bool(0.1).then(|| random.random_range(2..4)),
         rules: match random.random_range(0..6) {
             0 => vec![rule("followers", &["cache", "followers"])],
             1 => vec![rule("picky", &["picky", "truth"])],

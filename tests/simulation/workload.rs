@@ -8,14 +8,18 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use unisono_core::write::{Action, Condition, Write};
 use unisono_core::{
-    Context, Effect, Entity, Error, ErrorKind, Key, Position, Record, Token, Value, Version,
+    Ack, Context, Effect, Entity, Error, ErrorKind, Key, Position, Record, Token, Value, Version,
 };
 use unisono_engine::{Engine, Written};
 
-use crate::disks::JOURNAL;
+use crate::acknowledged;
+use crate::disks::{Disks, JOURNAL};
 use crate::follower::POISON;
 use crate::history::{History, Refusal};
 use crate::shape::Shape;
+
+/// How often it is repeated when there are no faults: until followers are copied whose acknowledgement is demanded.
+const FINISHES_MAX: usize = 100;
 
 /// How often a request of unknown outcome is repeated in one life of the process.
 const REPEATS_MAX: usize = 6;
@@ -26,6 +30,7 @@ pub(crate) struct Client {
     pub(crate) random: StdRng,
     pub(crate) shape: Arc<Shape>,
     pub(crate) history: Arc<History>,
+    pub(crate) disks: Arc<Disks>,
     pub(crate) token: Token,
     /// The request under way, to be repeated until its outcome is known.
     pub(crate) open: Option<Request>,
@@ -41,6 +46,8 @@ pub(crate) struct Request {
     writes: Vec<Write>,
     /// The newest change when it was made.
     since: Position,
+    /// When it is to be answered, if not as declared.
+    ack: Option<Ack>,
 }
 
 impl Client {
@@ -61,7 +68,9 @@ impl Client {
 
     /// Finishes what is open, without faults.
     pub(crate) async fn finish(&mut self, engine: &Engine) -> Result<(), String> {
-        self.repeat(engine).await;
+        for _ in 0..FINISHES_MAX {
+            self.repeat(engine).await;
+        }
         match &self.open {
             None => Ok(()),
             Some(request) => {
@@ -74,6 +83,7 @@ impl Client {
         Context {
             token: self.token.clone(),
             timeout: Duration::from_secs(5),
+            ack: request.ack.clone(),
             idempotency_key: Some(request.idempotency.as_str().into()),
             trace: Some(request.idempotency.as_str().into()),
             ..Context::default()
@@ -108,7 +118,21 @@ impl Client {
                 &result.as_ref().map(|w| &w.changes).map_err(|e| e.duplicate()),
             );
             match result {
-                Ok(written) => self.acknowledged(&request, written),
+                Ok(written) => {
+                    let ack = request.ack.as_ref().unwrap_or(&self.shape.ack.ack);
+                    acknowledged::check(&self.disks, &self.history, ack, &written.changes).await;
+                    self.acknowledged(&request, written);
+                }
+                Err(error) if error.kind() == ErrorKind::QuorumNotReached => {
+                    let trace = &request.idempotency;
+                    acknowledged::check_shortfall(&self.history, &error, trace);
+                    // What is pending may take for ever: one who knows that it is committed goes on.
+                    if error.effect_on_data() == Effect::Committed && self.random.random_bool(0.5) {
+                        self.open = None;
+                        self.known = None;
+                    }
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
                 Err(error) if is_refusal(&error) => self.refused(&request, &error),
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
@@ -207,8 +231,17 @@ impl Client {
             self.history.breach("a write has no answer of its own".to_owned());
         }
         for (write, written) in writes.iter().zip(results) {
-            let Ok(written) = written else { continue };
+            let written = match written {
+                Ok(written) => written,
+                Err(error) if error.kind() == ErrorKind::QuorumNotReached => {
+                    acknowledged::check_shortfall(&self.history, &error, &trace);
+                    continue;
+                }
+                Err(_) => continue,
+            };
             self.history.count("writes each for itself");
+            let ack = &self.shape.ack.ack;
+            acknowledged::check(&self.disks, &self.history, ack, &written.changes).await;
             if let Some(accepted) = &written.accepted {
                 self.history.accepted(accepted.sequence, write, &trace);
             }
@@ -227,7 +260,17 @@ impl Client {
             Ok(entity) => (0..count).map(|_| self.one_write(entity)).collect(),
             Err(_) => Vec::new(),
         };
-        Request { idempotency, writes, since: self.history.head() }
+        Request { idempotency, writes, since: self.history.head(), ack: self.ack() }
+    }
+
+    /// Sometimes more or less than is declared.
+    fn ack(&mut self) -> Option<Ack> {
+        let other = !self.shape.is_behind() && self.random.random_bool(0.15);
+        other.then(|| match self.random.random_range(0..3) {
+            0 => Ack::Truth,
+            1 => Ack::Named(vec!["lanes".into()]),
+            _ => Ack::Count(2),
+        })
     }
 
     fn one_write(&mut self, entity: &Arc<Entity>) -> Write {

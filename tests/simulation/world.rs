@@ -92,6 +92,8 @@ impl World {
             .unwrap_or_else(|e| unreachable!("the declaration is good: {e}"));
         let history = Arc::new(History::new(traced));
         history.trace(|| format!("{shape:?}"));
+        let refusing = FOLLOWERS.into_iter().filter(|name| shape.refuses(name));
+        history.seen().refusing = refusing.collect();
         World {
             seed,
             clock: Arc::new(VirtualClock(tokio::time::Instant::now())),
@@ -141,6 +143,7 @@ impl World {
             random,
             shape: Arc::clone(&self.shape),
             history: Arc::clone(&self.history),
+            disks: Arc::clone(&self.disks),
             token: Default::default(),
             open: None,
             made: 0,
@@ -217,6 +220,7 @@ impl World {
             }
             let faulty = Faulty {
                 inner,
+                before: self.shape.before(name).map(|before| (before, Arc::clone(&self.disks))),
                 capability,
                 faults: self.faults.clone(),
                 history: Arc::clone(&self.history),
@@ -241,6 +245,7 @@ impl World {
                 place: None,
                 options: Options::default(),
                 filter,
+                delivery: self.shape.deliveries.get(name).cloned().unwrap_or_default(),
             })
         });
         let declared = EntityDeclaration {
@@ -272,6 +277,8 @@ impl World {
             followers: followers.collect::<unisono_core::Result<_>>()?,
             read: self.shape.read.clone(),
             write: self.shape.write.clone(),
+            ack: self.shape.ack.clone(),
+            strategy: None,
         };
         Ok(Declaration {
             sources: BTreeMap::new(),

@@ -8,6 +8,7 @@ use unisono_core::kind::{Options, SourceKind};
 use unisono_core::spelling::closest;
 use unisono_core::{Entity, Role};
 use unisono_policy::declaration::{CacheDeclaration, EntityDeclaration, FollowerDeclaration};
+use unisono_policy::delivery::DeliveryPolicy;
 use unisono_policy::rule::Rule;
 
 use crate::document::{Data, Item, Name};
@@ -16,6 +17,7 @@ use crate::kinds::Kinds;
 use crate::policies;
 use crate::problem::{Report, Spot};
 use crate::questions;
+use crate::replication::{self, DeclaredFollower};
 use crate::sections::{CACHE, ENTITY, FOLLOWER};
 use crate::sources::{DeclaredSource, KnownKind, able};
 use crate::table::{Found, Table};
@@ -45,6 +47,7 @@ pub(crate) fn entities(
     file: &Table<'_>,
     sources: &Sources,
     kinds: Kinds<'_>,
+    region: Option<&str>,
 ) -> BTreeMap<String, DeclaredEntity> {
     let mut entities = BTreeMap::new();
     for (name, found) in file.named("entities") {
@@ -64,7 +67,10 @@ pub(crate) fn entities(
         let truth = kind_at(sources, found.value, "truth", Role::Truth);
         let section = ENTITY.with_kind(truth, kinds);
         if let Some(table) = Table::new(file.report, &section, found.value, found.spot) {
-            entities.insert(name.text.clone(), entity(table, &name.text, sources, truth, kinds));
+            entities.insert(
+                name.text.clone(),
+                entity(table, &name.text, sources, truth, kinds, region),
+            );
         }
     }
     entities
@@ -90,6 +96,7 @@ fn entity(
     sources: &Sources,
     truth_kind: Option<&'static dyn SourceKind>,
     kinds: Kinds<'_>,
+    region: Option<&str>,
 ) -> DeclaredEntity {
     let report = table.report;
     let entries = table.named("fields");
@@ -119,21 +126,30 @@ fn entity(
     let followers = followers.collect::<Vec<_>>();
     let cache = table.item("cache").map(|found| reader.cache(found));
     // Reads ask any of these; what waits in a journal is laid over their answers.
-    let read = policies::read(&table, &reader.uses);
+    let keepers = table.items("followers").len() + 1;
+    let read = policies::read(&table, &reader.uses, keepers);
     let write = policies::write(&table, |table| reader.journal(table));
     let uses = reader.uses;
+    let followers: Option<Vec<_>> = followers.into_iter().collect();
+    let of_source = |name: &str| sources.get(name)?.kind.as_ref()?.region.clone();
+    let regions = |name: Option<&str>| name.map_or_else(|| region.map(str::to_owned), of_source);
+    let replication =
+        replication::read(&table, truth.as_ref(), followers, write.as_ref(), &regions);
     table.finish();
 
     let all = || {
+        let replication = replication?;
         Some(EntityDeclaration {
             entity: Arc::clone(entity.as_ref()?),
             truth: truth?.value.into(),
             table: place.map(Into::into),
             truth_options,
             cache: cache.map_or(Some(None), |c| c.map(Some))?,
-            followers: followers.into_iter().collect::<Option<_>>()?,
+            followers: replication.followers,
             read: read?,
             write: write?,
+            ack: replication.ack,
+            strategy: replication.strategy,
         })
     };
     DeclaredEntity { declaration: all(), uses }
@@ -280,7 +296,7 @@ impl Reader<'_> {
         Some(value)
     }
 
-    fn follower(&mut self, found: Found<&Item>) -> Option<FollowerDeclaration> {
+    fn follower(&mut self, found: Found<&Item>) -> Option<DeclaredFollower> {
         let kind = kind_at(self.sources, found.value, "source", Role::Follower);
         let section = FOLLOWER.with_kind(kind, self.kinds);
         let table = Table::new(self.report, &section, found.value, found.spot)?;
@@ -299,12 +315,17 @@ impl Reader<'_> {
         }
         let filter = self.filter(table.text("where"), Rule::compile);
         let options = self.options(&table, kind, Role::Follower);
+        let given = replication::given(&table);
         table.finish();
-        Some(FollowerDeclaration {
-            source: source?.value.into(),
-            place: place.map(Into::into),
-            options,
-            filter: filter?,
+        Some(DeclaredFollower {
+            declaration: FollowerDeclaration {
+                source: source?.value.into(),
+                place: place.map(Into::into),
+                options,
+                filter: filter?,
+                delivery: DeliveryPolicy::default(),
+            },
+            given,
         })
     }
 

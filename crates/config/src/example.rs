@@ -7,7 +7,7 @@ use unisono_core::kind::SourceKind;
 
 use crate::options::{self, Key, Section, Shape};
 use crate::sections::{
-    CACHE, ENTITY, FIELD, FILE, FOLLOWER, LOG, READ, READ_RULE, ROUTE, SERVER, TLS, TOKEN,
+    BATCH, CACHE, ENTITY, FIELD, FILE, FOLLOWER, LOG, READ, READ_RULE, ROUTE, SERVER, TLS, TOKEN,
     WARM_QUESTION, WRITE,
 };
 
@@ -128,6 +128,7 @@ fn entity(out: &mut String, kinds: &[&'static dyn SourceKind]) {
             keys(out, &section, &given);
         }
     }
+    commented(out, "[entities.product.followers.batch]", &BATCH, &[]);
 }
 
 /// A field of each type; the rules of a field are described once.

@@ -15,6 +15,7 @@ mod policies;
 mod problem;
 mod quantity;
 mod questions;
+mod replication;
 mod schema;
 mod sections;
 mod server;
@@ -116,8 +117,9 @@ pub fn parse<'k>(
 /// `None` only if a problem was reported.
 fn read(file: Table<'_>, kinds: Kinds<'_>) -> Option<Configuration> {
     let sources = sources::sources(&file, kinds);
-    let entities = entities::entities(&file, &sources, kinds);
     let region = file.text("region");
+    let here = region.as_ref().map(|found| found.value.as_str());
+    let entities = entities::entities(&file, &sources, kinds, here);
     check::check(file.report, &sources, &entities, region.as_ref());
     let names: Vec<&str> = entities.keys().map(String::as_str).collect();
     let server = server::section(&file, &names);

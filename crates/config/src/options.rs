@@ -33,6 +33,8 @@ pub(crate) enum Shape {
     Choice(&'static [&'static str]),
     /// A list of texts.
     Texts,
+    /// A number of sources, a word, or a list of names: which of them must have a write.
+    Ack,
     /// An RFC 3339 time.
     Time,
     /// A question as it is sent over HTTP.

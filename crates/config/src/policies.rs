@@ -7,17 +7,22 @@ use unisono_policy::read::{Place, ReadPolicy, ReadRule, ReadStrategy};
 use unisono_policy::rule::Rule;
 use unisono_policy::write::{BehindPolicy, WritePolicy, WriteStrategy};
 
+use crate::document::Item;
 use crate::entities::Use;
 use crate::sections::{READ, READ_RULE, WRITE};
 use crate::table::{Found, Table};
 
 /// How an entity that is kept in the sources of `uses` is read; `None` if a problem was reported.
-pub(crate) fn read(entity: &Table<'_>, uses: &[Use]) -> Option<ReadPolicy> {
+pub(crate) fn read(entity: &Table<'_>, uses: &[Use], keepers: usize) -> Option<ReadPolicy> {
     let Some(table) = entity.table("read", &READ) else { return Some(ReadPolicy::default()) };
     let rules = table.tables("rules", &READ_RULE).into_iter().map(|rule| read_rule(rule, uses));
     let rules = rules.collect::<Vec<_>>();
     let strategy = table.text("strategy");
     let given = |name| table.item(name).map(|_| table.duration(name));
+    let quorum = table.item("quorum").map(|found| {
+        let count = table.integer("quorum").and_then(|n| usize::try_from(n).ok());
+        count.filter(|count| is_answerable(&table, &found, *count, keepers))
+    });
     let policy = ReadPolicy {
         strategy: strategy
             .and_then(|s| ReadStrategy::ALL.into_iter().find(|one| one.as_str() == s.value))
@@ -25,10 +30,21 @@ pub(crate) fn read(entity: &Table<'_>, uses: &[Use]) -> Option<ReadPolicy> {
         no_fallback: table.boolean("fallback") == Some(false),
         lag_max: given("lag_max"),
         hedge: given("hedge"),
+        quorum: quorum.flatten(),
         rules: Vec::new(),
     };
     table.finish();
     Some(ReadPolicy { rules: rules.into_iter().collect::<Option<_>>()?, ..policy })
+}
+
+/// Whether so many sources keep the entity.
+fn is_answerable(table: &Table<'_>, found: &Found<&Item>, count: usize, keepers: usize) -> bool {
+    if count > keepers {
+        let message = format!("`quorum` is {count}, and 1 to {keepers} sources keep the entity");
+        let hint = "the truth is one of them, and the cache is none; add followers, or ask less";
+        table.report.error_with(&found.spot, message, hint);
+    }
+    count <= keepers
 }
 
 fn read_rule(table: Table<'_>, uses: &[Use]) -> Option<ReadRule> {

@@ -1,6 +1,7 @@
 //! The JSON Schema (draft 2020-12) of the configuration, for editors.
 
 use serde_json::{Map, Value as Json, json};
+use unisono_core::Ack;
 use unisono_core::kind::SourceKind;
 
 use crate::options::{self, Key, Section, Shape};
@@ -75,6 +76,12 @@ fn shape(key: &Key, kinds: &[&'static dyn SourceKind]) -> Json {
         }
         Shape::Choice(words) => json!({"anyOf": [{"enum": words}, replaced]}),
         Shape::Texts => json!({"type": "array", "items": {"type": "string"}}),
+        Shape::Ack => json!({"anyOf": [
+            {"type": "integer", "minimum": 1},
+            {"enum": Ack::WORDS},
+            {"type": "array", "items": {"type": "string"}, "minItems": 1},
+            replaced,
+        ]}),
         // Editors hand a TOML time over as text.
         Shape::Time => json!({"type": "string"}),
         Shape::Body => json!({"type": "object"}),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use unisono_core::Role;
+use unisono_policy::strategy;
 
 use crate::options::{Key, Section, Shape};
 
@@ -215,9 +216,26 @@ pub(crate) static ENTITY: Section = Section::of_role(
         Key::optional("cache", Shape::Table(&CACHE), CACHE.doc),
         Key::optional("read", Shape::Table(&READ), READ.doc),
         Key::optional("write", Shape::Table(&WRITE), WRITE.doc),
+        Key::optional(
+            "strategy",
+            Shape::Choice(strategy::NAMES),
+            "A name for how changes reach the followers and when a writer is answered: it sets `ack`, and `after`, `priority` and `batch` of followers.",
+        ),
+        Key::defaulting(
+            "ack",
+            Shape::Ack,
+            "truth",
+            "Which sources must have a write before it is answered: truth, all, a number of sources (the truth is one of them), or a list of followers. The log brings it to the others.",
+        ),
+        Key::defaulting(
+            "ack_timeout",
+            Shape::Duration { min: Duration::from_millis(1), max: DAY },
+            "5s",
+            "How long the answer to a committed write waits for them before it is `quorum_not_reached`.",
+        ),
         Key::optional("followers", Shape::Tables(&FOLLOWER), FOLLOWER.doc),
     ],
-    &["strategy", "ack", "residency", "repair", "history", "partitions", "priority", "soft_delete"],
+    &["residency", "repair", "history", "partitions", "priority", "soft_delete"],
 );
 
 /// `[entities.NAME.fields.FIELD]`
@@ -378,6 +396,11 @@ pub(crate) static READ: Section = Section::new(
             Shape::Duration { min: Duration::from_millis(1), max: DAY },
             "After how long without an answer to a read by key a second source is asked as well, for at most one read in twenty.",
         ),
+        Key::optional(
+            "quorum",
+            Shape::Integer { min: 1, max: 64 },
+            "How many sources are asked for one record at the same time, the cache not among them: the newest answer counts, and followers that have an older one get the current state again.",
+        ),
         Key::optional("rules", Shape::Tables(&READ_RULE), READ_RULE.doc),
     ],
     &["region", "coalesce"],
@@ -448,7 +471,7 @@ pub(crate) static WRITE: Section = Section::new(
             "The age of the oldest waiting write from which on the node calls itself degraded.",
         ),
     ],
-    &["ack"],
+    &[],
 );
 
 /// `[[entities.NAME.followers]]`
@@ -462,6 +485,24 @@ pub(crate) static FOLLOWER: Section = Section::of_role(
             Shape::Text,
             "Condition in CEL over the record; only records that satisfy it are held.",
         ),
+        Key::defaulting(
+            "default",
+            Shape::Boolean,
+            "false",
+            "Whether it holds the records that no follower with a `where` holds.",
+        ),
+        Key::optional(
+            "after",
+            Shape::Text,
+            "Another follower of the entity: this one gets a change when that one has it durably, and stops where that one stops.",
+        ),
+        Key::defaulting(
+            "priority",
+            Shape::Integer { min: -1000, max: 1000 },
+            "0",
+            "While a delivery of the same truth with a greater priority works through a backlog, this one waits before each batch, for at most 250ms.",
+        ),
+        Key::optional("batch", Shape::Table(&BATCH), BATCH.doc),
         Key::optional(
             "table",
             Shape::Text,
@@ -483,8 +524,29 @@ pub(crate) static FOLLOWER: Section = Section::of_role(
             "Name of its collection, in a source with collections; the entity's name if not given.",
         ),
     ],
+    &["map", "strategy", "region", "mode", "atomic"],
+);
+
+/// `[entities.NAME.followers.batch]`
+pub(crate) static BATCH: Section = Section::new(
+    "How much goes to the follower in one batch; without it, what has gathered meanwhile, as much as the follower takes quickly.",
     &[
-        "map", "after", "batch", "strategy", "ack", "region", "priority", "default", "mode",
-        "atomic",
+        Key::optional(
+            "size",
+            Shape::Integer { min: 1, max: 1_000_000 },
+            "The most changes; never more than the kind takes.",
+        ),
+        Key::optional(
+            "bytes",
+            Shape::Size { min: 1, max: 1 << 40 },
+            "The most bytes, unless one change has more.",
+        ),
+        Key::defaulting(
+            "age",
+            Shape::Duration { min: Duration::ZERO, max: DAY },
+            "0s",
+            "How long a change waits at most for others to fill its batch.",
+        ),
     ],
+    &[],
 );

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use unisono_core::capability::{ApplyCapability, QueryCapability};
 use unisono_core::kind::{Environment, OptionSpec, OptionType, OptionValue, Options, SourceKind};
 use unisono_core::source::Source;
-use unisono_core::{Capability, Error, Field, FieldType, Role, Value};
+use unisono_core::{Ack, Capability, Error, Field, FieldType, Record, Role, Value};
 use unisono_policy::declaration::WarmQuestion;
 
 use super::*;
@@ -624,7 +624,7 @@ fn the_example_is_valid_and_names_every_option() {
                 .is_some_and(|k| k.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
                 && rest.contains(" = ") =>
         {
-            let others = ["index", "folder", "collection", "password", "key_template"];
+            let others = ["index", "folder", "collection", "password", "key_template", "after"];
             let behind = ["journal", "flush_after", "pending_max", "age_alert"];
             let questions = ["query", "count", "aggregate"];
             let unlike = others.iter().chain(&behind).chain(&questions);
@@ -738,4 +738,80 @@ fn a_journal_is_needed_and_may_keep_several_entities() {
     let forgetful = text.replace("kind = \"disk\"\n        path = \"q\"", "kind = \"ram\"");
     let warnings = good(&forgetful).warnings.to_string();
     assert!(warnings.contains("the journal `queue` (ram) forgets everything"), "{warnings}");
+}
+
+/// An entity with followers on two sources.
+fn replicated(entity: &str, first: &str, second: &str) -> Configuration {
+    good(&format!(
+        r#"
+        region = "eu"
+        [sources.main]
+        kind = "disk"
+        path = "m"
+        [sources.find]
+        kind = "words"
+        path = "f"
+        region = "us"
+        [sources.copy]
+        kind = "disk"
+        path = "c"
+        [entities.a]
+        truth = "main"
+        fields = {{ id = "string", amount = "integer" }}
+        {entity}
+        [[entities.a.followers]]
+        source = "find"
+        {first}
+        [[entities.a.followers]]
+        source = "copy"
+        {second}
+        "#
+    ))
+}
+
+#[test]
+fn followers_say_how_they_are_fed() {
+    let c = replicated(
+        "ack = [\"copy\", \"main\"]\nack_timeout = \"2s\"",
+        "where = \"record.amount > 10\"\nafter = \"copy\"\npriority = -3",
+        "default = true\nbatch = { size = 50, bytes = \"1MB\", age = \"100ms\" }",
+    );
+    let a = &c.declaration.entities["a"];
+    assert_eq!(
+        (a.ack.ack.to_string(), a.ack.timeout),
+        ("copy main".into(), Duration::from_secs(2))
+    );
+    let [find, copy] = a.followers.as_slice() else { panic!("two followers") };
+    assert_eq!((find.delivery.after.as_deref(), find.delivery.priority), (Some("copy"), -3));
+    let batch = copy.delivery.batch;
+    assert_eq!((batch.size, batch.bytes), (Some(50), Some(1 << 20)));
+    assert_eq!(batch.age, Duration::from_millis(100));
+    let rest = copy.filter.as_ref().unwrap();
+    let holds = |amount| {
+        let record = Record::new(vec![Value::String("x".into()), amount]);
+        (find.filter.as_ref().unwrap().holds(&a.entity, &record), rest.holds(&a.entity, &record))
+    };
+    assert_eq!(holds(Value::Integer(11)), (true, false));
+    assert_eq!(holds(Value::Integer(10)), (false, true));
+    assert_eq!(holds(Value::Null), (false, true), "what cannot be decided is not lost");
+}
+
+#[test]
+fn a_strategy_stands_for_fields() {
+    let of = |strategy: &str| {
+        let c = replicated(&format!("strategy = \"{strategy}\""), "", "");
+        let a = &c.declaration.entities["a"];
+        assert_eq!(a.strategy.map(|s| s.name), Some(strategy));
+        let deliveries: Vec<_> = a.followers.iter().map(|f| f.delivery.clone()).collect();
+        (a.ack.ack.clone(), deliveries)
+    };
+    assert_eq!(of("quorum").0, Ack::Count(2));
+    assert_eq!(of("parallel").0, Ack::All);
+    assert_eq!(of("cascade").1[1].after.as_deref(), Some("find"));
+    let priorities = |strategy| of(strategy).1.iter().map(|d| d.priority).collect::<Vec<_>>();
+    assert_eq!(priorities("priority"), [2, 1]);
+    assert_eq!(priorities("geographic"), [0, 1], "one is far");
+    assert_eq!(of("batch").1[0].batch.age, Duration::from_secs(1));
+    let none = replicated("", "", "");
+    assert_eq!(none.declaration.entities["a"].strategy, None);
 }

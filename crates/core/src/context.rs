@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::ack::Ack;
 use crate::position::Token;
 
 /// How fresh an answer must be.
@@ -48,6 +49,10 @@ pub struct Context {
     pub fallback: bool,
     /// What the caller says about a read, for the rules that decide whom to ask; `critical` is known to the built-in ones.
     pub hints: Vec<Arc<str>>,
+    /// How many sources a read of one record asks, of which the newest answer counts; as declared if absent.
+    pub quorum: Option<usize>,
+    /// Which sources must have a write before it is answered; as declared of the entity if absent.
+    pub ack: Option<Ack>,
     /// Makes a repeated write have the effect of one; at most 255 bytes.
     pub idempotency_key: Option<Arc<str>>,
     /// Hash of the request as the caller sent it, to tell a repetition from another use of the same key;
@@ -67,6 +72,8 @@ impl Default for Context {
             timeout: Duration::from_secs(30),
             fallback: true,
             hints: Vec::new(),
+            quorum: None,
+            ack: None,
             idempotency_key: None,
             fingerprint: None,
             actor: None,

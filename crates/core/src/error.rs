@@ -56,7 +56,7 @@ kinds! {
     NotPrimary, "not_primary", "The source became read-only or a standby.";
     Fenced, "fenced", "Somebody else is in charge of writing.";
     TooStale, "too_stale", "No source is fresh enough for the request.";
-    QuorumNotReached, "quorum_not_reached", "The write is committed, but fewer followers than asked have it yet.";
+    QuorumNotReached, "quorum_not_reached", "Fewer sources have the write than `ack` demands.";
     LogTruncated, "log_truncated", "The position asked for is older than the oldest entry of the log.";
     CheckpointMoved, "checkpoint_moved", "The follower's checkpoint is not where its delivery left it.";
     IdempotencyKeyReused, "idempotency_key_reused", "The idempotency key was used before for another request.";

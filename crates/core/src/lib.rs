@@ -3,6 +3,7 @@
 //! Reading order: values and entities, records and their versions, writes and changes, queries, and then
 //! [`source`], the contract that every source kind fulfils.
 
+pub mod ack;
 pub mod capability;
 pub mod capture;
 pub mod change;
@@ -24,6 +25,7 @@ pub mod time;
 pub mod value;
 pub mod write;
 
+pub use ack::Ack;
 pub use capability::{Capability, Role};
 pub use capture::{Capture, Described};
 pub use change::{Change, Operation};

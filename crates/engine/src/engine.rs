@@ -27,7 +27,7 @@ use crate::read::handle::SourceHandle;
 use crate::read::serving::Serving;
 use crate::read::{get, pending, question};
 use crate::runtime::Runtime;
-use crate::status::{LogStatus, SourceStatus, Status};
+use crate::status::{EntityStatus, LogStatus, SourceStatus, Status};
 use crate::verify::compare::Audit;
 use crate::verify::report::{Comparison, Progress, Report, VerifyOptions};
 use crate::write::behind::Behind;
@@ -245,6 +245,7 @@ impl Engine {
                 .filter_map(|s| s.cache.as_ref())
                 .map(|c| c.statistics())
                 .collect(),
+            entities: self.declaration().entities.values().map(EntityStatus::of).collect(),
             journals: running.behinds().map(|behind| behind.status()).collect(),
         }
     }

@@ -8,8 +8,10 @@ use unisono_core::kind::Options;
 use unisono_core::source::{Binding, Source, require};
 use unisono_core::{Error, ErrorKind, LogName, Result};
 use unisono_policy::declaration::{CacheDeclaration, Declaration, EntityDeclaration};
+use unisono_policy::delivery;
 
 use crate::cache::{Feed, warm, warm_questions};
+use crate::delivery::turns::Turns;
 use crate::delivery::{Delivery, Target};
 use crate::late::Late;
 use crate::log::tail::Tail;
@@ -151,6 +153,7 @@ impl Running {
             id: bounds.log,
             reader: require(Arc::clone(source).reader(), name, "reader")?,
             auditor: require(Arc::clone(source).auditor(), name, "auditor")?,
+            turns: Turns::default(),
             committer: Committer::new(Arc::clone(&truth), Arc::clone(&tail), runtime),
             truth,
             tail,
@@ -176,7 +179,7 @@ impl Running {
             Arc::clone(&declared.truth),
             Answering { handle, reader, role: Role::Truth, delivery: None },
         );
-        for follower in &declared.followers {
+        for follower in delivery::in_order(&declared.followers)? {
             let name = &follower.source;
             let handle = Arc::clone(self.source(name)?);
             let source = &handle.source;
@@ -187,6 +190,13 @@ impl Running {
                 auditor: require(Arc::clone(source).auditor(), name, "auditor")?,
                 capability: source.capability().clone(),
                 filter: follower.filter.clone(),
+                after: match &follower.delivery.after {
+                    None => None,
+                    Some(before) => {
+                        answering.get(before).and_then(|before: &Answering| before.delivery.clone())
+                    }
+                },
+                policies: policies.clone(),
             };
             let reader = require(Arc::clone(source).reader(), name, "reader")?;
             let delivery = Delivery::start(target, Arc::clone(&log), runtime);

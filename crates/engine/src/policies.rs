@@ -1,11 +1,14 @@
 //! [`Policies`]: what is declared at present. It is replaced as a whole by [`Engine::reload`](crate::Engine::reload);
 //! a call looks once, and works to its end with what it saw.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use unisono_policy::declaration::{CacheDeclaration, Declaration};
+use unisono_policy::ack::AckPolicy;
+use unisono_policy::declaration::{CacheDeclaration, Declaration, FollowerDeclaration};
+use unisono_policy::delivery::DeliveryPolicy;
 use unisono_policy::read::ReadPolicy;
 use unisono_policy::write::{BehindPolicy, WritePolicy};
 
@@ -25,6 +28,9 @@ pub(crate) struct Policies {
 pub(crate) struct EntityPolicies {
     pub(crate) read: ReadPolicy,
     pub(crate) write: WritePolicy,
+    pub(crate) ack: AckPolicy,
+    /// By the follower's source.
+    pub(crate) deliveries: BTreeMap<Arc<str>, DeliveryPolicy>,
     pub(crate) cache: Option<CacheDeclaration>,
     /// The answers that are kept, if any are to be.
     pub(crate) results: Option<Results>,
@@ -39,6 +45,8 @@ impl Policies {
             EntityPolicies {
                 read: declared.read.clone(),
                 write: declared.write.clone(),
+                ack: declared.ack.clone(),
+                deliveries: declared.followers.iter().map(delivery).collect(),
                 cache: declared.cache.clone(),
                 results: (!ttl.is_zero()).then(|| Results::new(ttl, before)),
             }
@@ -50,6 +58,10 @@ impl Policies {
         // A declaration with other entities never takes the place of the one that the numbers are from.
         &self.entities[entity.number]
     }
+}
+
+fn delivery(follower: &FollowerDeclaration) -> (Arc<str>, DeliveryPolicy) {
+    (Arc::clone(&follower.source), follower.delivery.clone())
 }
 
 /// Finds the policies of one entity among the present ones.
@@ -69,6 +81,12 @@ impl PresentEntity {
     pub(crate) fn behind<T: Default>(&self, read: impl FnOnce(&BehindPolicy) -> T) -> T {
         let policies = self.present.load();
         policies.of(self).write.behind.as_ref().map(read).unwrap_or_default()
+    }
+
+    /// How changes are delivered to a follower.
+    pub(crate) fn delivery(&self, source: &str) -> DeliveryPolicy {
+        let policies = self.present.load();
+        policies.of(self).deliveries.get(source).cloned().unwrap_or_default()
     }
 
     /// How long after a change its entry is gone from the cache.

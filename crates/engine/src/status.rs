@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use unisono_core::{Position, Timestamp};
+use unisono_policy::declaration::{EntityDeclaration, FollowerDeclaration};
 
 /// How everything is doing.
 #[derive(Clone, Debug, Serialize)]
@@ -18,8 +19,49 @@ pub struct Status {
     pub deliveries: Vec<DeliveryStatus>,
     /// Every cache and entity.
     pub caches: Vec<CacheStatistics>,
+    /// Every entity, and how its changes reach its followers.
+    pub entities: Vec<EntityStatus>,
     /// Every entity that is written behind.
     pub journals: Vec<JournalStatus>,
+}
+
+/// How the changes of one entity reach its followers.
+#[derive(Clone, Debug, Serialize)]
+pub struct EntityStatus {
+    /// The entity.
+    pub entity: Arc<str>,
+    /// The strategy that was given, if any.
+    pub strategy: Option<&'static str>,
+    /// Which sources must have a write before it is answered.
+    pub ack: String,
+    /// What the strategy stands for, or was declared: the followers that are fed in a way of their own, and how.
+    pub followers: Vec<String>,
+}
+
+impl EntityStatus {
+    pub(crate) fn of(declared: &EntityDeclaration) -> Self {
+        let follower = |follower: &FollowerDeclaration| {
+            let told = follower.delivery.to_string();
+            (!told.is_empty()).then(|| format!("{}: {told}", follower.source))
+        };
+        EntityStatus {
+            entity: Arc::clone(declared.entity.name()),
+            strategy: declared.strategy.map(|strategy| strategy.name),
+            ack: declared.ack.ack.to_string(),
+            followers: declared.followers.iter().filter_map(follower).collect(),
+        }
+    }
+
+    /// The same in one line; nothing if changes are delivered as they are without any declaration.
+    pub(crate) fn line(&self) -> Option<String> {
+        if self.strategy.is_none() && self.ack == "truth" && self.followers.is_empty() {
+            return None;
+        }
+        let strategy = self.strategy.map(|name| format!("strategy {name}"));
+        let parts = strategy.into_iter().chain([format!("ack {}", self.ack)]);
+        let parts = parts.chain(self.followers.iter().cloned());
+        Some(format!("=  writes: {}", parts.collect::<Vec<_>>().join("; ")))
+    }
 }
 
 /// How one source is doing.

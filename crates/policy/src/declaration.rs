@@ -8,8 +8,11 @@ use unisono_core::Entity;
 use unisono_core::kind::Options;
 use unisono_core::query::{Aggregate, Filter, Query};
 
+use crate::ack::AckPolicy;
+use crate::delivery::DeliveryPolicy;
 use crate::read::ReadPolicy;
 use crate::rule::Rule;
+use crate::strategy::Strategy;
 use crate::write::WritePolicy;
 
 /// Everything that the engine needs to know.
@@ -65,6 +68,10 @@ pub struct EntityDeclaration {
     pub read: ReadPolicy,
     /// How it is written.
     pub write: WritePolicy,
+    /// Which sources must have a write before it is answered.
+    pub ack: AckPolicy,
+    /// The name for how its changes reach its followers, if one was given; what it stands for is in their fields.
+    pub strategy: Option<&'static Strategy>,
 }
 
 /// How records of an entity are cached.
@@ -126,6 +133,8 @@ pub struct FollowerDeclaration {
     pub options: Options,
     /// Which records it holds; all of them if absent.
     pub filter: Option<Arc<Rule>>,
+    /// How changes are delivered to it.
+    pub delivery: DeliveryPolicy,
 }
 
 /// How long changes are kept, in every log.

@@ -2,11 +2,13 @@
 //!
 //! Reading order: what is declared, conditions over records and requests, the rules of reads, where a read goes, how busy
 //! a source is, when to read again before the end, whether to try again, when to stop asking a source, how much to send at
-//! once, and what of a declaration can be changed while the engine runs.
+//! once, when a writer is answered, and what of a declaration can be changed while the engine runs.
 
+pub mod ack;
 pub mod batch;
 pub mod breaker;
 pub mod declaration;
+pub mod delivery;
 pub mod hedge;
 pub mod load;
 pub mod read;
@@ -15,4 +17,5 @@ pub mod reload;
 pub mod retry;
 pub mod route;
 pub mod rule;
+pub mod strategy;
 pub mod write;

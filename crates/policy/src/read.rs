@@ -56,6 +56,8 @@ pub struct ReadPolicy {
     pub lag_max: Option<Duration>,
     /// After how long without an answer to a read by key another source is asked as well.
     pub hedge: Option<Duration>,
+    /// How many sources are asked for one record, of which the newest answer counts; one if absent.
+    pub quorum: Option<usize>,
     /// Declared rules; the built-in ones if there are none.
     pub rules: Vec<ReadRule>,
 }

@@ -2,7 +2,7 @@
 //!
 //! | takes effect | needs a restart |
 //! |---|---|
-//! | how an entity is read | its fields, key, truth and followers, and which entities there are |
+//! | how an entity is read, when a write is answered (`ack`), `batch` and `priority` of its followers | its fields, key, truth and followers, and which entities there are |
 //! | how it is written, within `write_around` and `write_through`, or within `write_behind` | to or from `write_behind`, another journal |
 //! | how long and how its cache keeps what, and `results` | which source its cache is, `warm`, `warm_hot`, `warm_questions`, options of the kind |
 //! | `[log]` | sources, `region` |
@@ -13,12 +13,14 @@ use std::time::Duration;
 
 use unisono_core::kind::Options;
 use unisono_core::time::duration_text;
-use unisono_core::{Error, ErrorKind, Result};
+use unisono_core::{Ack, Error, ErrorKind, Result};
 
+use crate::ack::AckPolicy;
 use crate::declaration::{
     CacheDeclaration, Declaration, EntityDeclaration, FollowerDeclaration, LogDeclaration,
     SourceDeclaration,
 };
+use crate::delivery::{BatchPolicy, DeliveryPolicy};
 use crate::read::{ReadPolicy, ReadRule};
 use crate::write::{BehindPolicy, WritePolicy, WriteStrategy};
 
@@ -134,6 +136,8 @@ fn entity(plan: &mut Plan, key: &str, running: &EntityDeclaration, wanted: &Enti
         followers,
         read: reads,
         write: writes,
+        ack,
+        strategy,
     } = running;
     plan.fixed(format!("{key}.key"), &entity.key_field().name, &wanted.entity.key_field().name);
     plan.fixed(format!("{key}.fields"), &entity.fields(), &wanted.entity.fields());
@@ -153,6 +157,12 @@ fn entity(plan: &mut Plan, key: &str, running: &EntityDeclaration, wanted: &Enti
     );
     read(plan, &format!("{key}.read"), reads, &wanted.read);
     write(plan, &format!("{key}.write"), writes, &wanted.write);
+    plan.set(format!("{key}.strategy"), strategy, &wanted.strategy, |strategy| {
+        strategy.map_or("none", |strategy| strategy.name).to_owned()
+    });
+    let AckPolicy { ack, timeout } = ack;
+    plan.set(format!("{key}.ack"), ack, &wanted.ack.ack, Ack::to_string);
+    plan.set_time(format!("{key}.ack_timeout"), *timeout, wanted.ack.timeout);
 }
 
 fn by_source(followers: &[FollowerDeclaration]) -> BTreeMap<Arc<str>, &FollowerDeclaration> {
@@ -165,10 +175,18 @@ fn follower(
     running: &FollowerDeclaration,
     wanted: &FollowerDeclaration,
 ) {
-    let FollowerDeclaration { source: _, place, options, filter } = running;
+    let FollowerDeclaration { source: _, place, options, filter, delivery } = running;
     plan.fixed(format!("{key}.place"), place, &wanted.place);
     plan.fixed(format!("{key}.where"), filter, &wanted.filter);
     self::options(plan, key, options, &wanted.options);
+    let DeliveryPolicy { after, priority, batch } = delivery;
+    let BatchPolicy { size, bytes, age } = batch;
+    let to = &wanted.delivery;
+    plan.fixed(format!("{key}.after"), after, &to.after);
+    plan.set(format!("{key}.priority"), priority, &to.priority, i64::to_string);
+    plan.set(format!("{key}.batch.size"), size, &to.batch.size, count);
+    plan.set(format!("{key}.batch.bytes"), bytes, &to.batch.bytes, count);
+    plan.set_time(format!("{key}.batch.age"), *age, to.batch.age);
 }
 
 fn cache(plan: &mut Plan, key: &str, running: &CacheDeclaration, wanted: &CacheDeclaration) {
@@ -204,12 +222,17 @@ fn cache(plan: &mut Plan, key: &str, running: &CacheDeclaration, wanted: &CacheD
     });
 }
 
+fn count(number: &Option<usize>) -> String {
+    number.map_or("none".to_owned(), |number| number.to_string())
+}
+
 fn read(plan: &mut Plan, key: &str, running: &ReadPolicy, wanted: &ReadPolicy) {
-    let ReadPolicy { strategy, no_fallback, lag_max, hedge, rules } = running;
+    let ReadPolicy { strategy, no_fallback, lag_max, hedge, quorum, rules } = running;
     plan.set(format!("{key}.strategy"), strategy, &wanted.strategy, |s| s.as_str().to_owned());
     plan.set(format!("{key}.fallback"), no_fallback, &wanted.no_fallback, |no| (!no).to_string());
     plan.set_optional_time(format!("{key}.lag_max"), *lag_max, wanted.lag_max);
     plan.set_optional_time(format!("{key}.hedge"), *hedge, wanted.hedge);
+    plan.set(format!("{key}.quorum"), quorum, &wanted.quorum, count);
     plan.set(format!("{key}.rules"), rules, &wanted.rules, |rules| match rules.as_slice() {
         [] => "none".to_owned(),
         rules => rules.iter().map(ReadRule::to_string).collect::<Vec<_>>().join("; "),

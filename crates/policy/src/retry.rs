@@ -83,7 +83,7 @@ pub fn remedy(kind: ErrorKind) -> &'static str {
         Fenced => "Stop writing from this process; another one is in charge.",
         TooStale => "Try again, or ask with a weaker consistency.",
         QuorumNotReached => {
-            "Do not repeat the write: it is committed, and the log brings it to the others."
+            "If it is committed, do not repeat the write: the log brings it to the others. If not, try again after the pause."
         }
         LogTruncated => {
             "Begin with a fresh copy of the data, then follow the log from its position."

@@ -18,6 +18,8 @@ mod evaluate;
 mod resolve;
 mod tree;
 
+use std::sync::Arc;
+
 use cel::IdedExpr;
 use cel::parser::PrattParser;
 use unisono_core::error::{Error, ErrorKind, Result};
@@ -29,7 +31,13 @@ use tree::Node;
 /// A compiled condition such as `record.amount > 1000`.
 pub struct Rule {
     text: String,
-    root: Node,
+    condition: Condition,
+}
+
+enum Condition {
+    Holds(Node),
+    /// For what none of these takes: also where one of them cannot be decided.
+    NoneOf(Vec<Arc<Rule>>),
 }
 
 impl Rule {
@@ -70,7 +78,14 @@ impl Rule {
             }
         });
         let root = parsed.map_err(|e| e.of(entity.name()))?;
-        Ok(Rule { text: text.to_owned(), root })
+        Ok(Rule { text: text.to_owned(), condition: Condition::Holds(root) })
+    }
+
+    /// Whatever none of these rules takes.
+    pub fn none_of(rules: Vec<Arc<Rule>>) -> Rule {
+        let texts: Vec<&str> = rules.iter().map(|rule| rule.text()).collect();
+        let text = format!("none of: {}", texts.join("; "));
+        Rule { text, condition: Condition::NoneOf(rules) }
     }
 
     /// The text that it was compiled from.
@@ -86,12 +101,19 @@ impl Rule {
 
     /// The same, for a record of whatever the condition was compiled over.
     pub(crate) fn holds_for(&self, record: &Record) -> bool {
-        evaluate::holds(&self.root, record, None)
+        self.decide(record, None)
     }
 
     /// Whether a record satisfies a condition [of a cache](Rule::of_cache) at a time.
     pub fn holds_at(&self, record: &Record, now: Timestamp) -> bool {
-        evaluate::holds(&self.root, record, Some(now))
+        self.decide(record, Some(now))
+    }
+
+    fn decide(&self, record: &Record, now: Option<Timestamp>) -> bool {
+        match &self.condition {
+            Condition::Holds(root) => evaluate::holds(root, record, now),
+            Condition::NoneOf(rules) => !rules.iter().any(|rule| rule.decide(record, now)),
+        }
     }
 }
 

@@ -262,6 +262,8 @@ mod tests {
             followers: Vec::new(),
             read: Default::default(),
             write: Default::default(),
+            ack: Default::default(),
+            strategy: None,
         };
         let declaration = Declaration {
             entities: [("product".into(), declared)].into(),
@@ -274,6 +276,7 @@ mod tests {
             deliveries: vec![delivery(state)],
             caches: Vec::new(),
             journals: Vec::new(),
+            entities: Vec::new(),
         };
         let counts = |s: &Status| {
             let reasons = reasons(s, &declaration);

@@ -9,6 +9,7 @@ use unisono::core::{Effect, Error, ErrorKind, Retry};
 use unisono::policy::retry::retry;
 
 use crate::reply::{self, Response};
+use crate::request::UNISONO_TOKEN;
 
 /// A failure on its way to the caller: the error, and what HTTP adds to it.
 #[derive(Debug)]
@@ -114,7 +115,13 @@ impl Failure {
             if let Some(hint) = error.hint_text() {
                 set("hint", hint.into());
             }
-            let shown = |name: &str| !matches!(name, "field" | "in") && !is_inside(error.kind());
+            for name in SOURCES {
+                if let Some(sources) = error.detail(name).map(sources) {
+                    set(name, sources);
+                }
+            }
+            let apart = |name: &str| matches!(name, "field" | "in") || SOURCES.contains(&name);
+            let shown = |name: &str| !apart(name) && !is_inside(error.kind());
             let context: Map<String, Json> = error
                 .context()
                 .iter()
@@ -143,6 +150,11 @@ impl Failure {
         }
         if self.0.error.kind() == ErrorKind::Unauthenticated {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"unisono\""));
+        }
+        if let Some(token) = self.0.error.detail("token").map(HeaderValue::from_str)
+            && let (Ok(token), Effect::Committed) = (token, self.0.error.effect_on_data())
+        {
+            headers.insert(UNISONO_TOKEN, token);
         }
         headers.extend(self.0.headers);
         debug_assert!(headers.contains_key(CONTENT_TYPE));
@@ -181,6 +193,13 @@ pub(crate) fn committed(effect: Effect) -> &'static str {
         Effect::Committed => "yes",
         Effect::Unknown => "unknown",
     }
+}
+
+/// Details that are names of sources: of those that have a write, and of those that do not.
+const SOURCES: [&str; 2] = ["acknowledged", "pending"];
+
+fn sources(names: &str) -> Json {
+    names.split(", ").filter(|name| !name.is_empty()).collect::<Vec<_>>().into()
 }
 
 const HIDDEN_DETAIL: &str =
@@ -277,9 +296,14 @@ mod tests {
 
     #[test]
     fn a_committed_write_says_so() {
-        let error = Error::new(ErrorKind::QuorumNotReached, "1 of 2").effect(Effect::Committed);
-        let json = Failure::from(error).to_json(None);
+        let error = Error::new(ErrorKind::QuorumNotReached, "1 of 3").effect(Effect::Committed);
+        let error = error.with("acknowledged", "main").with("pending", "search, redis");
+        let failure = Failure::from(error.with("token", "main:17"));
+        let json = failure.to_json(None);
         assert_eq!((&json["committed"], &json["status"]), (&json!("yes"), &json!(503)));
+        assert_eq!(json["acknowledged"], json!(["main"]));
+        assert_eq!(json["pending"], json!(["search", "redis"]));
+        assert_eq!(failure.into_response(None).headers()[UNISONO_TOKEN], "main:17");
     }
 
     #[test]

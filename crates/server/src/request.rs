@@ -10,7 +10,7 @@ use hyper::http::request::Parts;
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 use unisono::core::write::Condition;
-use unisono::core::{Consistency, Context, Error, Result, Token, Version};
+use unisono::core::{Ack, Consistency, Context, Error, Result, Token, Version};
 
 use crate::auth::Principal;
 
@@ -67,6 +67,18 @@ pub(crate) fn context(
             "hint" if is_hint(&value) => context.hints.push(value.into()),
             "hint" => {
                 return Err(preference("a hint is a word of letters, digits, `-` and `_`", &value));
+            }
+            "quorum" => {
+                let count: usize = value.parse().unwrap_or(0);
+                if count == 0 {
+                    let message = "quorum is a whole number of sources, at least 1";
+                    return Err(preference(message, &value));
+                }
+                context.quorum = Some(count);
+            }
+            "ack" => {
+                let ack = Ack::parse(&value).map_err(|e| e.with("header", "Prefer"))?;
+                context.ack = Some(ack);
             }
             "fallback" if value == "none" => context.fallback = false,
             "fallback" => return Err(preference("fallback can only be `none`", &value)),
@@ -264,13 +276,14 @@ mod tests {
     fn preferences_set_the_context() {
         let context = context_of(&[
             ("prefer", "consistency=strong, wait=5;x=y"),
-            ("prefer", "fallback=none, handling=lenient"),
+            ("prefer", "fallback=none, handling=lenient, ack=\"search redis\""),
             ("unisono-token", "main:17"),
         ])
         .unwrap();
         assert_eq!(context.consistency, Consistency::Strong);
         assert_eq!(context.timeout, Duration::from_secs(5));
         assert!(!context.fallback);
+        assert_eq!(context.ack, Some(Ack::Named(vec!["search".into(), "redis".into()])));
         assert_eq!(context.token.to_string(), "main:17");
     }
 
@@ -287,6 +300,9 @@ mod tests {
             [("prefer", "wait=0")],
             [("prefer", "wait=soon")],
             [("prefer", "fallback=all")],
+            [("prefer", "ack=0")],
+            [("prefer", "quorum=all")],
+            [("prefer", "ack")],
             [("unisono-token", "main")],
             [("unisono-token", "main:-1")],
         ] {

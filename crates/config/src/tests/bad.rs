@@ -38,9 +38,110 @@ const BAD: &[(&str, &str, &str)] = &[
         "a later release",
     ),
     (
-        "+[entities.b]\n§strategy = \"x\"\ntruth = \"main\"\nfields = { id = \"string\" }\n",
-        "`strategy` is not available in this release",
+        "+[entities.b]\n§residency = \"x\"\ntruth = \"main\"\nfields = { id = \"string\" }\n",
+        "`residency` is not available in this release",
         "",
+    ),
+    (
+        "+[entities.b]\nread = { quorum = §2 }\ntruth = \"main\"\nfields = { id = \"string\" }\n",
+        "`quorum` is 2, and 1 to 1 sources keep the entity",
+        "add followers",
+    ),
+    // When a writer is answered.
+    (
+        "+[entities.b]\nack = §2\ntruth = \"main\"\nfields = { id = \"string\" }\n",
+        "`ack` is 2, and 1 to 1 sources keep the entity",
+        "add followers",
+    ),
+    (
+        "+[entities.b]\nack = §0\ntruth = \"main\"\nfields = { id = \"string\" }\n",
+        "`ack` is 0, and 1 to 1",
+        "the truth is one of them",
+    ),
+    (
+        "+[entities.b]\nack = §\"al\"\ntruth = \"main\"\nfields = { id = \"string\" }\n",
+        "the entity has no follower `al`",
+        "did you mean `all`?",
+    ),
+    (
+        "+[entities.b]\nack = [\"finder\", §\"findr\"]\ntruth = \"main\"\nfields = { id = \"string\" }\n[[entities.b.followers]]\nsource = \"finder\"\n[sources.finder]\nkind = \"words\"\npath = \"g\"\n",
+        "the entity has no follower `findr`",
+        "did you mean `finder`?",
+    ),
+    (
+        "+[entities.b]\nack = §true\ntruth = \"main\"\nfields = { id = \"string\" }\n",
+        "`ack` takes truth, all, a number of sources or a list of followers, not true or false",
+        "",
+    ),
+    (
+        "+[entities.b]\nack_timeout = §\"1s\"\ntruth = \"main\"\nfields = { id = \"string\" }\n",
+        "`ack_timeout` has no effect without `ack`",
+        "remove it",
+    ),
+    (
+        "+[entities.b]\nstrategy = §\"quorun\"\ntruth = \"main\"\nfields = { id = \"string\" }\n[[entities.b.followers]]\nsource = \"finder\"\n[[entities.b.followers]]\nsource = \"ram2\"\n[sources.finder]\nkind = \"words\"\npath = \"g\"\n[sources.ram2]\nkind = \"ram\"\n",
+        "`quorun` is not one of",
+        "did you mean `quorum`?",
+    ),
+    (
+        "+[entities.b]\nstrategy = \"quorum\"\nack = §\"all\"\ntruth = \"main\"\nfields = { id = \"string\" }\n[[entities.b.followers]]\nsource = \"finder\"\n[[entities.b.followers]]\nsource = \"ram2\"\n[sources.finder]\nkind = \"words\"\npath = \"g\"\n[sources.ram2]\nkind = \"ram\"\n",
+        "the strategy `quorum` says itself when a write is answered",
+        "remove `ack`",
+    ),
+    (
+        "+[entities.b]\nstrategy = \"parallel\"\ntruth = \"main\"\nfields = { id = \"string\" }\n[[entities.b.followers]]\nsource = \"finder\"\n[[entities.b.followers]]\nsource = \"ram2\"\nafter = §\"finder\"\n[sources.finder]\nkind = \"words\"\npath = \"g\"\n[sources.ram2]\nkind = \"ram\"\n",
+        "the strategy `parallel` delivers to all followers at the same time",
+        "remove `after`",
+    ),
+    (
+        "+[entities.b]\nstrategy = \"cascade\"\ntruth = \"main\"\nfields = { id = \"string\" }\n[[entities.b.followers]]\nsource = \"finder\"\nafter = §\"ram2\"\n[[entities.b.followers]]\nsource = \"ram2\"\n[sources.finder]\nkind = \"words\"\npath = \"g\"\n[sources.ram2]\nkind = \"ram\"\n",
+        "the strategy `cascade` puts each follower after the one declared before it",
+        "remove `after`",
+    ),
+    (
+        "+[entities.b]\nstrategy = §\"geographic\"\ntruth = \"main\"\nfields = { id = \"string\" }\n[[entities.b.followers]]\nsource = \"finder\"\n[[entities.b.followers]]\nsource = \"ram2\"\n[sources.finder]\nkind = \"words\"\npath = \"g\"\n[sources.ram2]\nkind = \"ram\"\n",
+        "the strategy `geographic` needs the `region` of this process",
+        "set `region`",
+    ),
+    (
+        "+[entities.b]\nstrategy = §\"conditional\"\ntruth = \"main\"\nfields = { id = \"string\" }\n[[entities.b.followers]]\nsource = \"finder\"\nwhere = \"true\"\n[[entities.b.followers]]\nsource = \"ram2\"\nwhere = \"false\"\n[sources.finder]\nkind = \"words\"\npath = \"g\"\n[sources.ram2]\nkind = \"ram\"\n",
+        "the strategy `conditional` needs a follower for what satisfies no condition",
+        "default = true",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\" }\n[[entities.b.followers]]\nsource = \"finder\"\n[[entities.b.followers]]\nsource = \"ram2\"\nafter = §\"findr\"\n[sources.finder]\nkind = \"words\"\npath = \"g\"\n[sources.ram2]\nkind = \"ram\"\n",
+        "the entity has no follower `findr`",
+        "did you mean `finder`?",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\" }\n[[entities.b.followers]]\nsource = \"finder\"\nafter = §\"ram2\"\n[[entities.b.followers]]\nsource = \"ram2\"\nafter = \"finder\"\n[sources.finder]\nkind = \"words\"\npath = \"g\"\n[sources.ram2]\nkind = \"ram\"\n",
+        "comes `after` itself",
+        "remove one",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\" }\n[[entities.b.followers]]\nsource = \"finder\"\nwhere = \"true\"\ndefault = §true\n[[entities.b.followers]]\nsource = \"ram2\"\n[sources.finder]\nkind = \"words\"\npath = \"g\"\n[sources.ram2]\nkind = \"ram\"\n",
+        "`default` and `where` exclude each other",
+        "remove one",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\" }\n[[entities.b.followers]]\nsource = \"finder\"\ndefault = §true\n[[entities.b.followers]]\nsource = \"ram2\"\n[sources.finder]\nkind = \"words\"\npath = \"g\"\n[sources.ram2]\nkind = \"ram\"\n",
+        "`default` is for what no follower with a `where` holds, and none has one",
+        "remove it",
+    ),
+    (
+        "+[entities.b]\ntruth = \"main\"\nfields = { id = \"string\" }\n[[entities.b.followers]]\nsource = \"finder\"\nbatch = { §sise = 3 }\n[[entities.b.followers]]\nsource = \"ram2\"\n[sources.finder]\nkind = \"words\"\npath = \"g\"\n[sources.ram2]\nkind = \"ram\"\n",
+        "unknown key `sise`",
+        "did you mean `size`?",
+    ),
+    (
+        "+[entities.b]\nack = \"all\"\ntruth = \"main\"\nfields = { id = \"string\" }\n[[entities.b.followers]]\nsource = \"finder\"\nbatch = §{ age = \"5s\" }\n[[entities.b.followers]]\nsource = \"ram2\"\n[sources.finder]\nkind = \"words\"\npath = \"g\"\n[sources.ram2]\nkind = \"ram\"\n",
+        "changes gather here for as long as `ack_timeout`",
+        "make `age` shorter",
+    ),
+    (
+        "+[entities.b]\nack = §2\nwrite = { strategy = \"write_behind\", journal = \"q\" }\ntruth = \"main\"\nfields = { id = \"string\" }\n[[entities.b.followers]]\nsource = \"finder\"\n[[entities.b.followers]]\nsource = \"ram2\"\n[sources.q]\nkind = \"disk\"\npath = \"q\"\n[sources.finder]\nkind = \"words\"\npath = \"g\"\n[sources.ram2]\nkind = \"ram\"\n",
+        "`ack` waits for followers, and `write_behind` answers before the truth",
+        "remove ack",
     ),
     // Options of an entity, by the kind of the source.
     (

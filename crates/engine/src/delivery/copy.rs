@@ -51,7 +51,7 @@ struct Piece {
 
 impl Delivery {
     /// Copies the next keys, and moves the checkpoint behind them.
-    pub(super) async fn copy_step(&self, session: &mut Session) -> Result<()> {
+    pub(super) async fn copy_step(&self, session: &mut Session<'_>) -> Result<()> {
         let after = match session.saved.backfill.as_deref() {
             None | Some("") => None,
             Some(text) => Some(Key::parse(&self.target.entity, text)?),
@@ -71,7 +71,7 @@ impl Delivery {
     }
 
     /// One chunk, with the checkpoint in the same batch; the next one is read meanwhile.
-    async fn copy_chunk(&self, session: &mut Session, after: Option<Key>) -> Result<()> {
+    async fn copy_chunk(&self, session: &mut Session<'_>, after: Option<Key>) -> Result<()> {
         let position = session.position;
         let Piece { changes, last } = self.piece(&mut session.ahead, after, position).await?;
         let to = behind(session, last.as_ref());
@@ -91,7 +91,7 @@ impl Delivery {
     /// Chunks for a while, several at the same time; then the checkpoint moves behind all of them.
     async fn copy_in_lanes(
         &self,
-        session: &mut Session,
+        session: &mut Session<'_>,
         after: Option<Key>,
         lanes: usize,
     ) -> Result<()> {
@@ -140,7 +140,7 @@ impl Delivery {
         let batch = Batch { entity, changes: changes.clone(), copied: true, advance: None };
         let applied = match changes.is_empty() {
             true => Applied { outcomes: Vec::new(), advanced: false },
-            false => self.target.follower.apply(batch).await?,
+            false => self.take(batch).await?,
         };
         // Nothing of it will be sent again: the checkpoint passes it as it is now.
         Ok((changes, Applied { advanced: true, ..applied }))
@@ -159,9 +159,11 @@ impl Delivery {
             Some(read) => read,
             None => self.log.auditor.scan(entity, after.as_ref(), size).await?,
         };
+        self.comes_to(position).await?;
         let bytes: usize = chunk.records.iter().map(|s| s.record.weight()).sum();
         if let Some(each) = bytes.checked_div(chunk.records.len()) {
-            ahead.size = Some(self.target.capability.apply.batch_bytes_max / each.max(1));
+            let most = self.target.capability.apply.batch_bytes_max;
+            ahead.size = Some(self.policy().batch.bytes_max(most) / each.max(1));
         }
         let last = if chunk.end { None } else { chunk.records.last().map(|s| s.key.clone()) };
         let held = if ahead.is_rest_empty {
@@ -178,7 +180,8 @@ impl Delivery {
 
     /// How many records to read: a batch, as the follower likes it.
     fn chunk_size(&self, ahead: &Ahead) -> usize {
-        let max = CHUNK.min(self.target.capability.apply.batch_changes_max).max(1);
+        let most = CHUNK.min(self.target.capability.apply.batch_changes_max).max(1);
+        let max = self.policy().batch.changes_max(most);
         // Nothing is known of the first records but that a few will do no harm.
         ahead.size.unwrap_or(max / 4).clamp(1, max)
     }
@@ -265,7 +268,7 @@ impl Delivery {
 }
 
 /// The checkpoint when everything up to a key is copied, or everything.
-fn behind(session: &Session, last: Option<&Key>) -> Checkpoint {
+fn behind(session: &Session<'_>, last: Option<&Key>) -> Checkpoint {
     let backfill = last.map(ToString::to_string);
     Checkpoint { log: session.saved.log, position: session.position, backfill }
 }

@@ -5,6 +5,7 @@
 //! the same step as the data. A follower without a checkpoint (new, wiped, restored too old) is copied from the
 //! truth beside the stream. Read `session.rs` first.
 
+mod before;
 mod copy;
 pub mod dead_letter;
 mod letters;
@@ -12,6 +13,7 @@ mod progress;
 mod redeliver;
 mod session;
 mod stream;
+pub(crate) mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +21,12 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use unisono_core::source::{Auditor, Follower};
 use unisono_core::{Capability, Entity, Error, ErrorKind, Key, Position, Result};
+use unisono_policy::delivery::DeliveryPolicy;
 use unisono_policy::retry;
 use unisono_policy::rule::Rule;
 
 use crate::log::Log;
+use crate::policies::PresentEntity;
 use crate::runtime::Runtime;
 use crate::status::{DeliveryState, DeliveryStatus};
 use crate::watched::Watched;
@@ -49,6 +53,10 @@ pub(crate) struct Target {
     pub(crate) capability: Capability,
     /// Which records it holds; all if absent.
     pub(crate) filter: Option<Arc<Rule>>,
+    /// The delivery whose follower must have a change before.
+    pub(crate) after: Option<Arc<Delivery>>,
+    /// How it is fed at present.
+    pub(crate) policies: PresentEntity,
 }
 
 /// One follower of one entity, and the task that feeds it.
@@ -132,6 +140,12 @@ impl Delivery {
         self.progress.reaches(position).await;
     }
 
+    /// Whether it is certain that the follower takes nothing in for a while: its first copy is being made, it has failed
+    /// again and again, or the delivery has ended.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.progress.is_stuck()
+    }
+
     /// How it is doing.
     pub(crate) fn status(&self) -> DeliveryStatus {
         self.progress.status(&self.target, self.log.tail.head(), self.runtime.now())
@@ -149,6 +163,13 @@ impl Delivery {
         answer.await.map_err(|_| self.ended())?
     }
 
+    /// Has the current state of a record delivered again, when there is time for it.
+    pub(crate) fn wake(&self, key: &Key) {
+        let (reply, _) = oneshot::channel();
+        // One that has much to do already will come to it in the stream, or is found by verification.
+        let _ = self.commands.try_send(Command::Redeliver { keys: vec![key.clone()], reply });
+    }
+
     /// Forgets a dead letter.
     pub(crate) async fn discard(&self, letter: &DeadLetter) -> Result<()> {
         let (reply, answer) = oneshot::channel();
@@ -164,6 +185,10 @@ impl Delivery {
     /// Ends the task after the batch at hand, with the checkpoint saved.
     pub(crate) fn close(&self) {
         self.closing.change(|closing| !std::mem::replace(closing, true));
+    }
+
+    fn policy(&self) -> DeliveryPolicy {
+        self.target.policies.delivery(&self.target.source)
     }
 
     fn is_closing(&self) -> bool {
@@ -191,7 +216,7 @@ impl Delivery {
                 attempt = 0;
             }
             attempt += 1;
-            self.progress.failed(&error);
+            self.progress.failed(&error, attempt);
             if error.kind() == ErrorKind::CheckpointMoved && attempt == 1 {
                 continue;
             }

@@ -12,6 +12,9 @@ use crate::delivery::Target;
 use crate::status::{DeliveryState, DeliveryStatus};
 use crate::watched::Watched;
 
+/// So many failures in a row say more than a hiccup: as many as open a breaker.
+const FAILURES_STUCK: u32 = 5;
+
 /// Counters and positions of one delivery. Written by its task, read by everyone.
 pub(crate) struct Progress {
     clock: Arc<dyn Clock>,
@@ -68,12 +71,14 @@ struct Refused {
 
 struct Told {
     state: DeliveryState,
+    /// Sessions that failed in a row.
+    failures: u32,
     error: Option<String>,
 }
 
 impl Default for Told {
     fn default() -> Self {
-        Told { state: DeliveryState::Starting, error: None }
+        Told { state: DeliveryState::Starting, failures: 0, error: None }
     }
 }
 
@@ -194,15 +199,28 @@ impl Progress {
     pub(super) fn enter(&self, state: DeliveryState) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.state = state;
-        if matches!(state, DeliveryState::Live) {
-            told.error = None;
+        match state {
+            DeliveryState::Live => (told.failures, told.error) = (0, None),
+            DeliveryState::CatchingUp => told.failures = 0,
+            _ => {}
         }
     }
 
-    pub(super) fn failed(&self, error: &Error) {
+    /// Whether the follower is sure to take nothing in for a while.
+    pub(super) fn is_stuck(&self) -> bool {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        match told.state {
+            DeliveryState::Backfilling => !self.is_complete(),
+            DeliveryState::Stopped => true,
+            _ => told.failures >= FAILURES_STUCK,
+        }
+    }
+
+    pub(super) fn failed(&self, error: &Error, in_a_row: u32) {
         count(&self.counts.retries, 1);
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.state = DeliveryState::Waiting;
+        told.failures = in_a_row;
         told.error = Some(error.to_string());
     }
 

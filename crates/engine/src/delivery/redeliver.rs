@@ -14,7 +14,7 @@ const CHUNK: usize = 500;
 impl Delivery {
     /// Tries every dead letter again at the start of a session: the follower may have been mended, and a letter whose
     /// record was accepted just before the process ended is still there to be forgotten.
-    pub(super) async fn retry_letters(&self, session: &mut Session) -> Result<()> {
+    pub(super) async fn retry_letters(&self, session: &mut Session<'_>) -> Result<()> {
         let keys = session.letters.keys().map(|key| Key::parse(&self.target.entity, key));
         let keys = keys.collect::<Result<Vec<_>>>()?;
         for chunk in keys.chunks(CHUNK) {
@@ -26,10 +26,11 @@ impl Delivery {
     /// Reads the records from the truth and has the follower take them in, by the same conditional apply as always.
     pub(super) async fn redeliver_now(
         &self,
-        session: &mut Session,
+        session: &mut Session<'_>,
         keys: Vec<Key>,
     ) -> Result<Vec<Redelivered>> {
         let At { value: found, position } = self.log.reader.get(&self.target.entity, &keys).await?;
+        self.comes_to(position).await?;
         let changes: Vec<Arc<Change>> = keys
             .iter()
             .zip(found)
@@ -40,7 +41,7 @@ impl Delivery {
             .collect();
         let entity = Arc::clone(&self.target.entity);
         let batch = Batch { entity, changes: changes.clone(), copied: true, advance: None };
-        let Applied { outcomes, .. } = self.target.follower.apply(batch).await?;
+        let Applied { outcomes, .. } = self.take(batch).await?;
         let mut results = Vec::with_capacity(keys.len());
         for (change, outcome) in changes.iter().zip(outcomes) {
             results.push(match outcome {

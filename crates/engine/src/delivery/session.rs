@@ -11,6 +11,7 @@ use unisono_policy::batch::BatchSizer;
 use crate::delivery::copy::Ahead;
 use crate::delivery::letters::Letters;
 use crate::delivery::progress::count;
+use crate::delivery::turns::Turn;
 use crate::delivery::{Command, Delivery};
 use crate::status::DeliveryState;
 
@@ -21,7 +22,7 @@ const IDLE: Duration = Duration::from_secs(1);
 const BATCH_START: usize = 256;
 
 /// The state of a session.
-pub(super) struct Session {
+pub(super) struct Session<'a> {
     /// The checkpoint that the follower durably has.
     pub(super) saved: Checkpoint,
     /// Where the delivery is: at or after `saved.position`.
@@ -34,6 +35,10 @@ pub(super) struct Session {
     pub(super) window: Option<Vec<Arc<Change>>>,
     /// What the copy knows of its next step.
     pub(super) ahead: Ahead,
+    /// Told by the follower before, when its refusals were looked at last.
+    pub(super) refusals: u64,
+    /// Held while there is a backlog.
+    pub(super) turn: Option<Turn<'a>>,
 }
 
 impl Delivery {
@@ -52,6 +57,8 @@ impl Delivery {
             sizer: BatchSizer::new(BATCH_START.min(max), max),
             window: None,
             ahead: Ahead::default(),
+            refusals: self.target.after.as_ref().map_or(0, |before| before.is_refused(&[]).1),
+            turn: None,
         };
         self.retry_letters(&mut session).await?;
         loop {
@@ -61,22 +68,31 @@ impl Delivery {
             while let Ok(command) = inbox.try_recv() {
                 self.obey(&mut session, command).await?;
             }
+            self.retry_what_is_no_longer_refused(&mut session).await?;
+            if let Some(pause) = self.gathers(&mut session).await? {
+                self.wait_for_more(&mut session, inbox, pause).await?;
+                continue;
+            }
             let streamed = self.stream_step(&mut session).await?;
             if session.saved.backfill.is_some() {
                 self.progress.enter(DeliveryState::Backfilling);
                 self.copy_step(&mut session).await?;
                 continue;
             }
-            if streamed && session.position < self.log.tail.head() {
+            if streamed && session.position < self.limit() {
                 self.progress.enter(DeliveryState::CatchingUp);
                 continue;
             }
-            self.progress.enter(DeliveryState::Live);
+            session.turn = None;
+            self.progress.enter(match session.position < self.log.tail.head() {
+                true => DeliveryState::CatchingUp,
+                false => DeliveryState::Live,
+            });
             tokio::select! {
                 biased;
                 () = self.closing.until(|closing| *closing) => {}
                 Some(command) = inbox.recv() => self.obey(&mut session, command).await?,
-                () = self.log.tail.beyond(session.position) => {}
+                () = self.beyond(session.position) => {}
                 () = self.runtime.sleep(IDLE) => self.idle(&mut session).await?,
             }
         }
@@ -113,7 +129,25 @@ impl Delivery {
         Ok(to)
     }
 
-    async fn obey(&self, session: &mut Session, command: Command) -> Result<()> {
+    /// Waits until a batch that gathers is full or old enough, or there is something else to do.
+    async fn wait_for_more(
+        &self,
+        session: &mut Session<'_>,
+        inbox: &mut mpsc::Receiver<Command>,
+        pause: Duration,
+    ) -> Result<()> {
+        let missing = self.batch_changes_max(session).saturating_sub(1) as u64;
+        let full = session.position.plus(missing);
+        tokio::select! {
+            biased;
+            () = self.closing.until(|closing| *closing) => Ok(()),
+            Some(command) = inbox.recv() => self.obey(session, command).await,
+            () = self.beyond(full) => Ok(()),
+            () = self.runtime.sleep(pause.min(IDLE)) => Ok(()),
+        }
+    }
+
+    async fn obey(&self, session: &mut Session<'_>, command: Command) -> Result<()> {
         match command {
             Command::Copy => {
                 let position = session.position;
@@ -133,7 +167,7 @@ impl Delivery {
 
     /// Nothing to do for a while: save a checkpoint that moved without data, and see whether the follower still has
     /// what it had.
-    async fn idle(&self, session: &mut Session) -> Result<()> {
+    async fn idle(&self, session: &mut Session<'_>) -> Result<()> {
         self.save(session).await?;
         let stored = self.target.follower.checkpoint(&self.target.entity).await?;
         if stored.as_ref() == Some(&session.saved) {
@@ -148,7 +182,7 @@ impl Delivery {
     }
 
     /// Saves the position if it moved since the last batch.
-    async fn save(&self, session: &mut Session) -> Result<()> {
+    async fn save(&self, session: &mut Session<'_>) -> Result<()> {
         if session.position > session.saved.position {
             let to = Checkpoint { position: session.position, ..session.saved.clone() };
             self.save_at(session, to).await?;
@@ -157,7 +191,7 @@ impl Delivery {
     }
 
     /// Moves the checkpoint behind data that the follower has.
-    pub(super) async fn save_at(&self, session: &mut Session, to: Checkpoint) -> Result<()> {
+    pub(super) async fn save_at(&self, session: &mut Session<'_>, to: Checkpoint) -> Result<()> {
         self.advance(Some(session.saved.clone()), to.clone()).await?;
         session.saved = to;
         self.progress.saved_at(&session.saved);
@@ -172,7 +206,7 @@ impl Delivery {
             copied: false,
             advance,
         };
-        let applied = self.target.follower.apply(batch).await?;
+        let applied = self.take(batch).await?;
         if applied.advanced {
             Ok(())
         } else {
@@ -184,7 +218,7 @@ impl Delivery {
     /// and only then the checkpoint passes them.
     pub(super) async fn settle(
         &self,
-        session: &mut Session,
+        session: &mut Session<'_>,
         mut changes: Vec<Arc<Change>>,
         copied: bool,
         to: Checkpoint,
@@ -214,7 +248,7 @@ impl Delivery {
     /// One attempt. With several lanes the changes go in parallel, keys kept together, and the checkpoint follows.
     async fn apply(
         &self,
-        session: &Session,
+        session: &Session<'_>,
         changes: &[Arc<Change>],
         copied: bool,
         to: &Checkpoint,
@@ -229,7 +263,7 @@ impl Delivery {
                 copied,
                 advance: Some(advance),
             };
-            return self.target.follower.apply(batch).await;
+            return self.take(batch).await;
         }
         let outcomes = self.apply_in_lanes(changes, copied, lanes).await?;
         let settled = outcomes.iter().all(|o| matches!(o, Outcome::Applied | Outcome::Stale));
@@ -249,19 +283,12 @@ impl Delivery {
         for (n, change) in changes.iter().enumerate() {
             lane_of[(change.key.stable_hash() % lanes as u64) as usize].push(n);
         }
-        let work =
-            lane_of.iter().filter(|members| !members.is_empty()).map(|members| {
-                let changes = members.iter().map(|n| Arc::clone(&changes[*n])).collect();
-                let batch = Batch {
-                    entity: Arc::clone(&self.target.entity),
-                    changes,
-                    copied,
-                    advance: None,
-                };
-                async move {
-                    Ok::<_, Error>((members, self.target.follower.apply(batch).await?.outcomes))
-                }
-            });
+        let work = lane_of.iter().filter(|members| !members.is_empty()).map(|members| {
+            let changes = members.iter().map(|n| Arc::clone(&changes[*n])).collect();
+            let batch =
+                Batch { entity: Arc::clone(&self.target.entity), changes, copied, advance: None };
+            async move { Ok::<_, Error>((members, self.take(batch).await?.outcomes)) }
+        });
         let mut outcomes: Vec<Option<Outcome>> = changes.iter().map(|_| None).collect();
         for (members, of_lane) in futures::future::try_join_all(work).await? {
             for (n, outcome) in members.iter().zip(of_lane) {
@@ -277,7 +304,7 @@ impl Delivery {
     /// Counts outcomes, sets refused changes aside, forgets superseded dead letters; answers which were refused.
     pub(super) async fn sort_out(
         &self,
-        session: &mut Session,
+        session: &mut Session<'_>,
         changes: &[Arc<Change>],
         applied: &Applied,
     ) -> Result<Vec<usize>> {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use unisono_core::source::Checkpoint;
 use unisono_core::{Change, Key, Operation, Position, Result};
@@ -12,12 +13,9 @@ use crate::delivery::session::Session;
 
 impl Delivery {
     /// Delivers the next window of the log; answers whether there was one.
-    pub(super) async fn stream_step(&self, session: &mut Session) -> Result<bool> {
+    pub(super) async fn stream_step<'a>(&'a self, session: &mut Session<'a>) -> Result<bool> {
         let apply = &self.target.capability.apply;
-        let window = match session.window.take() {
-            Some(window) => window,
-            None => self.window(session.position, session.sizer.next()).await?,
-        };
+        let window = self.next_window(session).await?;
         let Some(end) = window.last().map(|c| c.position) else { return Ok(false) };
         let entity = self.target.entity.name();
         let mine: Vec<_> =
@@ -30,10 +28,11 @@ impl Delivery {
             return Ok(true);
         };
         self.progress.working_on(oldest);
+        self.take_turn(session).await;
         let changes = if apply.history { mine } else { self.fold(mine) };
         let to = Checkpoint { position: end, ..session.saved.clone() };
         let watch = self.runtime.stopwatch();
-        let size = session.sizer.next();
+        let size = self.batch_changes_max(session);
         // The next window is read meanwhile; if it cannot be read, the next step tells.
         let ahead = async {
             let has_more = self.log.tail.head() > end;
@@ -58,7 +57,54 @@ impl Delivery {
 
     async fn window(&self, after: Position, changes_max: usize) -> Result<Vec<Arc<Change>>> {
         let bytes_max = self.target.capability.apply.batch_bytes_max;
+        let bytes_max = self.policy().batch.bytes_max(bytes_max);
         self.log.tail.read(after, changes_max, bytes_max).await
+    }
+
+    /// The most changes of the next batch.
+    pub(super) fn batch_changes_max(&self, session: &Session<'_>) -> usize {
+        self.policy().batch.changes_max(session.sizer.next())
+    }
+
+    /// What comes next in the log and may be taken.
+    async fn next_window(&self, session: &mut Session<'_>) -> Result<Vec<Arc<Change>>> {
+        let mut window = match session.window.take() {
+            Some(window) => window,
+            None => self.window(session.position, self.batch_changes_max(session)).await?,
+        };
+        if self.target.after.is_some() {
+            let limit = self.limit();
+            window.truncate(window.partition_point(|change| change.position <= limit));
+        }
+        Ok(window)
+    }
+
+    /// How much longer the next batch gathers, if it does.
+    pub(super) async fn gathers(&self, session: &mut Session<'_>) -> Result<Option<Duration>> {
+        let batch = self.policy().batch;
+        if batch.age.is_zero() || session.saved.backfill.is_some() {
+            return Ok(None);
+        }
+        let window = self.next_window(session).await?;
+        let entity = self.target.entity.name();
+        let oldest = window.iter().find(|c| c.entity == *entity && self.map(c).is_some());
+        // More is there than fits by its bytes.
+        let is_cut = window.last().is_some_and(|last| last.position < self.limit());
+        let pause = oldest.filter(|_| !is_cut).and_then(|oldest| {
+            self.progress.working_on(oldest.time);
+            let waited = self.runtime.now().seconds_since(oldest.time).max(0.0);
+            let full = self.batch_changes_max(session);
+            batch.gathers_for(window.len(), full, Duration::from_secs_f64(waited))
+        });
+        session.window = (pause.is_none() && !window.is_empty()).then_some(window);
+        Ok(pause)
+    }
+
+    /// Lets more urgent deliveries of the log go first, for a while.
+    async fn take_turn<'a>(&'a self, session: &mut Session<'a>) {
+        let priority = self.policy().priority;
+        self.log.turns.give_way(priority, &self.runtime).await;
+        session.turn.get_or_insert_with(|| self.log.turns.begin(priority));
     }
 
     /// What a change means for this follower. A record that `where` excludes is removed, unless it was never there.

@@ -1,9 +1,11 @@
 //! [`Engine`]: writes, to the truth or to the journal before it.
 
 use std::collections::BTreeMap;
+use std::slice::from_ref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use unisono_core::write::{Committed, Idempotency, Unit, Write};
 use unisono_core::{Context, Effect, Error, ErrorKind, Result, Token};
 
@@ -11,9 +13,10 @@ use crate::answer::Written;
 use crate::engine::Engine;
 use crate::log::Log;
 use crate::policies::Policies;
+use crate::write::acknowledge::{Demand, Shortfall};
 use crate::write::behind::{Behind, Receipt};
 use crate::write::idempotency::fingerprint;
-use crate::write::{hold, through};
+use crate::write::{acknowledge, hold, through};
 
 /// The most writes in one call.
 const WRITES_MAX: usize = 10_000;
@@ -31,6 +34,7 @@ impl Engine {
         };
         let policies = self.0.present.load();
         let hold = self.hold(&policies, &writes);
+        let demands = self.demands(&policies, context, &writes)?;
         let unit = self.unit(context, writes);
         let runtime = &self.0.runtime;
         if let Some(behind) = behind {
@@ -38,12 +42,25 @@ impl Engine {
             let accepted = runtime.within(context.timeout, accepting).await;
             return accepted.map(|receipt| accepted_of(context, receipt)).map_err(unknown_if_late);
         }
+        let watch = runtime.stopwatch();
         let committing = hold::commit(&log.committer, unit, hold, runtime);
         let committed = runtime.within(context.timeout, committing).await;
         drop(running);
         let committed = committed.map_err(unknown_if_late)?;
         self.write_through(&policies, &committed).await;
-        Ok(written(&log, context, committed))
+        let left = context.timeout.saturating_sub(watch.elapsed());
+        let shortfall = acknowledge::wait(&demands, &committed.changes, left, runtime).await;
+        answer(written(&log, context, committed), shortfall)
+    }
+
+    fn demands<'a>(
+        &'a self,
+        policies: &Policies,
+        context: &Context,
+        writes: &[Write],
+    ) -> Result<Vec<Demand<'a>>> {
+        let now = self.0.runtime.now();
+        acknowledge::demands(&self.0.running.entities, policies, context, writes, now)
     }
 
     /// For how long writes are held while their truth cannot be reached: for as long as all of them agree to.
@@ -69,8 +86,16 @@ impl Engine {
         let policies = self.0.present.load();
         let mut by_log: BTreeMap<Arc<str>, Gathered> = BTreeMap::new();
         let mut results: Vec<Option<Result<Written>>> = writes.iter().map(|_| None).collect();
-        let mut accepting = Vec::new();
+        let (mut accepting, mut committed) = (Vec::new(), Vec::new());
+        let mut demands = vec![Vec::new(); writes.len()];
         for (n, write) in writes.into_iter().enumerate() {
+            match self.demands(&policies, context, from_ref(&write)) {
+                Ok(of_write) => demands[n] = of_write,
+                Err(error) => {
+                    results[n] = Some(Err(error));
+                    continue;
+                }
+            }
             let serving = self.serving(write.entity.name());
             match serving.map(|serving| (serving, &serving.behind)) {
                 Err(error) => results[n] = Some(Err(error)),
@@ -99,14 +124,35 @@ impl Engine {
         }
         for (log, numbers, units) in by_log.into_values() {
             for (n, result) in numbers.into_iter().zip(log.committer.commit_each(units).await) {
-                if let Ok(committed) = &result {
-                    self.write_through(&policies, committed).await;
+                match result {
+                    Err(error) => results[n] = Some(Err(error)),
+                    Ok(unit) => {
+                        self.write_through(&policies, &unit).await;
+                        committed.push((n, written(&log, context, unit)));
+                    }
                 }
-                results[n] = Some(result.map(|c| written(&log, context, c)));
             }
+        }
+        let answers = committed.into_iter().map(|(n, written)| {
+            let demands = &demands[n];
+            async move { (n, self.acknowledged(context, demands, written).await) }
+        });
+        for (n, answer) in join_all(answers).await {
+            results[n] = Some(answer);
         }
         let missing = || Err(Error::internal("a write has no outcome").effect(Effect::Unknown));
         results.into_iter().map(|r| r.unwrap_or_else(missing)).collect()
+    }
+
+    async fn acknowledged(
+        &self,
+        context: &Context,
+        demands: &[Demand<'_>],
+        written: Written,
+    ) -> Result<Written> {
+        let (changes, runtime) = (&written.changes, &self.0.runtime);
+        let shortfall = acknowledge::wait(demands, changes, context.timeout, runtime).await;
+        answer(written, shortfall)
     }
 
     fn unit(&self, context: &Context, writes: Vec<Write>) -> Unit {
@@ -160,6 +206,14 @@ fn written(log: &Log, context: &Context, committed: Committed) -> Written {
     }
     let Committed { changes, replayed } = committed;
     Written { changes, accepted: None, token, replayed }
+}
+
+/// A write that too few sources have is told as such, with all that its writer needs to go on.
+fn answer(written: Written, shortfall: Option<Shortfall>) -> Result<Written> {
+    match shortfall {
+        None => Ok(written),
+        Some(shortfall) => Err(shortfall.error(&written.token)),
+    }
 }
 
 fn accepted_of(context: &Context, receipt: Receipt) -> Written {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use unisono_core::source::{Auditor, Reader, Truth};
 use unisono_core::{LogName, Uuid};
 
+use crate::delivery::turns::Turns;
 use crate::write::commit::Committer;
 use tail::Tail;
 
@@ -25,6 +26,8 @@ pub(crate) struct Log {
     pub(crate) auditor: Arc<dyn Auditor>,
     /// Its newest changes.
     pub(crate) tail: Arc<Tail>,
+    /// Who works through a backlog of it.
+    pub(crate) turns: Turns,
     /// Where writes to it go.
     pub(crate) committer: Committer,
 }

@@ -200,7 +200,7 @@ impl<'a> Reading<'a> {
     }
 
     /// One answer, and whether it may lack what the source refuses.
-    async fn try_one<T>(
+    pub(super) async fn try_one<T>(
         &self,
         request: &Request<'_>,
         candidate: &Candidate,
@@ -245,7 +245,7 @@ impl<'a> Reading<'a> {
     }
 
     /// `stale` says that nobody can tell whether newer data exists.
-    fn answer<T>(
+    pub(super) fn answer<T>(
         &self,
         rule: &Arc<str>,
         source: &Arc<str>,

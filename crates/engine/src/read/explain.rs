@@ -10,6 +10,7 @@ use unisono_policy::route::{self, Facts};
 use crate::read::ask::Reading;
 use crate::read::serving::Serving;
 use crate::runtime::Runtime;
+use crate::status::EntityStatus;
 
 /// An operation to explain.
 #[derive(Clone, Debug)]
@@ -23,15 +24,15 @@ pub enum Operation {
 }
 
 /// The rule, what waits in a journal for the record if anything does, and one line for each source: those that would be
-/// asked, in order, and those that would not.
+/// asked, in order, and those that would not; at last how writes reach the followers, if that was declared.
 pub(crate) fn explain(
     serving: &Serving,
     context: &Context,
     operation: &Operation,
     runtime: &Runtime,
 ) -> Vec<String> {
-    let policies = serving.policies.present.load();
-    let policies = policies.of(&serving.policies);
+    let present = serving.policies.present.load();
+    let policies = present.of(&serving.policies);
     let reading = Reading::new(serving, policies, context, runtime);
     let request = match operation {
         Operation::Get(_) => reading.request(route::Operation::Get),
@@ -67,7 +68,10 @@ pub(crate) fn explain(
         format!("{}. {} ({}): {}{far}", n + 1, c.source, c.role.as_str(), c.why)
     });
     let not = plan.excluded.iter().map(|(source, reason)| format!("-  {source}: {reason}"));
-    rule.chain(asked).chain(not).collect()
+    let declaration = &present.declaration;
+    let declared = declaration.entities.get(serving.entity.name());
+    let writes = declared.and_then(|declared| EntityStatus::of(declared).line());
+    rule.chain(asked).chain(not).chain(writes).collect()
 }
 
 /// How many acknowledged writes wait for the record, and what they do to the answer; nothing if none does.

@@ -38,6 +38,9 @@ pub(crate) async fn get(
     runtime: &Runtime,
 ) -> Result<Found> {
     let reading = Reading::new(serving, policies, context, runtime);
+    if let Some(count) = context.quorum.or(policies.read.quorum).filter(|count| *count > 1) {
+        return reading.newest(key, count).await;
+    }
     let request = reading.request(Operation::Get);
     let cached = serving.cache.as_ref().zip(policies.cache.as_ref());
     let cached = cached.filter(|_| context.consistency != Consistency::Strong);
@@ -337,10 +340,15 @@ impl Reading<'_> {
     /// Asks the sources for one record.
     async fn one(&self, request: &Request<'_>, key: &Key) -> Result<Found> {
         let answer = self.several(request, std::slice::from_ref(key)).await?;
+        Ok(self.with_token(answer))
+    }
+
+    /// The only record of an answer, with a token for it.
+    pub(super) fn with_token(&self, answer: Answer<Vec<Option<Stored>>>) -> Found {
         let mut answer = answer.map(|found| found.into_iter().next().flatten().map(Arc::new));
         let shown = answer.value.as_ref().map(|stored| stored.version);
         answer.token.merge(&self.token_of(shown));
-        Ok(answer)
+        answer
     }
 
     /// Asks the sources for records by their keys: one answer for each key, in order, all of one moment.

@@ -7,6 +7,7 @@ pub(crate) mod get;
 pub(crate) mod handle;
 pub(crate) mod pending;
 pub(crate) mod question;
+pub(crate) mod quorum;
 pub(crate) mod replicas;
 pub(crate) mod results;
 pub(crate) mod serving;

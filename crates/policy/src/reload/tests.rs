@@ -6,6 +6,7 @@ use super::*;
 use crate::declaration::WarmQuestion;
 use crate::read::{Place, ReadStrategy};
 use crate::rule::Rule;
+use crate::strategy;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -53,6 +54,7 @@ fn running() -> Declaration {
         place: None,
         options: Options::default(),
         filter: Some(Arc::new(filter)),
+        delivery: DeliveryPolicy::default(),
     };
     let declared = EntityDeclaration {
         entity,
@@ -63,6 +65,8 @@ fn running() -> Declaration {
         followers: vec![follower],
         read: ReadPolicy::default(),
         write: WritePolicy::default(),
+        ack: AckPolicy::default(),
+        strategy: None,
     };
     Declaration {
         sources: [("main".into(), source)].into(),
@@ -91,11 +95,12 @@ fn policies_change_while_it_runs() {
     fn cache(e: &mut EntityDeclaration) -> &mut CacheDeclaration {
         e.cache.as_mut().unwrap()
     }
-    let cases: [Case; 15] = [
+    let cases: [Case; 23] = [
         ("read.strategy: cache_first -> parallel", |e| e.read.strategy = ReadStrategy::Parallel),
         ("read.fallback: true -> false", |e| e.read.no_fallback = true),
         ("read.lag_max: none -> 5s", |e| e.read.lag_max = Some(5 * SECOND)),
         ("read.hedge: none -> 20ms", |e| e.read.hedge = Some(Duration::from_millis(20))),
+        ("read.quorum: none -> 2", |e| e.read.quorum = Some(2)),
         ("read.rules: none -> all asks only find, truth when request.search", |e| {
             let when = Some(Arc::new(Rule::of_request("request.search").unwrap()));
             let ask = vec![Place::parse("find"), Place::Truth];
@@ -105,6 +110,17 @@ fn policies_change_while_it_runs() {
             e.write.strategy = WriteStrategy::WriteThrough;
         }),
         ("write.hold: 0ms -> 2s", |e| e.write.hold = 2 * SECOND),
+        ("strategy: none -> quorum", |e| e.strategy = strategy::find("quorum")),
+        ("ack: truth -> 2", |e| e.ack.ack = Ack::Count(2)),
+        ("ack_timeout: 5s -> 1s", |e| e.ack.timeout = SECOND),
+        ("followers.find.priority: 0 -> 3", |e| e.followers[0].delivery.priority = 3),
+        ("followers.find.batch.size: none -> 9", |e| {
+            e.followers[0].delivery.batch.size = Some(9);
+        }),
+        ("followers.find.batch.bytes: none -> 7", |e| {
+            e.followers[0].delivery.batch.bytes = Some(7);
+        }),
+        ("followers.find.batch.age: 0ms -> 1s", |e| e.followers[0].delivery.batch.age = SECOND),
         ("cache.ttl: 1m -> 90s", |e| cache(e).ttl = 90 * SECOND),
         ("cache.negative_ttl: 1s -> 0ms", |e| cache(e).negative_ttl = Duration::ZERO),
         ("cache.stale: 0ms -> 1h", |e| cache(e).stale = 3600 * SECOND),
@@ -125,7 +141,8 @@ fn policies_change_while_it_runs() {
 
 #[test]
 fn what_was_prepared_at_the_start_needs_a_restart() {
-    let cases: [Case; 15] = [
+    let cases: [Case; 16] = [
+        ("followers.find.after", |e| e.followers[0].delivery.after = Some("other".into())),
         ("fields", |e| e.entity = thing(&["id", "title"])),
         ("truth", |e| e.truth = "other".into()),
         ("table", |e| e.table = Some("things".into())),

@@ -368,7 +368,7 @@ pub(super) fn parameters() -> Json {
         "meta": query_parameter("meta", json!({ "type": "boolean", "default": false }),
             "Wrap each record with its version, source and age."),
         "token": header("Unisono-Token", "The answer contains at least what this token has seen."),
-        "prefer": header("Prefer", "`consistency=eventual|session|strong`, `wait=<seconds>`, `fallback=none`, `hint=<word>` for the rules that decide who answers (`critical`: the truth alone), `return=minimal`."),
+        "prefer": header("Prefer", "`consistency=eventual|session|strong`, `wait=<seconds>`, `ack=truth|all|<number>|\"<followers>\"` for which sources must have a write before it is answered, `quorum=<number>` for the newest answer of so many sources, `fallback=none`, `hint=<word>` for the rules that decide who answers (`critical`: the truth alone), `return=minimal`."),
         "if_match": header("If-Match", "The version that the record must have: `\"v17\"`, or `*`."),
         "if_none_match": header("If-None-Match", "`*`: the record must not be there. For reads: the versions at hand."),
         "idempotency_key": header("Idempotency-Key", "1 to 255 visible characters; the repeated request has the effect of one."),

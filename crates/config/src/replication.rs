@@ -1,0 +1,312 @@
+//! How the changes of an entity reach its followers: `strategy`, `ack` and `ack_timeout`, and what followers say of their
+//! delivery.
+
+use std::sync::Arc;
+
+use unisono_core::Ack;
+use unisono_core::spelling::closest;
+use unisono_policy::ack::AckPolicy;
+use unisono_policy::declaration::FollowerDeclaration;
+use unisono_policy::delivery::{self, BatchPolicy};
+use unisono_policy::rule::Rule;
+use unisono_policy::strategy::{self, Contradiction, GivenFollower, Resolved, Strategy};
+use unisono_policy::write::WritePolicy;
+
+use crate::document::{Data, Item};
+use crate::problem::{Report, Spot};
+use crate::sections::BATCH;
+use crate::table::{Found, Table};
+
+/// A follower as it is declared, and what of its delivery was given.
+pub(crate) struct DeclaredFollower {
+    pub(crate) declaration: FollowerDeclaration,
+    pub(crate) given: Given,
+}
+
+/// What was given of a delivery, with the places of what can contradict.
+pub(crate) struct Given {
+    spot: Spot,
+    /// Of `where`, `default` and `after`, those that are there.
+    spots: Vec<(&'static str, Spot)>,
+    default: bool,
+    after: Option<String>,
+    priority: Option<i64>,
+    batch: Option<BatchPolicy>,
+}
+
+/// How the changes of an entity reach its followers.
+pub(crate) struct Replication {
+    pub(crate) followers: Vec<FollowerDeclaration>,
+    pub(crate) ack: AckPolicy,
+    pub(crate) strategy: Option<&'static Strategy>,
+}
+
+/// Reads what a follower says of its delivery.
+pub(crate) fn given(table: &Table<'_>) -> Given {
+    let place = |name| table.item(name).map(|found| (name, found.spot));
+    let is_given = |name| table.item(name).is_some();
+    let batch = table.table("batch", &BATCH).map(|batch| {
+        let count = |name| batch.integer(name).and_then(|n| usize::try_from(n).ok());
+        let (size, bytes, age) = (count("size"), count("bytes"), batch.duration("age"));
+        batch.finish();
+        BatchPolicy { size, bytes, age }
+    });
+    Given {
+        spot: table.spot.clone(),
+        spots: ["where", "default", "after", "batch"].into_iter().filter_map(place).collect(),
+        default: table.boolean("default") == Some(true),
+        after: table.text("after").map(|found| found.value),
+        priority: is_given("priority").then(|| table.integer("priority")).flatten(),
+        batch,
+    }
+}
+
+impl Given {
+    /// Where a field stands; the follower, if it does not.
+    fn spot_of(&self, field: &str) -> &Spot {
+        self.spots.iter().find(|(name, _)| *name == field).map_or(&self.spot, |(_, spot)| spot)
+    }
+}
+
+/// Reads `ack`, `ack_timeout` and `strategy`, and has them decide with what the followers say; `None` if a problem was
+/// reported.
+pub(crate) fn read(
+    table: &Table<'_>,
+    truth: Option<&Found<String>>,
+    followers: Option<Vec<DeclaredFollower>>,
+    write: Option<&WritePolicy>,
+    regions: &dyn Fn(Option<&str>) -> Option<String>,
+) -> Option<Replication> {
+    let named = table.text("strategy");
+    let strategy = named.as_ref().and_then(|found| strategy::find(&found.value));
+    let timeout = table.duration("ack_timeout");
+    let (ack, patience) = (table.item("ack"), table.item("ack_timeout"));
+    // Where one of these was reported, what is demanded could only be misjudged.
+    let (truth, mut followers, write) = (&truth?.value, followers?, write?);
+    let report = table.report;
+    defaults(report, &mut followers)?;
+    let sources: Vec<Arc<str>> =
+        followers.iter().map(|f| Arc::clone(&f.declaration.source)).collect();
+    let demanded = match &ack {
+        None => None,
+        Some(found) => Some(parse(report, found, truth, &sources)?),
+    };
+    let facts = facts(&followers, demanded, regions);
+    let resolved = match (strategy, &named) {
+        (Some(strategy), Some(found)) => (strategy.resolve)(&facts).map_err(|contradiction| {
+            contradicts(table, &followers, found, &contradiction);
+        }),
+        _ => Ok(facts.resolve()),
+    };
+    let Resolved { ack: demanded, deliveries } = resolved.ok()?;
+    for (follower, delivery) in followers.iter_mut().zip(deliveries) {
+        follower.declaration.delivery = delivery;
+    }
+    let spot = ack.or_else(|| table.item("strategy")).map(|found| found.spot);
+    if let (None, Some(patience), true) = (&spot, &patience, demanded.is_truth()) {
+        let message = "`ack_timeout` has no effect without `ack`";
+        report.error_with(&patience.spot, message, "set ack, or remove it");
+        return None;
+    }
+    let ack = AckPolicy { ack: demanded, timeout };
+    let spot = spot.unwrap_or_else(|| table.spot.clone());
+    is_possible(report, &spot, &ack, write, &followers)?;
+    in_order(report, &followers)?;
+    let followers = followers.into_iter().map(|follower| follower.declaration).collect();
+    Some(Replication { followers, ack, strategy })
+}
+
+/// Gives the follower that holds the rest its condition.
+fn defaults(report: &Report<'_>, followers: &mut [DeclaredFollower]) -> Option<()> {
+    let conditions: Vec<_> =
+        followers.iter().filter_map(|f| f.declaration.filter.clone()).collect();
+    let mut found = false;
+    for follower in followers.iter_mut().filter(|follower| follower.given.default) {
+        let wrong = match (&follower.declaration.filter, found, conditions.is_empty()) {
+            (Some(_), ..) => {
+                Some(("`default` and `where` exclude each other", "remove one of them"))
+            }
+            (_, true, _) => {
+                Some(("another follower is the `default` already", "remove one of them"))
+            }
+            (.., true) => Some((
+                "`default` is for what no follower with a `where` holds, and none has one",
+                "give another follower a `where`, or remove it",
+            )),
+            _ => None,
+        };
+        if let Some((message, hint)) = wrong {
+            report.error_with(follower.given.spot_of("default"), message, hint);
+            return None;
+        }
+        follower.declaration.filter = Some(Arc::new(Rule::none_of(conditions.clone())));
+        found = true;
+    }
+    Some(())
+}
+
+fn facts(
+    followers: &[DeclaredFollower],
+    ack: Option<Ack>,
+    regions: &dyn Fn(Option<&str>) -> Option<String>,
+) -> strategy::Given {
+    let follower = |follower: &DeclaredFollower| GivenFollower {
+        source: Arc::clone(&follower.declaration.source),
+        region: regions(Some(&follower.declaration.source)).map(Into::into),
+        filtered: follower.declaration.filter.is_some() && !follower.given.default,
+        default: follower.given.default,
+        after: follower.given.after.as_deref().map(Into::into),
+        priority: follower.given.priority,
+        batch: follower.given.batch,
+    };
+    strategy::Given {
+        ack,
+        region: regions(None).map(Into::into),
+        followers: followers.iter().map(follower).collect(),
+    }
+}
+
+fn contradicts(
+    table: &Table<'_>,
+    followers: &[DeclaredFollower],
+    strategy: &Found<String>,
+    contradiction: &Contradiction,
+) {
+    let follower = contradiction.follower.and_then(|n| followers.get(n));
+    let spot = match follower {
+        Some(follower) => follower.given.spot_of(contradiction.field).clone(),
+        None if contradiction.field == "ack" => table.spot_of("ack"),
+        None => strategy.spot.clone(),
+    };
+    let message = format!("the strategy `{}` {}", strategy.value, contradiction.message);
+    table.report.error_with(&spot, message, contradiction.hint);
+}
+
+/// What could never be acknowledged is not to be demanded.
+fn is_possible(
+    report: &Report<'_>,
+    spot: &Spot,
+    AckPolicy { ack, timeout }: &AckPolicy,
+    write: &WritePolicy,
+    followers: &[DeclaredFollower],
+) -> Option<()> {
+    if ack.is_truth() {
+        return Some(());
+    }
+    if write.behind.is_some() {
+        let message = "`ack` waits for followers, and `write_behind` answers before the truth";
+        report.error_with(spot, message, "remove ack, or choose another strategy of writing");
+        return None;
+    }
+    let may_wait = |source: &Arc<str>| match ack {
+        Ack::Named(names) => names.contains(source),
+        Ack::Truth | Ack::Count(_) | Ack::All => true,
+    };
+    let slow = followers.iter().find(|follower| {
+        let FollowerDeclaration { source, delivery, .. } = &follower.declaration;
+        may_wait(source) && delivery.batch.age >= *timeout
+    });
+    let Some(slow) = slow else { return Some(()) };
+    let message = "changes gather here for as long as `ack_timeout`, and `ack` waits for them";
+    let hint = "make `age` shorter or `ack_timeout` longer, or leave the follower out of `ack`";
+    report.error_with(slow.given.spot_of("batch"), message, hint);
+    None
+}
+
+/// Every follower comes after a follower, and none after itself.
+fn in_order(report: &Report<'_>, followers: &[DeclaredFollower]) -> Option<()> {
+    let names = || followers.iter().map(|f| f.declaration.source.as_ref());
+    for follower in followers {
+        let Some(after) = &follower.declaration.delivery.after else { continue };
+        if !names().any(|name| *name == **after) {
+            let hint = match closest(after, names()) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => format!("its followers are {}", names().collect::<Vec<_>>().join(", ")),
+            };
+            let message = format!("the entity has no follower `{after}`");
+            report.error_with(follower.given.spot_of("after"), message, hint);
+            return None;
+        }
+    }
+    let declarations: Vec<_> = followers.iter().map(|f| f.declaration.clone()).collect();
+    let Err(error) = delivery::in_order(&declarations) else { return Some(()) };
+    let of_error = |f: &&DeclaredFollower| error.source_name() == Some(&*f.declaration.source);
+    let stuck = followers.iter().find(of_error)?;
+    let message = "comes `after` itself by way of the others, so none of them would begin";
+    report.error_with(stuck.given.spot_of("after"), message, "remove one `after` of the circle");
+    None
+}
+
+fn parse(
+    report: &Report<'_>,
+    found: &Found<&Item>,
+    truth: &str,
+    followers: &[Arc<str>],
+) -> Option<Ack> {
+    const TAKES: &str = "`ack` takes truth, all, a number of sources or a list of followers";
+    match &found.value.data {
+        Data::Broken => None,
+        Data::Integer(count) => counted(report, &found.spot, *count, followers.len()),
+        Data::Text { text, replaced: true } if text.parse::<i64>().is_ok() => {
+            counted(report, &found.spot, text.parse().ok()?, followers.len())
+        }
+        Data::Text { text, .. } => match text.as_str() {
+            "truth" => Some(Ack::Truth),
+            "all" => Some(Ack::All),
+            name => named(report, &found.spot, name, truth, followers)
+                .map(|name| Ack::Named(vec![name])),
+        },
+        Data::List(items) if !items.is_empty() => {
+            let name = |item: &Item| {
+                let spot = Spot { span: item.span.clone(), key: found.spot.key.clone() };
+                match &item.data {
+                    Data::Text { text, .. } => named(report, &spot, text, truth, followers),
+                    _ => {
+                        report.error(&spot, format!("takes text, not {}", item.describe()));
+                        None
+                    }
+                }
+            };
+            items.iter().map(name).collect::<Option<Vec<_>>>().map(Ack::Named)
+        }
+        _ => {
+            report.error(&found.spot, format!("{TAKES}, not {}", found.value.describe()));
+            None
+        }
+    }
+}
+
+fn counted(report: &Report<'_>, spot: &Spot, count: i64, followers: usize) -> Option<Ack> {
+    let all = followers + 1;
+    match usize::try_from(count) {
+        Ok(count) if (1..=all).contains(&count) => Some(Ack::Count(count)),
+        _ => {
+            let message = format!("`ack` is {count}, and 1 to {all} sources keep the entity");
+            report.error_with(
+                spot,
+                message,
+                "the truth is one of them; add followers, or ask less",
+            );
+            None
+        }
+    }
+}
+
+fn named(
+    report: &Report<'_>,
+    spot: &Spot,
+    name: &str,
+    truth: &str,
+    followers: &[Arc<str>],
+) -> Option<Arc<str>> {
+    let known = || followers.iter().map(|f| f.as_ref()).chain([truth]);
+    if known().any(|one| one == name) {
+        return Some(name.into());
+    }
+    let hint = match closest(name, known().chain(Ack::WORDS)) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!("it is kept in {}", known().collect::<Vec<_>>().join(", ")),
+    };
+    report.error_with(spot, format!("the entity has no follower `{name}`"), hint);
+    None
+}

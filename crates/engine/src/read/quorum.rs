@@ -1,0 +1,105 @@
+//! A quorum read: several sources are asked for one record at the same time, and the newest answer counts. A follower that
+//! answered with an older state gets the current one by an ordinary delivery.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use unisono_core::source::Reader;
+use unisono_core::{Error, ErrorKind, Key, Position, Result, Retry, Stored};
+use unisono_policy::retry::PAUSE_MIN;
+use unisono_policy::route::{self, Candidate, Operation};
+
+use crate::answer::Answer;
+use crate::read::ask::{Found, Reading, passes_on};
+
+/// One answer of the quorum.
+struct Vote<'c, 'a> {
+    candidate: &'c Candidate,
+    found: Found<'a, Vec<Option<Stored>>>,
+}
+
+impl Vote<'_, '_> {
+    fn stored(&self) -> Option<&Stored> {
+        self.found.at.value.first().and_then(Option::as_ref)
+    }
+
+    /// How new it is: a follower may hold a record that is newer than the position up to which it has everything.
+    fn newest(&self) -> Position {
+        let version = self.stored().map(|stored| stored.version);
+        self.found.at.position.max(version.unwrap_or_default())
+    }
+}
+
+impl<'a> Reading<'a> {
+    /// The newest of what `count` sources have, the truth among those that may be asked.
+    ///
+    /// Fails with `quorum_not_reached` if fewer answer.
+    pub(crate) async fn newest(
+        &self,
+        key: &'a Key,
+        count: usize,
+    ) -> Result<Answer<Option<Arc<Stored>>>> {
+        let keys = std::slice::from_ref(key);
+        let entity = &self.serving.entity;
+        let question = &|reader: Arc<dyn Reader>| {
+            let work = async move { reader.get(entity, keys).await };
+            Box::pin(work) as BoxFuture<'_, _>
+        };
+        let reading = Reading { keys, ..*self };
+        let request = reading.request(Operation::Get);
+        let facts = self.serving.facts(request.operation, self.runtime.now());
+        let plan = route::plan(&request, &self.policies.read, &facts, self.runtime.random());
+        let ask = |candidate| {
+            let (reading, request) = (&reading, &request);
+            async move { (candidate, reading.try_one(request, candidate, true, question).await) }
+        };
+        let mut rest = plan.candidates.iter();
+        let mut asked: FuturesUnordered<_> = rest.by_ref().take(count).map(ask).collect();
+        let (mut votes, mut failed) = (Vec::new(), Vec::new());
+        while let Some((candidate, result)) = asked.next().await {
+            match result {
+                Ok(found) => votes.push(Vote { candidate, found }),
+                Err(error) if passes_on(error.kind()) => {
+                    failed.push((Arc::clone(&candidate.source), error));
+                    asked.extend(rest.next().map(ask));
+                }
+                Err(error) => return Err(error.at(&candidate.source).of(entity.name())),
+            }
+        }
+        if votes.len() < count {
+            return Err(self.too_few(count, &votes, &failed));
+        }
+        self.wake_those_behind(key, &votes);
+        let newest = votes.into_iter().max_by_key(Vote::newest);
+        let Some(Vote { candidate, found }) = newest else {
+            return Err(Error::internal("a quorum of nobody"));
+        };
+        let answer = reading.answer(&plan.rule, &candidate.source, candidate.stale, found, failed);
+        Ok(self.with_token(answer))
+    }
+
+    /// Has the current state delivered to the followers that have another one than the newest answer.
+    fn wake_those_behind(&self, key: &Key, votes: &[Vote<'_, '_>]) {
+        let Some(newest) = votes.iter().max_by_key(|vote| vote.newest()) else { return };
+        let version = |vote: &Vote<'_, '_>| vote.stored().map(|stored| stored.version);
+        for vote in votes.iter().filter(|vote| version(vote) != version(newest)) {
+            if let Some(delivery) = &vote.found.answering.delivery {
+                delivery.wake(key);
+            }
+        }
+    }
+
+    fn too_few(&self, count: usize, votes: &[Vote<'_, '_>], failed: &[(Arc<str>, Error)]) -> Error {
+        let names: Vec<&str> = votes.iter().map(|vote| vote.candidate.source.as_ref()).collect();
+        let failed: Vec<&str> = failed.iter().map(|(source, _)| source.as_ref()).collect();
+        Error::new(ErrorKind::QuorumNotReached, "fewer sources answered than the read demands")
+            .of(self.serving.entity.name())
+            .retry(Retry::After(PAUSE_MIN))
+            .with("quorum", count)
+            .with("acknowledged", names.join(", "))
+            .with("pending", failed.join(", "))
+            .hint("read with a smaller quorum, or from one source")
+    }
+}
