@@ -18,6 +18,7 @@ use crate::policies;
 use crate::problem::{Report, Spot};
 use crate::questions;
 use crate::replication::{self, DeclaredFollower};
+use crate::residency::{self, Places};
 use crate::sections::{CACHE, ENTITY, FOLLOWER};
 use crate::sources::{DeclaredSource, KnownKind, able};
 use crate::table::{Found, Table};
@@ -99,12 +100,7 @@ fn entity(
     region: Option<&str>,
 ) -> DeclaredEntity {
     let report = table.report;
-    let entries = table.named("fields");
-    let declared = fields(&table, &entries);
-    let key = table.text("key");
-    // With a field that was reported, the key or a condition could only be misjudged.
-    let complete = declared.len() == entries.len() && !entries.is_empty();
-    let entity = key.filter(|_| complete).and_then(|key| build(report, name, &declared, &key));
+    let (declared, entity) = described(&table, name);
     let mut reader = Reader {
         report,
         sources,
@@ -115,30 +111,39 @@ fn entity(
         uses: Vec::new(),
     };
 
-    let truth = reader.source(&table, "truth", Role::Truth);
-    let place = reader.place(table.text("table"));
-    if let Some(truth) = &truth {
-        reader.warn_if_forgetful(truth, Role::Truth);
-        reader.keeps(truth, Some(place.clone().unwrap_or_else(|| name.to_owned())));
-    }
+    let (truth, place) = reader.truth(&table);
     let truth_options = reader.options(&table, truth_kind, Role::Truth);
-    let followers = table.items("followers").into_iter().map(|found| reader.follower(found));
-    let followers = followers.collect::<Vec<_>>();
-    let cache = table.item("cache").map(|found| reader.cache(found));
+    let items = table.items("followers");
+    let keepers = items.len() + 1;
+    let followers = items.into_iter().map(|found| reader.follower(found));
+    let mut followers = followers.collect::<Vec<_>>();
+    let mut cache = table.item("cache").map(|found| reader.cache(found));
     // Reads ask any of these; what waits in a journal is laid over their answers.
-    let keepers = table.items("followers").len() + 1;
     let read = policies::read(&table, &reader.uses, keepers);
     let write = policies::write(&table, |table| reader.journal(table));
     let uses = reader.uses;
-    let followers: Option<Vec<_>> = followers.into_iter().collect();
     let of_source = |name: &str| sources.get(name)?.kind.as_ref()?.region.clone();
     let regions = |name: Option<&str>| name.map_or_else(|| region.map(str::to_owned), of_source);
+    let places = Places {
+        uses: &uses,
+        truth: truth.as_ref().map(|found| found.value.as_str()),
+        journal: write.as_ref().and_then(|write| Some(&*write.behind.as_ref()?.journal)),
+        regions: &regions,
+    };
+    let kept_out = residency::keep_out(
+        &table,
+        entity.as_ref(),
+        &places,
+        &mut followers,
+        cache.as_mut().and_then(Option::as_mut),
+    );
+    let followers: Option<Vec<_>> = followers.into_iter().collect();
     let replication =
         replication::read(&table, truth.as_ref(), followers, write.as_ref(), &regions);
     table.finish();
 
     let all = || {
-        let replication = replication?;
+        let ((), replication) = (kept_out?, replication?);
         Some(EntityDeclaration {
             entity: Arc::clone(entity.as_ref()?),
             truth: truth?.value.into(),
@@ -153,6 +158,18 @@ fn entity(
         })
     };
     DeclaredEntity { declaration: all(), uses }
+}
+
+/// The fields as far as they could be read, and the entity unless a problem was reported.
+fn described(table: &Table<'_>, name: &str) -> (Vec<DeclaredField>, Option<Arc<Entity>>) {
+    let entries = table.named("fields");
+    let declared = fields(table, &entries);
+    let key = table.text("key");
+    // With a field that was reported, the key or a condition could only be misjudged.
+    let complete = declared.len() == entries.len() && !entries.is_empty();
+    let entity =
+        key.filter(|_| complete).and_then(|key| build(table.report, name, &declared, &key));
+    (declared, entity)
 }
 
 fn fields(table: &Table<'_>, entries: &[(&Name, Found<&Item>)]) -> Vec<DeclaredField> {
@@ -234,6 +251,17 @@ impl Reader<'_> {
                 self.report.error(&declared.spot, message);
             }
         }
+    }
+
+    /// The source that decides, and the name of its table if that is given.
+    fn truth(&mut self, table: &Table<'_>) -> (Option<Found<String>>, Option<String>) {
+        let truth = self.source(table, "truth", Role::Truth);
+        let place = self.place(table.text("table"));
+        if let Some(truth) = &truth {
+            self.warn_if_forgetful(truth, Role::Truth);
+            self.keeps(truth, Some(place.clone().unwrap_or_else(|| self.name.to_owned())));
+        }
+        (truth, place)
     }
 
     fn warn_if_forgetful(&self, source: &Found<String>, role: Role) {

@@ -7,8 +7,8 @@ use unisono_core::kind::SourceKind;
 
 use crate::options::{self, Key, Section, Shape};
 use crate::sections::{
-    BATCH, CACHE, ENTITY, FIELD, FILE, FOLLOWER, LOG, READ, READ_RULE, ROUTE, SERVER, TLS, TOKEN,
-    WARM_QUESTION, WRITE,
+    BATCH, CACHE, ENTITY, FIELD, FILE, FOLLOWER, LOG, READ, READ_RULE, RESIDENCY, ROUTE, SERVER,
+    TLS, TOKEN, WARM_QUESTION, WRITE,
 };
 
 const HEAD: &str = "\
@@ -112,7 +112,9 @@ fn entity(out: &mut String, kinds: &[&'static dyn SourceKind]) {
     let cache = cache.map(|k| k.name());
     let others =
         can(Role::Follower).filter(|k| k.name() != truth.name() && Some(k.name()) != cache);
+    let mut kept = None;
     for follower in others {
+        kept.get_or_insert(follower.name());
         let section = of_kind(&FOLLOWER, *follower);
         let searches = follower.capability().query.search;
         let mut given = vec![("source", quoted(follower.name()))];
@@ -129,6 +131,11 @@ fn entity(out: &mut String, kinds: &[&'static dyn SourceKind]) {
         }
     }
     commented(out, "[entities.product.followers.batch]", &BATCH, &[]);
+    if let Some(kept) = kept {
+        let kept = quoted(kept);
+        let residency = [("source", kept.as_str()), ("forbid", "\"record.status == 'draft'\"")];
+        commented(out, "[[entities.product.residency]]", &RESIDENCY, &residency);
+    }
 }
 
 /// A field of each type; the rules of a field are described once.

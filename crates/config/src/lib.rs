@@ -16,6 +16,7 @@ mod problem;
 mod quantity;
 mod questions;
 mod replication;
+mod residency;
 mod schema;
 mod sections;
 mod server;

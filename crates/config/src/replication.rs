@@ -28,6 +28,7 @@ pub(crate) struct Given {
     spot: Spot,
     /// Of `where`, `default` and `after`, those that are there.
     spots: Vec<(&'static str, Spot)>,
+    filtered: bool,
     default: bool,
     after: Option<String>,
     priority: Option<i64>,
@@ -54,6 +55,7 @@ pub(crate) fn given(table: &Table<'_>) -> Given {
     Given {
         spot: table.spot.clone(),
         spots: ["where", "default", "after", "batch"].into_iter().filter_map(place).collect(),
+        filtered: is_given("where"),
         default: table.boolean("default") == Some(true),
         after: table.text("after").map(|found| found.value),
         priority: is_given("priority").then(|| table.integer("priority")).flatten(),
@@ -80,7 +82,7 @@ pub(crate) fn read(
     let named = table.text("strategy");
     let strategy = named.as_ref().and_then(|found| strategy::find(&found.value));
     let timeout = table.duration("ack_timeout");
-    let (ack, patience) = (table.item("ack"), table.item("ack_timeout"));
+    let ack = table.item("ack");
     // Where one of these was reported, what is demanded could only be misjudged.
     let (truth, mut followers, write) = (&truth?.value, followers?, write?);
     let report = table.report;
@@ -102,12 +104,7 @@ pub(crate) fn read(
     for (follower, delivery) in followers.iter_mut().zip(deliveries) {
         follower.declaration.delivery = delivery;
     }
-    let spot = ack.or_else(|| table.item("strategy")).map(|found| found.spot);
-    if let (None, Some(patience), true) = (&spot, &patience, demanded.is_truth()) {
-        let message = "`ack_timeout` has no effect without `ack`";
-        report.error_with(&patience.spot, message, "set ack, or remove it");
-        return None;
-    }
+    let spot = ack.map(|found| found.spot).or(named.map(|found| found.spot));
     let ack = AckPolicy { ack: demanded, timeout };
     let spot = spot.unwrap_or_else(|| table.spot.clone());
     is_possible(report, &spot, &ack, write, &followers)?;
@@ -118,14 +115,12 @@ pub(crate) fn read(
 
 /// Gives the follower that holds the rest its condition.
 fn defaults(report: &Report<'_>, followers: &mut [DeclaredFollower]) -> Option<()> {
-    let conditions: Vec<_> =
-        followers.iter().filter_map(|f| f.declaration.filter.clone()).collect();
+    let conditional = followers.iter().filter(|follower| follower.given.filtered);
+    let conditions: Vec<_> = conditional.filter_map(|f| f.declaration.filter.clone()).collect();
     let mut found = false;
     for follower in followers.iter_mut().filter(|follower| follower.given.default) {
-        let wrong = match (&follower.declaration.filter, found, conditions.is_empty()) {
-            (Some(_), ..) => {
-                Some(("`default` and `where` exclude each other", "remove one of them"))
-            }
+        let wrong = match (follower.given.filtered, found, conditions.is_empty()) {
+            (true, ..) => Some(("`default` and `where` exclude each other", "remove one of them")),
             (_, true, _) => {
                 Some(("another follower is the `default` already", "remove one of them"))
             }
@@ -139,7 +134,12 @@ fn defaults(report: &Report<'_>, followers: &mut [DeclaredFollower]) -> Option<(
             report.error_with(follower.given.spot_of("default"), message, hint);
             return None;
         }
-        follower.declaration.filter = Some(Arc::new(Rule::none_of(conditions.clone())));
+        let rest = Arc::new(Rule::none_of(conditions.clone()));
+        follower.declaration.filter = Some(match follower.declaration.filter.take() {
+            None => rest,
+            // What residency forbids.
+            Some(allowed) => Arc::new(Rule::all_of(vec![rest, allowed])),
+        });
         found = true;
     }
     Some(())
@@ -153,7 +153,7 @@ fn facts(
     let follower = |follower: &DeclaredFollower| GivenFollower {
         source: Arc::clone(&follower.declaration.source),
         region: regions(Some(&follower.declaration.source)).map(Into::into),
-        filtered: follower.declaration.filter.is_some() && !follower.given.default,
+        filtered: follower.given.filtered,
         default: follower.given.default,
         after: follower.given.after.as_deref().map(Into::into),
         priority: follower.given.priority,

@@ -234,8 +234,9 @@ pub(crate) static ENTITY: Section = Section::of_role(
             "How long the answer to a committed write waits for them before it is `quorum_not_reached`.",
         ),
         Key::optional("followers", Shape::Tables(&FOLLOWER), FOLLOWER.doc),
+        Key::optional("residency", Shape::Tables(&RESIDENCY), RESIDENCY.doc),
     ],
-    &["residency", "repair", "history", "partitions", "priority", "soft_delete"],
+    &["repair", "history", "partitions", "priority", "soft_delete"],
 );
 
 /// `[entities.NAME.fields.FIELD]`
@@ -525,6 +526,25 @@ pub(crate) static FOLLOWER: Section = Section::of_role(
         ),
     ],
     &["map", "strategy", "region", "mode", "atomic"],
+);
+
+/// `[[entities.NAME.residency]]`
+pub(crate) static RESIDENCY: Section = Section::new(
+    "Records that a follower or a cache must never hold, whatever its `where` says. It may know their keys and versions, to have them removed.",
+    &[
+        Key::optional("source", Shape::Text, "The follower's or cache's source."),
+        Key::optional(
+            "region",
+            Shape::Text,
+            "Instead of a source: all that keep the entity in this region.",
+        ),
+        Key::required(
+            "forbid",
+            Shape::Text,
+            "Condition in CEL over the record; what satisfies it, or of which that cannot be decided, is not held there.",
+        ),
+    ],
+    &[],
 );
 
 /// `[entities.NAME.followers.batch]`

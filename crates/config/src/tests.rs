@@ -624,7 +624,8 @@ fn the_example_is_valid_and_names_every_option() {
                 .is_some_and(|k| k.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
                 && rest.contains(" = ") =>
         {
-            let others = ["index", "folder", "collection", "password", "key_template", "after"];
+            let others =
+                ["index", "folder", "collection", "password", "key_template", "after", "region"];
             let behind = ["journal", "flush_after", "pending_max", "age_alert"];
             let questions = ["query", "count", "aggregate"];
             let unlike = others.iter().chain(&behind).chain(&questions);
@@ -814,4 +815,27 @@ fn a_strategy_stands_for_fields() {
     assert_eq!(of("batch").1[0].batch.age, Duration::from_secs(1));
     let none = replicated("", "", "");
     assert_eq!(none.declaration.entities["a"].strategy, None);
+}
+
+#[test]
+fn what_may_not_lie_somewhere_is_kept_out_by_every_condition_there() {
+    let rules = "[[entities.a.residency]]\nregion = \"us\"\nforbid = \"record.amount > 10\" \n\
+         [[entities.a.residency]]\nsource = \"copy\"\nforbid = \"record.id == 'x' // here\"";
+    let second = format!("default = true\n{rules}");
+    let c = replicated("", "where = \"record.amount > 5\"", &second);
+    let a = &c.declaration.entities["a"];
+    let holds = |id: &str, amount| {
+        let record = Record::new(vec![Value::String(id.into()), amount]);
+        a.followers.iter().map(|f| f.filter.as_ref().unwrap().holds(&a.entity, &record)).collect()
+    };
+    let of = |id, amount| -> Vec<bool> { holds(id, amount) };
+    assert_eq!(of("y", Value::Integer(7)), [true, false]);
+    assert_eq!(of("y", Value::Integer(11)), [false, true], "the default follower may have it");
+    assert_eq!(of("x", Value::Integer(11)), [false, false], "nobody may");
+    assert_eq!(of("y", Value::Null), [false, true]);
+    let plain = replicated("", "", rules);
+    let a = &plain.declaration.entities["a"];
+    let record = Record::new(vec![Value::String("y".into()), Value::Null]);
+    let find = a.followers[0].filter.as_ref().unwrap();
+    assert!(!find.holds(&a.entity, &record), "what cannot be decided is forbidden");
 }

@@ -7,7 +7,9 @@ use unisono_core::capability::Role;
 use unisono_core::kind::Options;
 use unisono_core::source::{Binding, Source, require};
 use unisono_core::{Error, ErrorKind, LogName, Result};
-use unisono_policy::declaration::{CacheDeclaration, Declaration, EntityDeclaration};
+use unisono_policy::declaration::{
+    CacheDeclaration, Declaration, EntityDeclaration, FollowerDeclaration,
+};
 use unisono_policy::delivery;
 
 use crate::cache::{Feed, warm, warm_questions};
@@ -190,12 +192,7 @@ impl Running {
                 auditor: require(Arc::clone(source).auditor(), name, "auditor")?,
                 capability: source.capability().clone(),
                 filter: follower.filter.clone(),
-                after: match &follower.delivery.after {
-                    None => None,
-                    Some(before) => {
-                        answering.get(before).and_then(|before: &Answering| before.delivery.clone())
-                    }
-                },
+                after: before(&answering, follower),
                 policies: policies.clone(),
             };
             let reader = require(Arc::clone(source).reader(), name, "reader")?;
@@ -275,4 +272,12 @@ impl Running {
             Error::new(ErrorKind::InvalidConfig, "the source is not declared").at(name)
         })
     }
+}
+
+/// The delivery that a follower comes after, which was started before it.
+fn before(
+    answering: &BTreeMap<Arc<str>, Answering>,
+    follower: &FollowerDeclaration,
+) -> Option<Arc<Delivery>> {
+    answering.get(follower.delivery.after.as_ref()?)?.delivery.clone()
 }

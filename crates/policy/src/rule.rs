@@ -38,6 +38,7 @@ enum Condition {
     Holds(Node),
     /// For what none of these takes: also where one of them cannot be decided.
     NoneOf(Vec<Arc<Rule>>),
+    AllOf(Vec<Arc<Rule>>),
 }
 
 impl Rule {
@@ -81,6 +82,22 @@ impl Rule {
         Ok(Rule { text: text.to_owned(), condition: Condition::Holds(root) })
     }
 
+    /// What `forbid`, a condition as for [`Rule::compile`], is decided not to be satisfied by: where it cannot be decided,
+    /// nothing is allowed.
+    pub fn allowing(entity: &Entity, forbid: &str) -> Result<Rule> {
+        // By itself first, so that a mistake is told at its place.
+        Self::compile(entity, forbid)?;
+        // A comment at its end ends with the line.
+        let allowed = Self::compile(entity, &format!("!({forbid}\n)"))?;
+        Ok(Rule { text: format!("not {forbid}"), ..allowed })
+    }
+
+    /// Whatever all of these rules take.
+    pub fn all_of(rules: Vec<Arc<Rule>>) -> Rule {
+        let texts: Vec<&str> = rules.iter().map(|rule| rule.text()).collect();
+        Rule { text: format!("all of: {}", texts.join("; ")), condition: Condition::AllOf(rules) }
+    }
+
     /// Whatever none of these rules takes.
     pub fn none_of(rules: Vec<Arc<Rule>>) -> Rule {
         let texts: Vec<&str> = rules.iter().map(|rule| rule.text()).collect();
@@ -112,6 +129,7 @@ impl Rule {
     fn decide(&self, record: &Record, now: Option<Timestamp>) -> bool {
         match &self.condition {
             Condition::Holds(root) => evaluate::holds(root, record, now),
+            Condition::AllOf(rules) => rules.iter().all(|rule| rule.decide(record, now)),
             Condition::NoneOf(rules) => !rules.iter().any(|rule| rule.decide(record, now)),
         }
     }

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 use unisono_core::query::parse;
 use unisono_core::write::{Action, Condition, Write, apply_defaults};
-use unisono_core::{Change, Context, Entity, Error, Key, Record, Result, Token, json};
+use unisono_core::{Ack, Change, Context, Entity, Error, Key, Record, Result, Token, json};
 use unisono_engine::{Engine, Written};
 
 use crate::find::Find;
@@ -22,6 +22,8 @@ pub struct Handle<T> {
     engine: Engine,
     entity: Arc<Entity>,
     session: Arc<Mutex<Token>>,
+    /// When its writes are answered, if not as declared of the entity.
+    ack: Option<Ack>,
     record: PhantomData<fn() -> T>,
 }
 
@@ -31,6 +33,7 @@ impl<T> Clone for Handle<T> {
             engine: self.engine.clone(),
             entity: Arc::clone(&self.entity),
             session: Arc::clone(&self.session),
+            ack: self.ack.clone(),
             record: PhantomData,
         }
     }
@@ -38,7 +41,14 @@ impl<T> Clone for Handle<T> {
 
 impl<T> Handle<T> {
     pub(crate) fn new(engine: Engine, entity: Arc<Entity>) -> Self {
-        Handle { engine, entity, session: Arc::default(), record: PhantomData }
+        Handle { engine, entity, session: Arc::default(), ack: None, record: PhantomData }
+    }
+
+    /// The same handle, whose writes are answered when these sources have them. What too few have in time fails with
+    /// `quorum_not_reached` and is committed all the same, unless the effect of the error is none.
+    #[must_use]
+    pub fn with_ack(&self, ack: Ack) -> Self {
+        Handle { ack: Some(ack), ..self.clone() }
     }
 
     /// The declared entity.
@@ -92,7 +102,7 @@ impl<T> Handle<T> {
     }
 
     pub(crate) fn context(&self) -> Context {
-        Context { token: self.token(), ..Context::default() }
+        Context { token: self.token(), ack: self.ack.clone(), ..Context::default() }
     }
 
     fn key(&self, key: impl Display) -> Result<Key> {
@@ -106,7 +116,13 @@ impl<T> Handle<T> {
     }
 
     fn written(&self, written: Result<Written>) -> Result<()> {
-        self.observe(&written?.token);
+        let written = written.inspect_err(|error| {
+            // It is committed, and too few have it.
+            if let Some(Ok(token)) = error.detail("token").map(str::parse) {
+                self.observe(&token);
+            }
+        })?;
+        self.observe(&written.token);
         Ok(())
     }
 }

@@ -63,17 +63,7 @@ fn show(status: &Json, output: Output) -> Result<()> {
         vec![of(row, "entity"), of(row, "source"), of(row, "applied"), share, warmed]
     });
     output.table(&["entity", "cache", "applied", "hits", "warmed"], caches)?;
-    let written = rows(status, "entities", &|row| {
-        let followers = row["followers"].as_array().into_iter().flatten().map(text::cell);
-        let strategy = of(row, "strategy");
-        vec![of(row, "entity"), strategy, of(row, "ack"), followers.collect::<Vec<_>>().join("; ")]
-    });
-    let is_declared =
-        |row: &&Vec<String>| !row[1].is_empty() || row[2] != "truth" || !row[3].is_empty();
-    let written: Vec<_> = written.iter().filter(is_declared).cloned().collect();
-    if !written.is_empty() {
-        output.table(&["entity", "strategy", "ack", "followers"], written)?;
-    }
+    replication(status, output)?;
     let journals = rows(status, "journals", &|row| {
         let mut age = format!("{:.1} s", row["oldest_seconds"].as_f64().unwrap_or(0.0));
         if row["alert"] == true {
@@ -95,6 +85,22 @@ fn show(status: &Json, output: Output) -> Result<()> {
             let (entity, source) = (of(row, "entity"), of(row, "source"));
             output.line(format_args!("{entity} in {source}: last failure: {error}"))?;
         }
+    }
+    Ok(())
+}
+
+/// How changes reach followers, where that is declared.
+fn replication(status: &Json, output: Output) -> Result<()> {
+    let written = rows(status, "entities", &|row| {
+        let followers = row["followers"].as_array().into_iter().flatten().map(text::cell);
+        let strategy = of(row, "strategy");
+        vec![of(row, "entity"), strategy, of(row, "ack"), followers.collect::<Vec<_>>().join("; ")]
+    });
+    let is_declared =
+        |row: &&Vec<String>| !row[1].is_empty() || row[2] != "truth" || !row[3].is_empty();
+    let written: Vec<_> = written.iter().filter(is_declared).cloned().collect();
+    if !written.is_empty() {
+        output.table(&["entity", "strategy", "ack", "followers"], written)?;
     }
     Ok(())
 }

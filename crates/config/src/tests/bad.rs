@@ -38,14 +38,34 @@ const BAD: &[(&str, &str, &str)] = &[
         "a later release",
     ),
     (
-        "+[entities.b]\n§residency = \"x\"\ntruth = \"main\"\nfields = { id = \"string\" }\n",
-        "`residency` is not available in this release",
+        "+[entities.b]\n§partitions = \"x\"\ntruth = \"main\"\nfields = { id = \"string\" }\n",
+        "`partitions` is not available in this release",
         "",
     ),
     (
         "+[entities.b]\nread = { quorum = §2 }\ntruth = \"main\"\nfields = { id = \"string\" }\n",
         "`quorum` is 2, and 1 to 1 sources keep the entity",
         "add followers",
+    ),
+    (
+        "+[[entities.product.residency]]\nsource = §\"fnd\"\nforbid = \"true\"\n",
+        "the entity is not kept in `fnd`",
+        "did you mean `find`?",
+    ),
+    (
+        "+[[entities.product.residency]]\nsource = §\"main\"\nforbid = \"true\"\n",
+        "`main` is the truth, which holds every record",
+        "name another truth",
+    ),
+    (
+        "+[[entities.product.residency]]\nregion = §\"us\"\nforbid = \"true\"\n",
+        "no source that keeps the entity is in the region `us`",
+        "remove the rule",
+    ),
+    (
+        "+[[entities.product.residency]]\nsource = \"find\"\nforbid = §\"record.nam == 'x'\"\n",
+        "nam",
+        "",
     ),
     // When a writer is answered.
     (
@@ -72,11 +92,6 @@ const BAD: &[(&str, &str, &str)] = &[
         "+[entities.b]\nack = §true\ntruth = \"main\"\nfields = { id = \"string\" }\n",
         "`ack` takes truth, all, a number of sources or a list of followers, not true or false",
         "",
-    ),
-    (
-        "+[entities.b]\nack_timeout = §\"1s\"\ntruth = \"main\"\nfields = { id = \"string\" }\n",
-        "`ack_timeout` has no effect without `ack`",
-        "remove it",
     ),
     (
         "+[entities.b]\nstrategy = §\"quorun\"\ntruth = \"main\"\nfields = { id = \"string\" }\n[[entities.b.followers]]\nsource = \"finder\"\n[[entities.b.followers]]\nsource = \"ram2\"\n[sources.finder]\nkind = \"words\"\npath = \"g\"\n[sources.ram2]\nkind = \"ram\"\n",

@@ -36,13 +36,20 @@ impl Delivery {
     pub(super) async fn comes_to(&self, position: Position) -> Result<()> {
         let Some(before) = &self.target.after else { return Ok(()) };
         let arrives = async {
-            before.wait_applied(position).await;
-            Ok(())
+            tokio::select! {
+                biased;
+                () = self.closing.until(|closing| *closing) => Err(self.ended()),
+                () = before.wait_applied(position) => Ok(()),
+            }
         };
-        self.runtime.within(WAIT_MAX, arrives).await.map_err(|_| {
-            Error::new(ErrorKind::Unavailable, "the follower before this one has not come so far")
-                .with("after", &before.target.source)
-                .with("position", position)
+        self.runtime.within(WAIT_MAX, arrives).await.map_err(|error| match error.kind() {
+            ErrorKind::Timeout => {
+                let message = "the follower before this one has not come so far";
+                Error::new(ErrorKind::Unavailable, message)
+                    .with("after", &before.target.source)
+                    .with("position", position)
+            }
+            _ => error,
         })
     }
 

@@ -137,7 +137,8 @@ impl Delivery {
         pause: Duration,
     ) -> Result<()> {
         let missing = self.batch_changes_max(session).saturating_sub(1) as u64;
-        let full = session.position.plus(missing);
+        // Where positions were skipped, as by a new generation, fewer changes than positions may be there: then for more.
+        let full = session.position.plus(missing).max(self.limit());
         tokio::select! {
             biased;
             () = self.closing.until(|closing| *closing) => Ok(()),
