@@ -14,6 +14,7 @@ pub(crate) const WANTED: &[&str] = &[
     "cache begins anew",
     "cache fill refused",
     "cache fill taken in",
+    "cache goes on",
     "cache hit",
     "cache hit, read again meanwhile",
     "cache hit, stale",
