@@ -5,14 +5,16 @@
 --       it, 7 what follows epoch and version in the entry, 8 who fills
 -- Entries begin with epoch (16), version (20) and expiry (20 characters); all of them compare as text.
 local epoch, version, read = ARGV[1], ARGV[2], ARGV[3]
+local found = redis.call('MGET', KEYS[5], KEYS[1])
+local lease, fence = found[1], found[2] or ''
 -- Whatever becomes of the fill: who waits for it has waited long enough.
-if redis.call('GET', KEYS[5]) == ARGV[8] then redis.call('UNLINK', KEYS[5]) end
-local fence = redis.call('GET', KEYS[1]) or ''
+if lease == ARGV[8] then redis.call('UNLINK', KEYS[5]) end
 if string.sub(fence, 1, 16) ~= epoch then return 'epoch' end
 -- The lists of changed keys carry the epoch too: one that was evicted or deleted must not pass for an empty one.
-if redis.call('HGET', KEYS[2], '') ~= epoch or redis.call('HGET', KEYS[3], '') ~= epoch then return 'outdated' end
+local recent, previous = redis.call('HMGET', KEYS[2], '', ARGV[4]), redis.call('HMGET', KEYS[3], '', ARGV[4])
+if recent[1] ~= epoch or previous[1] ~= epoch then return 'outdated' end
 if string.sub(fence, 37, 56) > read then return 'outdated' end
-local changed = redis.call('HGET', KEYS[2], ARGV[4]) or redis.call('HGET', KEYS[3], ARGV[4])
+local changed = recent[2] or previous[2]
 if changed and changed > read then return 'outdated' end
 local cached = redis.call('GETRANGE', KEYS[4], 0, 55)
 if #cached == 56 and string.sub(cached, 1, 16) == epoch then

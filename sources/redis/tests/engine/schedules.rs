@@ -123,15 +123,15 @@ const MUTANTS: &[Mutant] = &[
     ),
     needed(
         "fill: the epoch of the recent list",
-        &[cut(FILL, "redis.call('HGET', KEYS[2], '') ~= epoch or ", "")],
+        &[cut(FILL, "recent[1] ~= epoch or ", "")],
     ),
     needed(
         "fill: the epoch of the previous list",
-        &[cut(FILL, " or redis.call('HGET', KEYS[3], '') ~= epoch", "")],
+        &[cut(FILL, " or previous[1] ~= epoch", "")],
     ),
     needed("fill: the floor", &[cut(FILL, "if string.sub(fence, 37, 56) > read then return 'outdated' end", "")]),
-    needed("fill: the recent list", &[cut(FILL, "redis.call('HGET', KEYS[2], ARGV[4]) or ", "")]),
-    needed("fill: the previous list", &[cut(FILL, " or redis.call('HGET', KEYS[3], ARGV[4])", "")]),
+    needed("fill: the recent list", &[cut(FILL, "recent[2] or ", "")]),
+    needed("fill: the previous list", &[cut(FILL, " or previous[2]", "")]),
     needed(
         "fill: the change of the key",
         &[cut(FILL, "if changed and changed > read then return 'outdated' end", "")],
