@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use unisono_core::entity::check_name;
 use unisono_core::kind::{Options, SourceKind};
-use unisono_core::spelling::closest;
 use unisono_core::{Entity, Role};
 use unisono_policy::declaration::{CacheDeclaration, EntityDeclaration, FollowerDeclaration};
 use unisono_policy::delivery::DeliveryPolicy;
@@ -15,7 +14,7 @@ use crate::document::{Data, Item, Name};
 use crate::fields::{self, DeclaredField};
 use crate::kinds::Kinds;
 use crate::policies;
-use crate::problem::{Report, Spot};
+use crate::problem::{Report, Spot, meant};
 use crate::questions;
 use crate::replication::{self, DeclaredFollower};
 use crate::residency::{self, Places};
@@ -214,10 +213,9 @@ impl Reader<'_> {
     fn source(&self, table: &Table<'_>, key: &'static str, role: Role) -> Option<Found<String>> {
         let found = table.text(key)?;
         let Some(source) = self.sources.get(&found.value) else {
-            let hint = match closest(&found.value, self.sources.keys().map(String::as_str)) {
-                Some(meant) => format!("did you mean `{meant}`?"),
-                None => format!("declare it as [sources.{}]", found.value),
-            };
+            let hint = meant(&found.value, self.sources.keys().map(String::as_str), || {
+                format!("declare it as [sources.{}]", found.value)
+            });
             self.report.error_with(&found.spot, format!("unknown source `{}`", found.value), hint);
             return None;
         };

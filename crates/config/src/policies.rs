@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use unisono_core::spelling::closest;
 use unisono_policy::read::{Place, ReadPolicy, ReadRule, ReadStrategy};
 use unisono_policy::rule::Rule;
 use unisono_policy::write::{BehindPolicy, WritePolicy, WriteStrategy};
 
 use crate::document::Item;
 use crate::entities::Use;
+use crate::problem::meant;
 use crate::sections::{READ, READ_RULE, WRITE};
 use crate::table::{Found, Table};
 
@@ -82,10 +82,8 @@ fn place(table: &Table<'_>, found: &Found<String>, uses: &[Use]) -> Option<Place
     if uses.iter().any(|u| u.source == **name) {
         return Some(place);
     }
-    let hint = match closest(name, known()) {
-        Some(meant) => format!("did you mean `{meant}`?"),
-        None => format!("it has {}", known().collect::<Vec<_>>().join(", ")),
-    };
+    let hint =
+        meant(name, known(), || format!("it has {}", known().collect::<Vec<_>>().join(", ")));
     let message = format!("the entity has no place `{name}` to ask");
     table.report.error_with(&found.spot, message, hint);
     None

@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
+use unisono_core::spelling::closest;
 use unisono_core::{Error, ErrorKind};
 
 /// How bad a problem is.
@@ -25,6 +26,15 @@ impl Severity {
             Severity::Warning => "warning",
         }
     }
+}
+
+/// The hint for a name that is not known: the nearest of those that are, or something else if none is near.
+pub(crate) fn meant<'a>(
+    name: &str,
+    known: impl IntoIterator<Item = &'a str>,
+    otherwise: impl FnOnce() -> String,
+) -> String {
+    closest(name, known).map_or_else(otherwise, |meant| format!("did you mean `{meant}`?"))
 }
 
 /// A place in the configuration file.

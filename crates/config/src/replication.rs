@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use unisono_core::Ack;
-use unisono_core::spelling::closest;
 use unisono_policy::ack::AckPolicy;
 use unisono_policy::declaration::FollowerDeclaration;
 use unisono_policy::delivery::{self, BatchPolicy};
@@ -13,7 +12,7 @@ use unisono_policy::strategy::{self, Contradiction, GivenFollower, Resolved, Str
 use unisono_policy::write::WritePolicy;
 
 use crate::document::{Data, Item};
-use crate::problem::{Report, Spot};
+use crate::problem::{Report, Spot, meant};
 use crate::sections::BATCH;
 use crate::table::{Found, Table};
 
@@ -219,10 +218,9 @@ fn in_order(report: &Report<'_>, followers: &[DeclaredFollower]) -> Option<()> {
     for follower in followers {
         let Some(after) = &follower.declaration.delivery.after else { continue };
         if !names().any(|name| *name == **after) {
-            let hint = match closest(after, names()) {
-                Some(meant) => format!("did you mean `{meant}`?"),
-                None => format!("its followers are {}", names().collect::<Vec<_>>().join(", ")),
-            };
+            let hint = meant(after, names(), || {
+                format!("its followers are {}", names().collect::<Vec<_>>().join(", "))
+            });
             let message = format!("the entity has no follower `{after}`");
             report.error_with(follower.given.spot_of("after"), message, hint);
             return None;
@@ -303,10 +301,9 @@ fn named(
     if known().any(|one| one == name) {
         return Some(name.into());
     }
-    let hint = match closest(name, known().chain(Ack::WORDS)) {
-        Some(meant) => format!("did you mean `{meant}`?"),
-        None => format!("it is kept in {}", known().collect::<Vec<_>>().join(", ")),
-    };
+    let hint = meant(name, known().chain(Ack::WORDS), || {
+        format!("it is kept in {}", known().collect::<Vec<_>>().join(", "))
+    });
     report.error_with(spot, format!("the entity has no follower `{name}`"), hint);
     None
 }

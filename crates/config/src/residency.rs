@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use unisono_core::Entity;
-use unisono_core::spelling::closest;
 use unisono_policy::declaration::CacheDeclaration;
 use unisono_policy::rule::Rule;
 
 use crate::entities::Use;
-use crate::problem::Spot;
+use crate::problem::{Spot, meant};
 use crate::replication::DeclaredFollower;
 use crate::sections::RESIDENCY;
 use crate::table::Table;
@@ -73,10 +72,9 @@ fn one(
             (vec![found.value], found.spot)
         }
         (Some(found), None) => {
-            let hint = match closest(&found.value, used()) {
-                Some(meant) => format!("did you mean `{meant}`?"),
-                None => format!("it is kept in {}", used().collect::<Vec<_>>().join(", ")),
-            };
+            let hint = meant(&found.value, used(), || {
+                format!("it is kept in {}", used().collect::<Vec<_>>().join(", "))
+            });
             report.error_with(
                 &found.spot,
                 format!("the entity is not kept in `{}`", found.value),

@@ -9,7 +9,7 @@ use unisono_core::spelling::closest;
 
 use crate::document::{Data, Item, Name};
 use crate::options::{Key, Section, Shape};
-use crate::problem::{Report, Spot};
+use crate::problem::{Report, Spot, meant};
 use crate::quantity;
 
 /// A value with its place.
@@ -242,10 +242,9 @@ impl<'a> Table<'a> {
                 continue;
             }
             let known = self.section.keys.iter().map(|k| k.name);
-            let hint = match closest(&name.text, known.clone()) {
-                Some(meant) => format!("did you mean `{meant}`?"),
-                None => format!("known here are {}", known.collect::<Vec<_>>().join(", ")),
-            };
+            let hint = meant(&name.text, known.clone(), || {
+                format!("known here are {}", known.collect::<Vec<_>>().join(", "))
+            });
             self.report.error_with(&spot, format!("unknown key `{}`", name.text), hint);
         }
     }

@@ -259,6 +259,12 @@ impl Batch {
     pub fn only_puts(&self) -> bool {
         self.advance.is_none() && self.changes.iter().all(|c| c.operation == Operation::Put)
     }
+
+    /// Whether it is one of those of which a first copy consists: records of the truth, put beside each other. To a
+    /// follower that was emptied for it most of them are new.
+    pub fn may_be_first_copy(&self) -> bool {
+        self.copied && !self.changes.is_empty() && self.only_puts()
+    }
 }
 
 /// What became of one change.

@@ -147,10 +147,8 @@ enum Way {
 impl Way {
     /// The way to begin with. A first copy mostly finds nothing, which the keys of the table tell as well.
     fn of(table: &Table, batch: &Batch) -> Self {
-        let is_first_copy = table.is_filled_anew.load(Ordering::Relaxed)
-            && batch.copied
-            && batch.only_puts()
-            && !batch.changes.is_empty();
+        let is_first_copy =
+            table.is_filled_anew.load(Ordering::Relaxed) && batch.may_be_first_copy();
         if is_first_copy { Way::Unseen } else { Way::Together }
     }
 }

@@ -3,8 +3,8 @@
 //! **What it promises**: an entry in a [`Lookup`] contains every change at or before the `applied` of the same lookup,
 //! whatever fills, changes, evictions, restarts, flushes and failovers go on meanwhile.
 //!
-//! **Why that holds.** Each call is one script or one command, so calls come one after the other. The fence of a part holds the epoch
-//! of its life, `applied`, and `floor`; entries and the two lists of changed keys carry the epoch and mean nothing under
+//! **Why that holds.** Each call is one script or one command, so calls come one after the other. The fence of a part
+//! holds the epoch of its life, `applied`, and `floor`; entries and the two lists of changed keys carry the epoch and mean nothing under
 //! another one. Within a life:
 //!
 //! * `follow` takes exactly the changes after `applied` (compare-and-set), notes every key of them in `recent`, brings
@@ -52,9 +52,8 @@ use crate::source::RedisSource;
 #[async_trait]
 impl Cache for RedisSource {
     async fn lookup(&self, entity: &Arc<Entity>, key: &Key, now: Timestamp) -> Result<Lookup> {
-        let found = async { self.look_up(&*self.shelf(entity)?, key, now, None).await };
-        let (lookup, _) = found.await.map_err(|e| self.place(e, "lookup", entity))?;
-        Ok(lookup)
+        let found = async { self.look(&*self.shelf(entity)?, key, now).await };
+        found.await.map_err(|e| self.place(e, "lookup", entity))
     }
 
     async fn lookup_or_lease(
@@ -64,7 +63,7 @@ impl Cache for RedisSource {
         now: Timestamp,
         at_most: Duration,
     ) -> Result<(Lookup, Lease)> {
-        let found = async { self.look_up(&*self.shelf(entity)?, key, now, Some(at_most)).await };
+        let found = async { self.look_or_lease(&*self.shelf(entity)?, key, now, at_most).await };
         found.await.map_err(|e| self.place(e, "lookup", entity))
     }
 
@@ -159,29 +158,35 @@ impl Cache for RedisSource {
 }
 
 impl RedisSource {
-    /// Asks for what is there by one command, which costs the server a fraction of a script, and takes a lease by a
-    /// script if that was not enough; by the script at once where it seldom was of late.
-    async fn look_up(
+    /// Asks for what is there by one command, which costs the server a fraction of a script.
+    async fn look(&self, shelf: &Shelf, key: &Key, now: Timestamp) -> Result<Lookup> {
+        let part = shelf.layout.part(key);
+        let (fence, entry) = (shelf.fence(part), shelf.entry(part, key));
+        let mut command = Cmd::with_capacity(3, fence.len() + entry.len() + 8);
+        command.arg("MGET").arg(fence).arg(entry);
+        let answer = self.client.look(fence, &command).await?;
+        let (lookup, _) = self.known(shelf, key, now, answer).await?;
+        Ok(lookup)
+    }
+
+    /// The same, and takes a lease by a script if that was not enough; by the script at once where it seldom was of late.
+    async fn look_or_lease(
         &self,
         shelf: &Shelf,
         key: &Key,
         now: Timestamp,
-        lease: Option<Duration>,
+        at_most: Duration,
     ) -> Result<(Lookup, Lease)> {
-        let part = shelf.layout.part(key);
-        let (fence, entry) = (shelf.fence(part), shelf.entry(part, key));
-        if lease.is_none() || shelf.trend.expects_hits() {
-            let mut command = Cmd::with_capacity(3, fence.len() + entry.len() + 8);
-            command.arg("MGET").arg(fence).arg(&entry);
-            let found = self.known(shelf, key, now, self.client.look(fence, &command).await?);
-            let (lookup, _) = found.await?;
-            if lease.is_none() || lookup.entry.is_some() || lookup.epoch == 0 {
+        if shelf.trend.expects_hits() {
+            let lookup = self.look(shelf, key, now).await?;
+            if lookup.entry.is_some() || lookup.epoch == 0 {
                 shelf.trend.note(true);
                 return Ok((lookup, Lease::Free));
             }
         }
-        let ends = milliseconds(now, now.plus(lease.unwrap_or_default()));
-        let keys = vec![fence.to_vec(), entry, shelf.lease(part, key)];
+        let part = shelf.layout.part(key);
+        let keys = vec![shelf.fence(part).to_vec(), shelf.entry(part, key), shelf.lease(part, key)];
+        let ends = milliseconds(now, now.plus(at_most));
         let arguments = vec![instant(now).into_bytes(), self.holder.clone(), ends];
         let answer = self.client.read(Lane::Quick, &Call::new(&LOOKUP, keys, arguments)).await?;
         let (lookup, lease) = self.known(shelf, key, now, answer).await?;
@@ -221,6 +226,7 @@ impl RedisSource {
 
     /// What all parts have in common: an epoch of this log, and the position of the one that is behind.
     async fn going_on(&self, shelf: &Shelf, log: Uuid) -> Result<Option<Life>> {
+        let log = log.simple().to_string();
         let fences = (0..shelf.layout.parts()).map(|part| async move {
             let mut command = Cmd::new();
             command.arg("GET").arg(shelf.fence(part));
@@ -231,7 +237,7 @@ impl RedisSource {
             let Some(fence) = fence else { return Ok(None) };
             let (epoch, applied) = standing(&fence)?;
             let same = life.is_none_or(|life| life.epoch == epoch);
-            if !same || !fence.ends_with(log.simple().to_string().as_bytes()) {
+            if !same || !fence.ends_with(log.as_bytes()) {
                 return Ok(None);
             }
             let applied = life.map_or(applied, |life| life.applied.min(applied));

@@ -97,8 +97,8 @@ fn replication(status: &Json, output: Output) -> Result<()> {
         vec![of(row, "entity"), strategy, of(row, "ack"), followers.collect::<Vec<_>>().join("; ")]
     });
     let is_declared =
-        |row: &&Vec<String>| !row[1].is_empty() || row[2] != "truth" || !row[3].is_empty();
-    let written: Vec<_> = written.iter().filter(is_declared).cloned().collect();
+        |row: &Vec<String>| !row[1].is_empty() || row[2] != "truth" || !row[3].is_empty();
+    let written: Vec<_> = written.into_iter().filter(is_declared).collect();
     if !written.is_empty() {
         output.table(&["entity", "strategy", "ack", "followers"], written)?;
     }

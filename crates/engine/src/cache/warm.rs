@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
-use unisono_core::source::{Filled, Life};
+use unisono_core::source::{Filled, Life, LogBounds};
 use unisono_core::{Change, Context, Key, Position, Result};
 use unisono_policy::declaration::CacheDeclaration;
 use unisono_policy::retry;
@@ -96,8 +96,10 @@ impl Feed {
     }
 
     async fn fill_recent(&self, declared: &CacheDeclaration, life: Life) -> Result<usize> {
+        // A life that was joined may be behind the log; what it has yet to follow is what changed last.
+        let bounds = self.log.truth.bounds().await?;
         let mut recent: Vec<_> =
-            self.last_changes(declared.warm, life.applied).await?.into_values().collect();
+            self.last_changes(declared.warm, bounds).await?.into_values().collect();
         recent.retain(|change| self.keeps(declared, change.image.as_deref()));
         recent.sort_unstable_by_key(|change| std::cmp::Reverse(change.position));
         recent.truncate(declared.warm);
@@ -105,11 +107,8 @@ impl Feed {
         let mut filled = 0;
         for (n, change) in recent.iter().enumerate() {
             // The last change of a record is its state at the head.
-            let entry = self.entry(declared, change.stored().map(Arc::new), life.applied);
-            match self
-                .cache
-                .fill(&self.entity, &change.key, entry, life.applied, life.epoch)
-                .await?
+            let entry = self.entry(declared, change.stored().map(Arc::new), bounds.head);
+            match self.cache.fill(&self.entity, &change.key, entry, bounds.head, life.epoch).await?
             {
                 Filled::Stored => {
                     filled += 1;
@@ -126,13 +125,12 @@ impl Feed {
         Ok(filled)
     }
 
-    /// The last change of each record among the last changes of the log up to `head`; deletions are left out.
+    /// The last change of each record among the last changes of the log up to its head; deletions are left out.
     async fn last_changes(
         &self,
         records: usize,
-        head: Position,
+        LogBounds { trimmed, head, .. }: LogBounds,
     ) -> Result<HashMap<Key, Arc<Change>>> {
-        let trimmed = self.log.truth.bounds().await?.trimmed;
         let back = (records as u64).saturating_mul(CHANGES_PER_RECORD);
         let from = Position::new(head.as_u64().saturating_sub(back)).unwrap_or(Position::ZERO);
         let mut after = from.max(trimmed);

@@ -13,7 +13,7 @@ use crate::answer::Written;
 use crate::engine::Engine;
 use crate::log::Log;
 use crate::policies::Policies;
-use crate::write::acknowledge::{Demand, Shortfall};
+use crate::write::acknowledge::Demand;
 use crate::write::behind::{Behind, Receipt};
 use crate::write::idempotency::fingerprint;
 use crate::write::{acknowledge, hold, through};
@@ -49,8 +49,7 @@ impl Engine {
         let committed = committed.map_err(unknown_if_late)?;
         self.write_through(&policies, &committed).await;
         let left = context.timeout.saturating_sub(watch.elapsed());
-        let shortfall = acknowledge::wait(&demands, &committed.changes, left, runtime).await;
-        answer(written(&log, context, committed), shortfall)
+        self.acknowledged(&demands, written(&log, context, committed), left).await
     }
 
     fn demands<'a>(
@@ -135,7 +134,7 @@ impl Engine {
         }
         let answers = committed.into_iter().map(|(n, written)| {
             let demands = &demands[n];
-            async move { (n, self.acknowledged(context, demands, written).await) }
+            async move { (n, self.acknowledged(demands, written, context.timeout).await) }
         });
         for (n, answer) in join_all(answers).await {
             results[n] = Some(answer);
@@ -144,15 +143,19 @@ impl Engine {
         results.into_iter().map(|r| r.unwrap_or_else(missing)).collect()
     }
 
+    /// Waits until enough sources have a write. One that too few have is told as such, with all that its writer needs to
+    /// go on.
     async fn acknowledged(
         &self,
-        context: &Context,
         demands: &[Demand<'_>],
         written: Written,
+        limit: Duration,
     ) -> Result<Written> {
         let (changes, runtime) = (&written.changes, &self.0.runtime);
-        let shortfall = acknowledge::wait(demands, changes, context.timeout, runtime).await;
-        answer(written, shortfall)
+        match acknowledge::wait(demands, changes, limit, runtime).await {
+            None => Ok(written),
+            Some(shortfall) => Err(shortfall.error(&written.token)),
+        }
     }
 
     fn unit(&self, context: &Context, writes: Vec<Write>) -> Unit {
@@ -206,14 +209,6 @@ fn written(log: &Log, context: &Context, committed: Committed) -> Written {
     }
     let Committed { changes, replayed } = committed;
     Written { changes, accepted: None, token, replayed }
-}
-
-/// A write that too few sources have is told as such, with all that its writer needs to go on.
-fn answer(written: Written, shortfall: Option<Shortfall>) -> Result<Written> {
-    match shortfall {
-        None => Ok(written),
-        Some(shortfall) => Err(shortfall.error(&written.token)),
-    }
 }
 
 fn accepted_of(context: &Context, receipt: Receipt) -> Written {

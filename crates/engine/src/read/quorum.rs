@@ -7,7 +7,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use unisono_core::source::Reader;
-use unisono_core::{Error, ErrorKind, Key, Position, Result, Retry, Stored};
+use unisono_core::{Error, ErrorKind, Key, Position, Result, Retry, Stored, Version};
 use unisono_policy::retry::PAUSE_MIN;
 use unisono_policy::route::{self, Candidate, Operation};
 
@@ -25,10 +25,13 @@ impl Vote<'_, '_> {
         self.found.at.value.first().and_then(Option::as_ref)
     }
 
+    fn version(&self) -> Option<Version> {
+        self.stored().map(|stored| stored.version)
+    }
+
     /// How new it is: a follower may hold a record that is newer than the position up to which it has everything.
     fn newest(&self) -> Position {
-        let version = self.stored().map(|stored| stored.version);
-        self.found.at.position.max(version.unwrap_or_default())
+        self.found.at.position.max(self.version().unwrap_or_default())
     }
 }
 
@@ -71,24 +74,14 @@ impl<'a> Reading<'a> {
         if votes.len() < count {
             return Err(self.too_few(count, &votes, &failed));
         }
-        self.wake_those_behind(key, &votes);
-        let newest = votes.into_iter().max_by_key(Vote::newest);
-        let Some(Vote { candidate, found }) = newest else {
+        let Some(newest) = votes.iter().enumerate().max_by_key(|(_, vote)| vote.newest()) else {
             return Err(Error::internal("a quorum of nobody"));
         };
+        let newest = votes.swap_remove(newest.0);
+        wake_those_behind(key, newest.version(), &votes);
+        let Vote { candidate, found } = newest;
         let answer = reading.answer(&plan.rule, &candidate.source, candidate.stale, found, failed);
         Ok(self.with_token(answer))
-    }
-
-    /// Has the current state delivered to the followers that have another one than the newest answer.
-    fn wake_those_behind(&self, key: &Key, votes: &[Vote<'_, '_>]) {
-        let Some(newest) = votes.iter().max_by_key(|vote| vote.newest()) else { return };
-        let version = |vote: &Vote<'_, '_>| vote.stored().map(|stored| stored.version);
-        for vote in votes.iter().filter(|vote| version(vote) != version(newest)) {
-            if let Some(delivery) = &vote.found.answering.delivery {
-                delivery.wake(key);
-            }
-        }
     }
 
     fn too_few(&self, count: usize, votes: &[Vote<'_, '_>], failed: &[(Arc<str>, Error)]) -> Error {
@@ -101,5 +94,14 @@ impl<'a> Reading<'a> {
             .with("acknowledged", names.join(", "))
             .with("pending", failed.join(", "))
             .hint("read with a smaller quorum, or from one source")
+    }
+}
+
+/// Has the current state delivered to the followers that answered with another one than the newest.
+fn wake_those_behind(key: &Key, newest: Option<Version>, others: &[Vote<'_, '_>]) {
+    for vote in others.iter().filter(|vote| vote.version() != newest) {
+        if let Some(delivery) = &vote.found.answering.delivery {
+            delivery.wake(key);
+        }
     }
 }

@@ -151,6 +151,7 @@ impl<'a> Demand<'a> {
         };
         // Each record has to be where it belongs; most of a unit belong to the same followers.
         let patterns: BTreeSet<Vec<bool>> = mine.iter().map(wanted).collect();
+        // Patterns and standings have a place for each follower, and `n` is the number of one.
         let mut standings = vec![Standing::Pending; followers.len()];
         let fact =
             |n: usize, standing, wanted| Follower { source: followers[n].0, wanted, standing };

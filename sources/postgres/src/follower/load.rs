@@ -32,9 +32,7 @@ const NULL: i32 = -1;
 /// The rows of a batch for [`load`]; none if it cannot go that way, or hardly would succeed.
 pub(super) fn rows(table: &Table, batch: &Batch) -> Option<Bytes> {
     let is_first_copy = table.is_filled_anew.load(Ordering::Relaxed)
-        && batch.copied
-        && batch.only_puts()
-        && !batch.changes.is_empty()
+        && batch.may_be_first_copy()
         // The values are in the form of their declared types, and nothing converts them on their way.
         && table.columns.iter().all(|column| column.shape == Shape::Own);
     if !is_first_copy {
