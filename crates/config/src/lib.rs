@@ -125,6 +125,7 @@ fn read(file: Table<'_>, kinds: Kinds<'_>) -> Option<Configuration> {
     let names: Vec<&str> = entities.keys().map(String::as_str).collect();
     let server = server::section(&file, &names);
     let log = server::log(&file);
+    let sweep = server::sweep(&file);
     let data = file.text("data");
     file.finish();
 
@@ -142,6 +143,7 @@ fn read(file: Table<'_>, kinds: Kinds<'_>) -> Option<Configuration> {
         sources: sources.collect::<Option<_>>()?,
         entities: entities.collect::<Option<_>>()?,
         log,
+        sweep,
         region: region.map(|found| found.value.into()),
     };
     Some(Configuration {

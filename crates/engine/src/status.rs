@@ -1,10 +1,13 @@
 //! How everything is doing, as plain data for the API, the CLI and metrics.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
 use unisono_core::{Position, Timestamp};
 use unisono_policy::declaration::{EntityDeclaration, FollowerDeclaration};
+
+use crate::verify::report::{Comparison, Depth, Divergence};
 
 /// How everything is doing.
 #[derive(Clone, Debug, Serialize)]
@@ -61,6 +64,36 @@ impl EntityStatus {
         let parts = strategy.into_iter().chain([format!("ack {}", self.ack)]);
         let parts = parts.chain(self.followers.iter().cloned());
         Some(format!("=  writes: {}", parts.collect::<Vec<_>>().join("; ")))
+    }
+}
+
+/// What a comparison of a follower with its truth found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Compared {
+    /// When.
+    pub time: Timestamp,
+    /// How thoroughly.
+    pub depth: Depth,
+    /// Records compared.
+    pub records: u64,
+    /// How many differed in which way.
+    pub classes: BTreeMap<Divergence, u64>,
+    /// How many still do.
+    pub different: u64,
+    /// Why it could not be finished.
+    pub error: Option<String>,
+}
+
+impl Compared {
+    pub(crate) fn of(found: &Comparison, time: Timestamp) -> Self {
+        Compared {
+            time,
+            depth: found.depth,
+            records: found.records,
+            classes: found.classes.clone(),
+            different: found.different - found.repaired,
+            error: found.error.clone(),
+        }
     }
 }
 
@@ -160,6 +193,8 @@ pub struct DeliveryStatus {
     pub dead_letters: u64,
     /// Records that had to be repaired three times or more since the start: somebody else writes there.
     pub repaired_often: u64,
+    /// What the last comparison with the truth found, whoever asked for it.
+    pub compared: Option<Compared>,
     /// The last failure, in one line.
     pub last_error: Option<String>,
 }

@@ -243,6 +243,7 @@ mod tests {
             retries: 0,
             dead_letters: 0,
             repaired_often: 0,
+            compared: None,
             last_error: None,
         }
     }

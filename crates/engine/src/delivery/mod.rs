@@ -16,7 +16,7 @@ mod session;
 mod stream;
 pub(crate) mod turns;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -29,7 +29,8 @@ use unisono_policy::rule::Rule;
 use crate::log::Log;
 use crate::policies::PresentEntity;
 use crate::runtime::Runtime;
-use crate::status::{DeliveryState, DeliveryStatus};
+use crate::status::{Compared, DeliveryState, DeliveryStatus};
+use crate::verify::report::Comparison;
 use crate::watched::Watched;
 pub(crate) use letters::all as all_letters;
 
@@ -68,6 +69,7 @@ pub(crate) struct Delivery {
     runtime: Runtime,
     progress: Progress,
     repairs: Repairs,
+    compared: Mutex<Option<Compared>>,
     commands: mpsc::Sender<Command>,
     closing: Watched<bool>,
 }
@@ -101,6 +103,7 @@ impl Delivery {
             runtime: runtime.clone(),
             progress: Progress::new(runtime.clock()),
             repairs: Repairs::default(),
+            compared: Mutex::default(),
             commands,
             closing: Watched::new(false),
         });
@@ -153,12 +156,19 @@ impl Delivery {
     /// How it is doing.
     pub(crate) fn status(&self) -> DeliveryStatus {
         let status = self.progress.status(&self.target, self.log.tail.head(), self.runtime.now());
-        DeliveryStatus { repaired_often: self.repairs.often(), ..status }
+        let compared = self.compared.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        DeliveryStatus { repaired_often: self.repairs.often(), compared, ..status }
     }
 
     /// Has everything copied again, beside the stream.
     pub(crate) async fn copy_again(&self) -> Result<()> {
         self.send(Command::Copy).await
+    }
+
+    /// Takes note of a comparison with the truth.
+    pub(crate) fn was_compared(&self, found: &Comparison) {
+        let now = Compared::of(found, self.runtime.now());
+        *self.compared.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
     }
 
     /// The records that the follower refuses.

@@ -251,6 +251,7 @@ impl Progress {
             copied: load(&self.counts.copied),
             retries: load(&self.counts.retries),
             repaired_often: 0,
+            compared: None,
             dead_letters: self.refused.lock().unwrap_or_else(PoisonError::into_inner).keys.len()
                 as u64,
             last_error: told.error.clone(),

@@ -219,3 +219,13 @@ fn how_long_the_log_is_kept_changes_while_it_runs() {
     let expected = ["retention: 7d -> 1h", "changes_max: 10000000 -> 5", "outcomes: 1d -> 1s"];
     assert_eq!(changes, expected.map(|change| format!("log.{change}")));
 }
+
+#[test]
+fn how_often_followers_are_compared_changes_while_it_runs() {
+    let mut wanted = running();
+    wanted.sweep = SweepDeclaration { every: SECOND, deep: 60 * SECOND, rate: 5, repair: false };
+    let changes = plan(&running(), &wanted).outcome().unwrap();
+    let expected =
+        ["every: 10m -> 1s", "deep: 0ms -> 1m", "rate: 1000 -> 5", "repair: true -> false"];
+    assert_eq!(changes, expected.map(|change| format!("sweep.{change}")));
+}
