@@ -190,7 +190,7 @@ async fn agree(client: &reqwest::Client, server: &Server) {
     let report: Json = client
         .post(format!("{}/admin/v1/verify", server.base))
         .header("accept", "application/json")
-        .json(&json!({}))
+        .json(&json!({"depth": "deep"}))
         .send()
         .await
         .expect("verify answers")

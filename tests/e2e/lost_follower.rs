@@ -37,7 +37,10 @@ fn a_follower_without_its_data_is_rebuilt() {
 fn delete(data: &Path, paths: &[&str]) {
     for path in paths.iter().map(|p| data.join(p)) {
         if path.is_dir() {
-            std::fs::remove_dir_all(&path).expect("the folder can be deleted");
+            // At one instant: what the server writes there meanwhile is none of what was there.
+            let gone = data.join("gone");
+            std::fs::rename(&path, &gone).expect("the folder can be moved");
+            std::fs::remove_dir_all(&gone).expect("the folder can be deleted");
         } else if path.exists() {
             std::fs::remove_file(&path).expect("the file can be deleted");
         }
@@ -48,7 +51,7 @@ fn delete(data: &Path, paths: &[&str]) {
 fn agrees(place: &Place, server: &Server) {
     let deadline = Instant::now() + REBUILT_WITHIN;
     loop {
-        let verified = place.run(&["verify", "--url", &server.base, "--json"]);
+        let verified = place.run(&["verify", "--deep", "--url", &server.base, "--json"]);
         if verified.status.success() {
             return;
         }
