@@ -279,6 +279,7 @@ impl World {
             write: self.shape.write.clone(),
             ack: self.shape.ack.clone(),
             strategy: None,
+            adaptive: None,
         };
         Ok(Declaration {
             sources: BTreeMap::new(),

@@ -21,6 +21,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use unisono_core::source::{Auditor, Follower};
 use unisono_core::{Capability, Entity, Error, ErrorKind, Key, Position, Result};
+use unisono_policy::adaptive::Facts;
 use unisono_policy::delivery::DeliveryPolicy;
 use unisono_policy::retry;
 use unisono_policy::rule::Rule;
@@ -149,6 +150,23 @@ impl Delivery {
     /// How it is doing.
     pub(crate) fn status(&self) -> DeliveryStatus {
         self.progress.status(&self.target, self.log.tail.head(), self.runtime.now())
+    }
+
+    /// What `adaptive` judges its follower by; `blocked` if it is not asked at present, and with how many sessions had
+    /// failed at the last look.
+    pub(crate) fn facts(&self, blocked: bool, failed_before: u64) -> (Facts, u64) {
+        let status = self.status();
+        let (failed, in_a_row) = self.progress.failures();
+        let facts = Facts {
+            source: Arc::clone(&self.target.source),
+            filtered: self.target.filter.is_some(),
+            latency: self.progress.latency(),
+            lag: Duration::from_secs_f64(status.lag_seconds.max(0.0)),
+            lag_changes: status.lag_changes,
+            failures: failed.saturating_sub(failed_before).max(in_a_row.into()),
+            away: blocked || self.is_stuck() || !self.is_complete(),
+        };
+        (facts, failed)
     }
 
     /// Has everything copied again, beside the stream.
