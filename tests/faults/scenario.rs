@@ -8,10 +8,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use unisono::{Registry, Unisono, config};
 use unisono_core::{Consistency, ErrorKind};
+use unisono_testkit::proxy::Proxy;
 
 use crate::fault::Fault;
 use crate::observer::{Look, Observer};
-use crate::proxy::Proxy;
 use crate::site::{Site, namespace};
 use crate::workload::{Ledger, Readers, Writers, preload};
 

@@ -5,6 +5,11 @@ use std::collections::BTreeMap;
 /// Everything that a run over many seeds must meet.
 pub(crate) const WANTED: &[&str] = &[
     "accepted write repeated",
+    "adaptive moved down",
+    "adaptive moved up",
+    "adaptive write answered by a quorum",
+    "adaptive write answered by all",
+    "adaptive write let go when less was demanded",
     "answer lost",
     "append answer lost",
     "batch arrives late",
