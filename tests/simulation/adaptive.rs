@@ -43,8 +43,7 @@ pub(crate) fn seen(history: &History, told: Option<&Ack>) {
     match told {
         Some(Ack::All) => history.count("adaptive write answered by all"),
         Some(Ack::Count(_)) => history.count("adaptive write answered by a quorum"),
-        // It says so only if it was to wait for more when it began.
-        Some(Ack::Truth) => history.count("adaptive write let go when less was demanded"),
-        Some(Ack::Named(_)) | None => {}
+        // It says so only if less was demanded than when it began.
+        Some(Ack::Truth | Ack::Named(_)) | None => {}
     }
 }

@@ -9,7 +9,6 @@ pub(crate) const WANTED: &[&str] = &[
     "adaptive moved up",
     "adaptive write answered by a quorum",
     "adaptive write answered by all",
-    "adaptive write let go when less was demanded",
     "answer lost",
     "append answer lost",
     "batch arrives late",

@@ -54,7 +54,7 @@ impl Adaptive {
         self.0.get().as_ref().is_some_and(|state| !state.controller.is_fit(source))
     }
 
-    /// How it is doing; nothing before its first look.
+    /// How it is doing; nothing where it is not the strategy.
     pub(crate) fn status(&self) -> Option<AdaptiveStatus> {
         let state = self.0.get();
         let state = state.as_ref()?;
@@ -70,14 +70,20 @@ impl Adaptive {
         })
     }
 
-    fn look(&self, serving: &Serving, policy: Option<&AdaptivePolicy>, now: Timestamp) {
+    fn look(&self, serving: &Serving, policy: &AdaptivePolicy, now: Timestamp) {
+        let look = |state: &mut State| state.look(serving, policy, now);
+        self.0.change(|state| state.as_mut().is_some_and(look));
+    }
+
+    /// Takes note of whether it is the strategy. What it knew is old when it comes back.
+    pub(crate) fn declared(&self, is_declared: bool, now: Timestamp) {
         self.0.change(|state| {
-            let Some(policy) = policy else {
-                // Another strategy took its place; what it knew is old when it comes back.
+            if !is_declared {
                 *state = None;
-                return false;
-            };
-            state.get_or_insert_with(|| State::new(now)).look(serving, policy, now)
+            } else if state.is_none() {
+                *state = Some(State::new(now));
+            }
+            false
         });
     }
 }
@@ -142,11 +148,12 @@ pub(crate) fn demanded(
 /// Looks at the followers of every entity whose strategy it is, for as long as the engine runs.
 pub(crate) async fn run(entities: Vec<Arc<Serving>>, runtime: Runtime) {
     loop {
+        runtime.sleep(LOOK).await;
         for serving in &entities {
             let policies = serving.policies.present.load();
-            let policy = policies.of(&serving.policies).adaptive.as_ref();
-            serving.policies.adaptive.look(serving, policy, runtime.now());
+            if let Some(policy) = &policies.of(&serving.policies).adaptive {
+                serving.policies.adaptive.look(serving, policy, runtime.now());
+            }
         }
-        runtime.sleep(LOOK).await;
     }
 }

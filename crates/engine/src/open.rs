@@ -61,6 +61,7 @@ pub(crate) async fn open(
     for (number, declared) in declaration.entities.values().enumerate() {
         running.start_log(&declared.truth, runtime).await?;
         let policies = PresentEntity::new(present, number);
+        policies.adaptive.declared(declared.adaptive.is_some(), runtime.now());
         let serving = Arc::new(running.serve(declared, policies, runtime).await?);
         let warms = |cache: &CacheDeclaration| cache.warm > 0 || cache.warm_hot > 0;
         if declared.cache.as_ref().is_some_and(warms) {

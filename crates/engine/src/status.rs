@@ -78,8 +78,6 @@ impl EntityStatus {
             let told = follower.delivery.to_string();
             (!told.is_empty()).then(|| format!("{}: {told}", follower.source))
         };
-        // What a reload has taken from it is of no interest any more.
-        let adaptive = declared.adaptive.and(adaptive);
         EntityStatus {
             entity: Arc::clone(declared.entity.name()),
             strategy: declared.strategy.map(|strategy| strategy.name),
