@@ -116,8 +116,8 @@ impl Shape {
             Some(_) => AckPolicy::default(),
             None => ack_policy(random),
         };
-        let adaptive =
-            (write.behind.is_none() && random.random_bool(0.2)).then(|| adaptive(random));
+        // Of numbers of its own, so that worlds without it stay as they were.
+        let adaptive = adaptive(&mut random.clone()).filter(|_| write.behind.is_none());
         if adaptive.is_some() {
             // The most that it demands.
             ack.ack = Ack::All;
@@ -198,12 +198,13 @@ fn ack_policy(random: &mut StdRng) -> AckPolicy {
     }
 }
 
-fn adaptive(random: &mut StdRng) -> AdaptivePolicy {
-    AdaptivePolicy {
+fn adaptive(random: &mut StdRng) -> Option<AdaptivePolicy> {
+    let policy = AdaptivePolicy {
         latency: Duration::from_millis([10, 100][random.random_range(0..2)]),
         lag: Duration::from_secs([1, 5][random.random_range(0..2)]),
         dwell: Duration::from_secs([1, 3][random.random_range(0..2)]),
-    }
+    };
+    random.random_bool(0.2).then_some(policy)
 }
 
 fn write_policy(random: &mut StdRng) -> WritePolicy {
