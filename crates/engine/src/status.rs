@@ -198,6 +198,8 @@ pub struct DeliveryStatus {
     pub retries: u64,
     /// Dead letters that wait.
     pub dead_letters: u64,
+    /// Records that had to be repaired three times or more since the start: somebody else writes there.
+    pub repaired_often: u64,
     /// The last failure, in one line.
     pub last_error: Option<String>,
 }

@@ -242,6 +242,7 @@ mod tests {
             copied: 0,
             retries: 0,
             dead_letters: 0,
+            repaired_often: 0,
             last_error: None,
         }
     }

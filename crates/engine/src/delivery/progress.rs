@@ -203,6 +203,12 @@ impl Progress {
         (is, refused.changes)
     }
 
+    /// The keys of the dead letters.
+    pub(super) fn refused_keys(&self) -> Vec<String> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.keys.iter().cloned().collect()
+    }
+
     pub(super) fn enter(&self, state: DeliveryState) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.state = state;
@@ -278,6 +284,7 @@ impl Progress {
             folded: load(&self.counts.folded),
             copied: load(&self.counts.copied),
             retries: load(&self.counts.retries),
+            repaired_often: 0,
             dead_letters: self.refused.lock().unwrap_or_else(PoisonError::into_inner).keys.len()
                 as u64,
             last_error: told.error.clone(),
