@@ -208,16 +208,22 @@ impl<'a> Demand<'a> {
         if worst(&ack, &standings) == Verdict::Reached {
             return Ok(ack);
         }
+        Err(self.shortfall(ack, &demanded, &standings))
+    }
+
+    /// Which of the demanded followers have a write, and which do not.
+    fn shortfall(&self, ack: Ack, demanded: &[usize], standings: &[Standing]) -> Shortfall {
+        let followers: Vec<_> = self.followers().map(|(name, ..)| name).collect();
         let (has, pending): (Vec<usize>, Vec<usize>) =
             demanded.iter().partition(|n| standings[**n] == Standing::Has);
-        let names = |of: Vec<usize>| of.into_iter().map(|n| Arc::clone(followers[n].0));
+        let names = |of: Vec<usize>| of.into_iter().map(|n| Arc::clone(followers[n]));
         let truth = std::iter::once(Arc::clone(&self.serving.log.name.truth));
-        Err(Shortfall {
-            entity: Arc::clone(entity),
+        Shortfall {
+            entity: Arc::clone(self.serving.entity.name()),
             ack,
             acknowledged: truth.chain(names(has)).collect(),
             pending: names(pending).collect(),
-        })
+        }
     }
 
     /// Waits until the level is below one; answers which it is.
