@@ -4,8 +4,10 @@
 //! Each comparison alternates both sides for several rounds in one run and reports medians and the ratio with its
 //! range, because machines are shared and noisy. Parts: `reads`, `writes`, `visible`, `search`, `import`, `idle`; all
 //! if none is named; with `--features full` also those over real engines (`engines/up` first): `load`, `latency`,
-//! `carry`, `commits`, `memory`, `broken` (two minutes for each service with 3 seconds), `products`, of which `--only` takes the measures whose names contain a text. The table
-//! is also written to `target/bench/results.md`, the ratios drawn in `ratios.svg`.
+//! `carry`, `commits`, `memory`, `strategies` (each strategy of replication, and `adaptive` over a minute in which a
+//! follower is slow for a while), `broken` (two minutes for each service with 3 seconds), `products`, of which `--only` takes the measures whose names contain a text. The table
+//! is also written to `target/bench/results.md`, the ratios drawn in `ratios.svg`, `strategies` in `strategies.svg` and
+//! `adaptive.svg`.
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 #![expect(clippy::disallowed_methods, reason = "real time is what is measured")]
 
@@ -19,6 +21,8 @@ mod engines;
 mod import;
 mod load;
 mod places;
+#[cfg(feature = "full")]
+mod plot;
 #[cfg(feature = "full")]
 mod products;
 mod reads;
@@ -51,9 +55,21 @@ pub(crate) struct Plan {
 }
 
 /// Every part that can be asked for.
-const PARTS: [&str; 13] = [
-    "reads", "writes", "visible", "idle", "import", "search", "load", "latency", "carry",
-    "commits", "memory", "products", "broken",
+const PARTS: [&str; 14] = [
+    "reads",
+    "writes",
+    "visible",
+    "idle",
+    "import",
+    "search",
+    "load",
+    "latency",
+    "carry",
+    "commits",
+    "memory",
+    "strategies",
+    "products",
+    "broken",
 ];
 
 /// The same as that of the program, so that what is compared with it has no other.

@@ -11,6 +11,9 @@ use crate::Result;
 #[derive(Default)]
 pub(crate) struct Report {
     rows: Vec<Row>,
+    tables: Vec<String>,
+    /// By the name of the file.
+    pictures: Vec<(&'static str, String)>,
 }
 
 struct Row {
@@ -76,6 +79,23 @@ impl Report {
         self.add(Row { what, ours, other, ratio: None, target });
     }
 
+    /// Figures that need columns of their own, below the table of all.
+    pub(crate) fn table(&mut self, title: &str, heading: &[&str], rows: &[Vec<String>]) {
+        let line = |cells: Vec<&str>| format!("| {} |\n", cells.join(" | "));
+        let mut text = format!("\n{title}\n\n{}", line(heading.to_vec()));
+        text += &line(vec!["---"; heading.len()]);
+        for row in rows {
+            text += &line(row.iter().map(String::as_str).collect());
+        }
+        println!("{text}");
+        self.tables.push(text);
+    }
+
+    /// A picture to be written beside that of the ratios.
+    pub(crate) fn draw(&mut self, file: &'static str, svg: String) {
+        self.pictures.push((file, svg));
+    }
+
     fn add(&mut self, row: Row) {
         println!("{}", row.line());
         self.rows.push(row);
@@ -86,8 +106,12 @@ impl Report {
         std::fs::create_dir_all(folder)?;
         let head = "| measured | Unisono | alternative | ratio (least to greatest round) | wanted |\n|---|---|---|---|---|\n";
         let rows: String = self.rows.iter().map(|r| r.line() + "\n").collect();
-        std::fs::write(folder.join("results.md"), format!("{head}{rows}"))?;
+        let tables = self.tables.concat();
+        std::fs::write(folder.join("results.md"), format!("{head}{rows}{tables}"))?;
         std::fs::write(folder.join("ratios.svg"), self.picture())?;
+        for (file, svg) in &self.pictures {
+            std::fs::write(folder.join(file), svg)?;
+        }
         println!("\nwritten: {}", folder.display());
         Ok(())
     }

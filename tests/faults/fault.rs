@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::proxy::{Network, Proxy};
+use unisono_testkit::proxy::{Network, Proxy};
+
 use crate::site::Site;
 
 /// What is broken.

@@ -20,7 +20,6 @@ mod engines;
 mod fault;
 mod kinds;
 mod observer;
-mod proxy;
 mod refusals;
 mod report;
 mod scenario;
@@ -224,7 +223,7 @@ fn one(kind: &'static Kind, arguments: &Arguments) -> Vec<Row> {
         println!("{:<10} {row}", kind.column);
         rows.push(row);
     };
-    if let Err(error) = within(proxy::check()) {
+    if let Err(error) = within(unisono_testkit::proxy::check()) {
         show(Row::failed(kind.column, "proxy", error));
     }
     let mut site = None;

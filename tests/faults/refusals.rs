@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use unisono_core::{Context, Error, ErrorKind};
+use unisono_testkit::proxy::{Network, Proxy};
 
-use crate::proxy::{Network, Proxy};
 use crate::scenario::{Place, Role};
 use crate::site::Site;
 use crate::stubs;

@@ -9,10 +9,10 @@ use tokio::time::Instant;
 use unisono::engine::verify::report::{Depth, VerifyOptions};
 use unisono::{Registry, Unisono, config};
 use unisono_core::{Consistency, ErrorKind};
+use unisono_testkit::proxy::Proxy;
 
 use crate::fault::Fault;
 use crate::observer::{Look, Observer};
-use crate::proxy::Proxy;
 use crate::site::{Site, namespace};
 use crate::workload::{Ledger, Readers, Writers, preload};
 

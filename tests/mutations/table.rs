@@ -76,6 +76,12 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "Ack::Count(count) => demanded.count().min(count - 1).min(1),",
     ),
     guard(
+        "adaptive-waits-before-it-demands-more",
+        "crates/policy/src/adaptive.rs",
+        "        if since(better) < wait {",
+        "        if since(better) < Duration::ZERO {",
+    ),
+    guard(
         "log-truncated-is-told",
         "sources/memory/src/truth.rs",
         "if after < log.trimmed {",

@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 /// Everything that a run over many seeds must meet.
 pub(crate) const WANTED: &[&str] = &[
     "accepted write repeated",
+    "adaptive moved down",
+    "adaptive moved up",
+    "adaptive write answered by a quorum",
+    "adaptive write answered by all",
     "answer lost",
     "append answer lost",
     "batch arrives late",

@@ -14,6 +14,7 @@ use unisono_engine::Engine;
 use unisono_engine::delivery::dead_letter::DeadLetter;
 use unisono_engine::verify::report::{Depth, Difference, Divergence, VerifyOptions};
 
+use crate::adaptive;
 use crate::checkers;
 use crate::disks::FOLLOWERS;
 use crate::follower::POISON;
@@ -33,6 +34,7 @@ impl World {
         self.write_once_more(&engine).await?;
         self.settles_what_was_accepted(&engine).await?;
         self.agrees(&engine).await?;
+        self.demands_most_again(&engine).await?;
         self.notices_a_lost_disk(&engine).await?;
         self.finds_what_was_changed_by_hand(&engine).await?;
         self.discards(&engine).await?;
@@ -51,6 +53,24 @@ impl World {
         let context = Context { ack: Some(Ack::Truth), ..Context::default() };
         let written = engine.write(&context, vec![write]).await;
         written.map(drop).map_err(|e| format!("P5: a write fails without faults: {e}"))
+    }
+
+    /// Where followers are well, `adaptive` demands all again.
+    async fn demands_most_again(&self, engine: &Engine) -> Result<(), String> {
+        let begin = tokio::time::Instant::now();
+        loop {
+            match adaptive::status(engine).await {
+                Some(status) if status.level != "all" => {
+                    if begin.elapsed() > AGREE_WITHIN {
+                        return Err(format!("adaptive does not come back: {status:?}"));
+                    }
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                _ => break,
+            }
+        }
+        adaptive::check(&self.shape, &self.history, engine).await;
+        checkers::check(&self.history.seen())
     }
 
     /// P1: what the journal acknowledged is flushed or refused, with nobody's help.

@@ -9,6 +9,7 @@
 #![expect(clippy::print_stdout, reason = "the result is what this program is for")]
 
 mod acknowledged;
+mod adaptive;
 mod checkers;
 mod coverage;
 mod disks;

@@ -8,6 +8,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use unisono_core::Ack;
 use unisono_policy::ack::AckPolicy;
+use unisono_policy::adaptive::AdaptivePolicy;
 use unisono_policy::delivery::{BatchPolicy, DeliveryPolicy};
 use unisono_policy::read::{Place, ReadPolicy, ReadRule, ReadStrategy};
 use unisono_policy::write::{BehindPolicy, WritePolicy, WriteStrategy};
@@ -51,6 +52,8 @@ pub(crate) struct Shape {
     pub(crate) deliveries: BTreeMap<&'static str, DeliveryPolicy>,
     /// When a write is answered.
     pub(crate) ack: AckPolicy,
+    /// Whether that is what followers can afford, and by which limits.
+    pub(crate) adaptive: Option<AdaptivePolicy>,
     /// Whether the truth answers reads by key; otherwise followers have to.
     pub(crate) truth_gets: bool,
     /// Whether only one source answers reads by key: a follower that is slow.
@@ -109,10 +112,16 @@ impl Shape {
         }
         let one_follower_gets = random.random_bool(0.25);
         let write = write_policy(random);
-        let ack = match write.behind {
+        let mut ack = match write.behind {
             Some(_) => AckPolicy::default(),
             None => ack_policy(random),
         };
+        // Of numbers of its own, so that worlds without it stay as they were.
+        let adaptive = adaptive(&mut random.clone()).filter(|_| write.behind.is_none());
+        if adaptive.is_some() {
+            // The most that it demands.
+            ack.ack = Ack::All;
+        }
         Shape {
             clients: if hectic { 5 } else { random.random_range(1..6) },
             keys: [1, 3, 8, 8, 20][random.random_range(0..5)],
@@ -133,6 +142,7 @@ impl Shape {
             write,
             deliveries: deliveries(random),
             ack,
+            adaptive,
             truth_gets: !one_follower_gets && random.random_bool(0.7),
             one_follower_gets,
             followers_index: random.random_bool(0.5),
@@ -186,6 +196,15 @@ fn ack_policy(random: &mut StdRng) -> AckPolicy {
         },
         timeout: Duration::from_millis([200, 3000][random.random_range(0..2)]),
     }
+}
+
+fn adaptive(random: &mut StdRng) -> Option<AdaptivePolicy> {
+    let policy = AdaptivePolicy {
+        latency: Duration::from_millis([10, 100][random.random_range(0..2)]),
+        lag: Duration::from_secs([1, 5][random.random_range(0..2)]),
+        dwell: Duration::from_secs([1, 3][random.random_range(0..2)]),
+    };
+    random.random_bool(0.2).then_some(policy)
 }
 
 fn write_policy(random: &mut StdRng) -> WritePolicy {

@@ -13,6 +13,7 @@ use unisono_core::{
 use unisono_engine::{Engine, Written};
 
 use crate::acknowledged;
+use crate::adaptive;
 use crate::disks::{Disks, JOURNAL};
 use crate::follower::POISON;
 use crate::history::{History, Refusal};
@@ -119,8 +120,8 @@ impl Client {
             );
             match result {
                 Ok(written) => {
-                    let ack = request.ack.as_ref().unwrap_or(&self.shape.ack.ack);
-                    acknowledged::check(&self.disks, &self.history, ack, &written.changes).await;
+                    let ack = self.waited(&written, request.ack.as_ref());
+                    acknowledged::check(&self.disks, &self.history, &ack, &written.changes).await;
                     self.acknowledged(&request, written);
                 }
                 Err(error) if error.kind() == ErrorKind::QuorumNotReached => {
@@ -139,8 +140,18 @@ impl Client {
         }
     }
 
+    /// What an answer had to wait for: what was asked or is declared; of `adaptive`, what the answer says.
+    fn waited(&self, written: &Written, asked: Option<&Ack>) -> Ack {
+        if self.shape.adaptive.is_none() || asked.is_some() {
+            return asked.unwrap_or(&self.shape.ack.ack).clone();
+        }
+        let told = written.acknowledged.get("thing");
+        adaptive::seen(&self.history, told);
+        told.cloned().unwrap_or_default()
+    }
+
     fn acknowledged(&mut self, request: &Request, written: Written) {
-        let Written { changes, token, accepted, replayed } = written;
+        let Written { changes, token, accepted, acknowledged: _, replayed } = written;
         if let (Some(accepted), [write]) = (accepted, request.writes.as_slice()) {
             self.history.accepted(accepted.sequence, write, &request.idempotency);
             if replayed {
@@ -240,8 +251,8 @@ impl Client {
                 Err(_) => continue,
             };
             self.history.count("writes each for itself");
-            let ack = &self.shape.ack.ack;
-            acknowledged::check(&self.disks, &self.history, ack, &written.changes).await;
+            let ack = self.waited(&written, None);
+            acknowledged::check(&self.disks, &self.history, &ack, &written.changes).await;
             if let Some(accepted) = &written.accepted {
                 self.history.accepted(accepted.sequence, write, &trace);
             }

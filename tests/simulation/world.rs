@@ -17,8 +17,10 @@ use unisono_policy::declaration::{
     SweepDeclaration, WarmQuestion,
 };
 use unisono_policy::rule::Rule;
+use unisono_policy::strategy;
 use unisono_source_memory::{Memory, Settings};
 
+use crate::adaptive;
 use crate::coverage::Coverage;
 use crate::disks::{Disks, FOLLOWERS};
 use crate::faults::Faults;
@@ -180,6 +182,7 @@ impl World {
             if self.seed.is_multiple_of(3) {
                 tokio::time::sleep(Duration::from_secs(70)).await;
             }
+            adaptive::check(&self.shape, &history, &engine).await;
             if quiet {
                 let result = engine.close().await;
                 history.trace_result("the process ends", &result);
@@ -278,7 +281,8 @@ impl World {
             read: self.shape.read.clone(),
             write: self.shape.write.clone(),
             ack: self.shape.ack.clone(),
-            strategy: None,
+            strategy: self.shape.adaptive.and(strategy::find(strategy::ADAPTIVE)),
+            adaptive: self.shape.adaptive,
         };
         Ok(Declaration {
             sources: BTreeMap::new(),

@@ -12,6 +12,8 @@ mod mysql;
 mod opensearch;
 pub(crate) mod postgres;
 mod redis;
+mod slowed;
+mod strategies;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -49,6 +51,10 @@ pub(crate) async fn run(
     }
     if wanted("memory") {
         carry::memory(plan, report).await?;
+    }
+    if wanted("strategies") {
+        strategies::run(plan, report).await?;
+        slowed::run(plan, report).await?;
     }
     Ok(())
 }

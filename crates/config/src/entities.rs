@@ -154,6 +154,7 @@ fn entity(
             write: write?,
             ack: replication.ack,
             strategy: replication.strategy,
+            adaptive: replication.adaptive,
         })
     };
     DeclaredEntity { declaration: all(), uses }

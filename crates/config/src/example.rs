@@ -7,8 +7,8 @@ use unisono_core::kind::SourceKind;
 
 use crate::options::{self, Key, Section, Shape};
 use crate::sections::{
-    BATCH, CACHE, ENTITY, FIELD, FILE, FOLLOWER, LOG, READ, READ_RULE, RESIDENCY, ROUTE, SERVER,
-    SWEEP, TLS, TOKEN, WARM_QUESTION, WRITE,
+    ADAPTIVE, BATCH, CACHE, ENTITY, FIELD, FILE, FOLLOWER, LOG, READ, READ_RULE, RESIDENCY, ROUTE,
+    SERVER, SWEEP, TLS, TOKEN, WARM_QUESTION, WRITE,
 };
 
 const HEAD: &str = "\
@@ -111,6 +111,7 @@ fn entity(out: &mut String, kinds: &[&'static dyn SourceKind]) {
     commented(out, "[[entities.product.read.rules]]", &READ_RULE, &rule);
     head(out, "[entities.product.write]", WRITE.doc);
     keys(out, &WRITE, &[]);
+    commented(out, "[entities.product.adaptive]", &ADAPTIVE, &[]);
     let cache = cache.map(|k| k.name());
     let others =
         can(Role::Follower).filter(|k| k.name() != truth.name() && Some(k.name()) != cache);

@@ -1,10 +1,12 @@
-//! How the changes of an entity reach its followers: `strategy`, `ack` and `ack_timeout`, and what followers say of their
-//! delivery.
+//! How the changes of an entity reach its followers: `strategy`, `ack`, `ack_timeout` and `adaptive`, and what followers say
+//! of their delivery.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use unisono_core::Ack;
 use unisono_policy::ack::AckPolicy;
+use unisono_policy::adaptive::AdaptivePolicy;
 use unisono_policy::declaration::FollowerDeclaration;
 use unisono_policy::delivery::{self, BatchPolicy};
 use unisono_policy::rule::Rule;
@@ -13,7 +15,7 @@ use unisono_policy::write::WritePolicy;
 
 use crate::document::{Data, Item};
 use crate::problem::{Report, Spot, meant};
-use crate::sections::BATCH;
+use crate::sections::{ADAPTIVE, BATCH};
 use crate::table::{Found, Table};
 
 /// A follower as it is declared, and what of its delivery was given.
@@ -39,6 +41,8 @@ pub(crate) struct Replication {
     pub(crate) followers: Vec<FollowerDeclaration>,
     pub(crate) ack: AckPolicy,
     pub(crate) strategy: Option<&'static Strategy>,
+    /// Set if that is `adaptive`.
+    pub(crate) adaptive: Option<AdaptivePolicy>,
 }
 
 /// Reads what a follower says of its delivery.
@@ -69,7 +73,7 @@ impl Given {
     }
 }
 
-/// Reads `ack`, `ack_timeout` and `strategy`, and has them decide with what the followers say; `None` if a problem was
+/// Reads `ack`, `ack_timeout`, `strategy` and `adaptive`, and has them decide with what the followers say; `None` if a problem was
 /// reported.
 pub(crate) fn read(
     table: &Table<'_>,
@@ -82,6 +86,8 @@ pub(crate) fn read(
     let strategy = named.as_ref().and_then(|found| strategy::find(&found.value));
     let timeout = table.duration("ack_timeout");
     let ack = table.item("ack");
+    let adapts = strategy.is_some_and(|strategy| strategy.name == strategy::ADAPTIVE);
+    let adaptive = adaptive(table, adapts, timeout);
     // Where one of these was reported, what is demanded could only be misjudged.
     let (truth, mut followers, write) = (&truth?.value, followers?, write?);
     let report = table.report;
@@ -107,9 +113,37 @@ pub(crate) fn read(
     let ack = AckPolicy { ack: demanded, timeout };
     let spot = spot.unwrap_or_else(|| table.spot.clone());
     is_possible(report, &spot, &ack, write, &followers)?;
+    let adaptive = adaptive?;
+    is_quick(report, adaptive.as_ref(), &followers)?;
     in_order(report, &followers)?;
     let followers = followers.into_iter().map(|follower| follower.declaration).collect();
-    Some(Replication { followers, ack, strategy })
+    Some(Replication { followers, ack, strategy, adaptive })
+}
+
+/// What `adaptive` goes by, if that is the strategy; `None` if a problem was reported.
+fn adaptive(
+    entity: &Table<'_>,
+    adapts: bool,
+    ack_timeout: Duration,
+) -> Option<Option<AdaptivePolicy>> {
+    let default = adapts.then(AdaptivePolicy::default);
+    let Some(table) = entity.table("adaptive", &ADAPTIVE) else { return Some(default) };
+    let [latency, lag, dwell] = ["latency", "lag", "dwell"].map(|name| table.duration(name));
+    let (report, of_table, of_latency) =
+        (table.report, table.spot.clone(), table.spot_of("latency"));
+    table.finish();
+    if !adapts {
+        let message = "`adaptive` is for the strategy adaptive";
+        report.error_with(&of_table, message, "set strategy = \"adaptive\", or remove it");
+        return None;
+    }
+    if latency >= ack_timeout {
+        let message = "a writer would wait for `ack_timeout` before a follower is too slow";
+        let hint = "make `latency` shorter or `ack_timeout` longer";
+        report.error_with(&of_latency, message, hint);
+        return None;
+    }
+    Some(Some(AdaptivePolicy { latency, lag, dwell }))
 }
 
 /// Gives the follower that holds the rest its condition.
@@ -208,6 +242,21 @@ fn is_possible(
     let Some(slow) = slow else { return Some(()) };
     let message = "changes gather here for as long as `ack_timeout`, and `ack` waits for them";
     let hint = "make `age` shorter or `ack_timeout` longer, or leave the follower out of `ack`";
+    report.error_with(slow.given.spot_of("batch"), message, hint);
+    None
+}
+
+/// A follower whose batches gather for longer than `adaptive` lets one take would make every writer wait too long.
+fn is_quick(
+    report: &Report<'_>,
+    adaptive: Option<&AdaptivePolicy>,
+    followers: &[DeclaredFollower],
+) -> Option<()> {
+    let Some(AdaptivePolicy { latency, .. }) = adaptive else { return Some(()) };
+    let slow = followers.iter().find(|f| f.declaration.delivery.batch.age >= *latency);
+    let Some(slow) = slow else { return Some(()) };
+    let message = "changes gather here for as long as `latency` of `adaptive` lets a follower take";
+    let hint = "make `age` shorter or `latency` longer";
     report.error_with(slow.given.spot_of("batch"), message, hint);
     None
 }

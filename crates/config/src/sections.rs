@@ -266,10 +266,37 @@ pub(crate) static ENTITY: Section = Section::of_role(
             "5s",
             "How long the answer to a committed write waits for them before it is `quorum_not_reached`.",
         ),
+        Key::optional("adaptive", Shape::Table(&ADAPTIVE), ADAPTIVE.doc),
         Key::optional("followers", Shape::Tables(&FOLLOWER), FOLLOWER.doc),
         Key::optional("residency", Shape::Tables(&RESIDENCY), RESIDENCY.doc),
     ],
     &["repair", "history", "partitions", "priority", "soft_delete"],
+);
+
+/// `[entities.NAME.adaptive]`
+pub(crate) static ADAPTIVE: Section = Section::new(
+    "For the strategy adaptive: a writer waits for all followers, for more than half of the sources, or for the truth alone, by what is measured of the followers. One beyond a limit is not counted on until it is below half of each.",
+    &[
+        Key::defaulting(
+            "latency",
+            Shape::Duration { min: Duration::from_millis(1), max: DAY },
+            "100ms",
+            "The most that a follower may take for a batch.",
+        ),
+        Key::defaulting(
+            "lag",
+            Shape::Duration { min: Duration::from_millis(1), max: DAY },
+            "5s",
+            "The most that a follower may lag.",
+        ),
+        Key::defaulting(
+            "dwell",
+            Shape::Duration { min: Duration::from_millis(1), max: DAY },
+            "10s",
+            "How long more must have been possible before more is demanded; doubled each time that this proves to be too early.",
+        ),
+    ],
+    &[],
 );
 
 /// `[entities.NAME.fields.FIELD]`

@@ -6,6 +6,7 @@ use unisono_core::capability::{ApplyCapability, QueryCapability};
 use unisono_core::kind::{Environment, OptionSpec, OptionType, OptionValue, Options, SourceKind};
 use unisono_core::source::Source;
 use unisono_core::{Ack, Capability, Error, Field, FieldType, Record, Role, Value};
+use unisono_policy::adaptive::AdaptivePolicy;
 use unisono_policy::declaration::WarmQuestion;
 
 use super::*;
@@ -627,8 +628,16 @@ fn the_example_is_valid_and_names_every_option() {
                 .is_some_and(|k| k.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
                 && rest.contains(" = ") =>
         {
-            let others =
-                ["index", "folder", "collection", "password", "key_template", "after", "region"];
+            let others = [
+                "index",
+                "folder",
+                "collection",
+                "password",
+                "key_template",
+                "after",
+                "region",
+                "ack =",
+            ];
             let behind = ["journal", "flush_after", "pending_max", "age_alert"];
             let questions = ["query", "count", "aggregate"];
             let unlike = others.iter().chain(&behind).chain(&questions);
@@ -818,6 +827,20 @@ fn a_strategy_stands_for_fields() {
     assert_eq!(of("batch").1[0].batch.age, Duration::from_secs(1));
     let none = replicated("", "", "");
     assert_eq!(none.declaration.entities["a"].strategy, None);
+}
+
+#[test]
+fn what_adapts_has_limits() {
+    let of = |entity: &str| {
+        let c = replicated(entity, "batch = { size = 9, age = \"20ms\" }", "");
+        (c.declaration.entities["a"].ack.ack.clone(), c.declaration.entities["a"].adaptive)
+    };
+    assert_eq!(of("strategy = \"adaptive\""), (Ack::All, Some(AdaptivePolicy::default())));
+    let given = "strategy = \"adaptive\"\nadaptive = { latency = \"30ms\", lag = \"1m\" }";
+    let millis = Duration::from_millis;
+    let limits = AdaptivePolicy { latency: millis(30), lag: millis(60_000), dwell: millis(10_000) };
+    assert_eq!(of(given), (Ack::All, Some(limits)));
+    assert_eq!(of("strategy = \"quorum\""), (Ack::Count(2), None));
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! What callers get: the value, and where it came from, how old it is and what it cost.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use unisono_core::{Change, Error, Key, Position, Role, Token};
+use unisono_core::{Ack, Change, Error, Key, Position, Role, Token};
 
 /// An answer to a read. Every answer names its source, its position and its age.
 #[derive(Clone, Debug)]
@@ -91,6 +92,8 @@ pub struct Written {
     pub changes: Vec<Arc<Change>>,
     /// Set if the write waits in a journal: whether it takes place is decided when it is flushed.
     pub accepted: Option<Accepted>,
+    /// What the answer waited for, by entity, where that was more than the truth.
+    pub acknowledged: BTreeMap<Arc<str>, Ack>,
     /// What the caller should send with later reads to see this write.
     pub token: Token,
     /// Whether it had taken place before, under the same idempotency key.

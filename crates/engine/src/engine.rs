@@ -245,9 +245,16 @@ impl Engine {
                 .filter_map(|s| s.cache.as_ref())
                 .map(|c| c.statistics())
                 .collect(),
-            entities: self.declaration().entities.values().map(EntityStatus::of).collect(),
+            entities: self.entities(),
             journals: running.behinds().map(|behind| behind.status()).collect(),
         }
+    }
+
+    fn entities(&self) -> Vec<EntityStatus> {
+        let adaptive = |name| self.serving(name).ok()?.policies.adaptive.status();
+        let declaration = self.declaration();
+        let declared = declaration.entities.iter();
+        declared.map(|(name, declared)| EntityStatus::of(declared, adaptive(name))).collect()
     }
 
     async fn look_at(&self, handle: &SourceHandle) -> SourceStatus {
@@ -279,6 +286,11 @@ impl Engine {
         let caches = running.entities.values().filter_map(|s| s.cache.as_ref());
         caches.for_each(|c| observe::cache(&c.statistics()));
         running.behinds().for_each(|behind| observe::journal(&behind.status()));
+        for (name, serving) in &running.entities {
+            if let Some(status) = serving.policies.adaptive.status() {
+                observe::adaptive(name, &status);
+            }
+        }
         for (name, handle) in &running.sources {
             observe::source(name, handle.breaker_state(), &handle.load());
         }

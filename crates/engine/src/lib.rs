@@ -3,6 +3,7 @@
 //! Modules in the order in which a write travels: it is committed ([`engine::Engine::write`]), its change is published
 //! to the tail of the log, carried to followers and caches, read back, and verified.
 
+mod adaptive;
 pub mod answer;
 mod cache;
 pub mod delivery;

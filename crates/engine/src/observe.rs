@@ -1,9 +1,11 @@
-//! Every metric of deliveries, caches, journals and logs, by name. Set when somebody looks, so that watching costs nothing else.
+//! Every metric of deliveries, `adaptive`, caches, journals and logs, by name. Set when somebody looks, so that watching costs nothing else.
 
 use metrics::{counter, gauge};
 use unisono_core::Position;
 
-use crate::status::{CacheStatistics, DeliveryState, DeliveryStatus, JournalStatus, LoadStatus};
+use crate::status::{
+    AdaptiveStatus, CacheStatistics, DeliveryState, DeliveryStatus, JournalStatus, LoadStatus,
+};
 
 /// Sets the metrics of one delivery.
 pub(crate) fn delivery(status: &DeliveryStatus) {
@@ -19,6 +21,13 @@ pub(crate) fn delivery(status: &DeliveryStatus) {
     counter!("unisono_delivery_folded_total", &labels).absolute(status.folded);
     counter!("unisono_delivery_copied_total", &labels).absolute(status.copied);
     counter!("unisono_delivery_failures_total", &labels).absolute(status.retries);
+}
+
+/// Sets the metrics of the strategy `adaptive` of one entity.
+pub(crate) fn adaptive(entity: &str, status: &AdaptiveStatus) {
+    gauge!("unisono_adaptive_level", "entity" => entity.to_owned()).set(f64::from(status.rank));
+    let moves = counter!("unisono_adaptive_moves_total", "entity" => entity.to_owned());
+    moves.absolute(status.moves_total);
 }
 
 /// Sets the metrics of one source.

@@ -12,6 +12,7 @@ use unisono_policy::declaration::{
 };
 use unisono_policy::delivery;
 
+use crate::adaptive;
 use crate::cache::{Feed, warm, warm_questions};
 use crate::delivery::turns::Turns;
 use crate::delivery::{Delivery, Target};
@@ -56,9 +57,11 @@ pub(crate) async fn open(
         deliveries: Vec::new(),
         notes,
     };
+    let mut all = Vec::new();
     for (number, declared) in declaration.entities.values().enumerate() {
         running.start_log(&declared.truth, runtime).await?;
         let policies = PresentEntity::new(present, number);
+        policies.adaptive.declared(declared.adaptive.is_some(), runtime.now());
         let serving = Arc::new(running.serve(declared, policies, runtime).await?);
         let warms = |cache: &CacheDeclaration| cache.warm > 0 || cache.warm_hot > 0;
         if declared.cache.as_ref().is_some_and(warms) {
@@ -69,8 +72,10 @@ pub(crate) async fn open(
         if !questions.is_empty() {
             runtime.spawn(warm_questions::run(Arc::clone(&serving), questions, runtime.clone()));
         }
+        all.push(Arc::clone(&serving));
         running.entities.insert(Arc::clone(declared.entity.name()), serving);
     }
+    runtime.spawn(adaptive::run(all, runtime.clone()));
     running.refuse_forgotten_journals().await?;
     for log in running.logs.values() {
         runtime.spawn(Arc::clone(&log.tail).poll(runtime.clone()));

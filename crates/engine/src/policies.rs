@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use unisono_policy::ack::AckPolicy;
+use unisono_policy::adaptive::{AdaptivePolicy, GATHER};
 use unisono_policy::declaration::{CacheDeclaration, Declaration, FollowerDeclaration};
-use unisono_policy::delivery::DeliveryPolicy;
+use unisono_policy::delivery::{BatchPolicy, DeliveryPolicy};
 use unisono_policy::read::ReadPolicy;
 use unisono_policy::write::{BehindPolicy, WritePolicy};
 
+use crate::adaptive::Adaptive;
 use crate::read::results::Results;
 
 /// Where the present policies are.
@@ -29,6 +31,8 @@ pub(crate) struct EntityPolicies {
     pub(crate) read: ReadPolicy,
     pub(crate) write: WritePolicy,
     pub(crate) ack: AckPolicy,
+    /// What `adaptive` goes by, where that is the strategy.
+    pub(crate) adaptive: Option<AdaptivePolicy>,
     /// By the follower's source.
     pub(crate) deliveries: BTreeMap<Arc<str>, DeliveryPolicy>,
     pub(crate) cache: Option<CacheDeclaration>,
@@ -46,6 +50,7 @@ impl Policies {
                 read: declared.read.clone(),
                 write: declared.write.clone(),
                 ack: declared.ack.clone(),
+                adaptive: declared.adaptive,
                 deliveries: declared.followers.iter().map(delivery).collect(),
                 cache: declared.cache.clone(),
                 results: (!ttl.is_zero()).then(|| Results::new(ttl, before)),
@@ -70,11 +75,13 @@ pub(crate) struct PresentEntity {
     pub(crate) present: Present,
     /// Its number in the order of the declaration.
     number: usize,
+    /// What `adaptive` has made of the present policies; a reload leaves it alone.
+    pub(crate) adaptive: Arc<Adaptive>,
 }
 
 impl PresentEntity {
     pub(crate) fn new(present: &Present, number: usize) -> Self {
-        PresentEntity { present: Arc::clone(present), number }
+        PresentEntity { present: Arc::clone(present), number, adaptive: Arc::default() }
     }
 
     /// Reads from the policy of writing behind; the default for an entity that is not written so.
@@ -86,7 +93,13 @@ impl PresentEntity {
     /// How changes are delivered to a follower.
     pub(crate) fn delivery(&self, source: &str) -> DeliveryPolicy {
         let policies = self.present.load();
-        policies.of(self).deliveries.get(source).cloned().unwrap_or_default()
+        let policies = policies.of(self);
+        let mut delivery = policies.deliveries.get(source).cloned().unwrap_or_default();
+        let free = delivery.batch == BatchPolicy::default();
+        if free && policies.adaptive.is_some() && self.adaptive.is_unfit(source) {
+            delivery.batch.age = GATHER;
+        }
+        delivery
     }
 
     /// How long after a change its entry is gone from the cache.

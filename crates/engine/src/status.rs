@@ -39,10 +39,44 @@ pub struct EntityStatus {
     pub ack: String,
     /// What the strategy stands for, or was declared: the followers that are fed in a way of their own, and how.
     pub followers: Vec<String>,
+    /// Where the strategy `adaptive` is, if that is the one.
+    pub adaptive: Option<AdaptiveStatus>,
+}
+
+/// Where the strategy `adaptive` is with an entity.
+#[derive(Clone, Debug, Serialize)]
+pub struct AdaptiveStatus {
+    /// `all`, `quorum` or `truth`.
+    pub level: &'static str,
+    /// The level as a number: 2, 1 or 0.
+    pub rank: u8,
+    /// Which sources must have a write before it is answered at this level.
+    pub ack: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// Why, in one line.
+    pub why: String,
+    /// Changes of level since the start.
+    pub moves_total: u64,
+    /// The last of them, the newest at the end.
+    pub moves: Vec<AdaptiveMove>,
+}
+
+/// A change of the level of `adaptive`.
+#[derive(Clone, Debug, Serialize)]
+pub struct AdaptiveMove {
+    /// When.
+    pub time: Timestamp,
+    /// The level before.
+    pub from: &'static str,
+    /// The level afterwards.
+    pub to: &'static str,
+    /// Why, in one line.
+    pub why: String,
 }
 
 impl EntityStatus {
-    pub(crate) fn of(declared: &EntityDeclaration) -> Self {
+    pub(crate) fn of(declared: &EntityDeclaration, adaptive: Option<AdaptiveStatus>) -> Self {
         let follower = |follower: &FollowerDeclaration| {
             let told = follower.delivery.to_string();
             (!told.is_empty()).then(|| format!("{}: {told}", follower.source))
@@ -50,8 +84,12 @@ impl EntityStatus {
         EntityStatus {
             entity: Arc::clone(declared.entity.name()),
             strategy: declared.strategy.map(|strategy| strategy.name),
-            ack: declared.ack.ack.to_string(),
+            ack: match &adaptive {
+                Some(adaptive) => adaptive.ack.clone(),
+                None => declared.ack.ack.to_string(),
+            },
             followers: declared.followers.iter().filter_map(follower).collect(),
+            adaptive,
         }
     }
 
@@ -61,7 +99,9 @@ impl EntityStatus {
             return None;
         }
         let strategy = self.strategy.map(|name| format!("strategy {name}"));
-        let parts = strategy.into_iter().chain([format!("ack {}", self.ack)]);
+        let why = self.adaptive.as_ref().map(|a| format!(" since {}: {}", a.since, a.why));
+        let ack = format!("ack {}{}", self.ack, why.unwrap_or_default());
+        let parts = strategy.into_iter().chain([ack]);
         let parts = parts.chain(self.followers.iter().cloned());
         Some(format!("=  writes: {}", parts.collect::<Vec<_>>().join("; ")))
     }

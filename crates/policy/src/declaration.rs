@@ -9,6 +9,7 @@ use unisono_core::kind::Options;
 use unisono_core::query::{Aggregate, Filter, Query};
 
 use crate::ack::AckPolicy;
+use crate::adaptive::AdaptivePolicy;
 use crate::delivery::DeliveryPolicy;
 use crate::read::ReadPolicy;
 use crate::rule::Rule;
@@ -74,6 +75,8 @@ pub struct EntityDeclaration {
     pub ack: AckPolicy,
     /// The name for how its changes reach its followers, if one was given; what it stands for is in their fields.
     pub strategy: Option<&'static Strategy>,
+    /// For the strategy `adaptive`: from when on followers cannot afford what it demands.
+    pub adaptive: Option<AdaptivePolicy>,
 }
 
 /// How records of an entity are cached.

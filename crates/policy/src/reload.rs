@@ -16,6 +16,7 @@ use unisono_core::time::duration_text;
 use unisono_core::{Ack, Error, ErrorKind, Result};
 
 use crate::ack::AckPolicy;
+use crate::adaptive::AdaptivePolicy;
 use crate::declaration::{
     CacheDeclaration, Declaration, EntityDeclaration, FollowerDeclaration, LogDeclaration,
     SourceDeclaration, SweepDeclaration,
@@ -139,6 +140,7 @@ fn entity(plan: &mut Plan, key: &str, running: &EntityDeclaration, wanted: &Enti
         write: writes,
         ack,
         strategy,
+        adaptive,
     } = running;
     plan.fixed(format!("{key}.key"), &entity.key_field().name, &wanted.entity.key_field().name);
     plan.fixed(format!("{key}.fields"), &entity.fields(), &wanted.entity.fields());
@@ -164,6 +166,12 @@ fn entity(plan: &mut Plan, key: &str, running: &EntityDeclaration, wanted: &Enti
     let AckPolicy { ack, timeout } = ack;
     plan.set(format!("{key}.ack"), ack, &wanted.ack.ack, Ack::to_string);
     plan.set_time(format!("{key}.ack_timeout"), *timeout, wanted.ack.timeout);
+    if let (Some(running), Some(wanted)) = (adaptive, &wanted.adaptive) {
+        let AdaptivePolicy { latency, lag, dwell } = running;
+        plan.set_time(format!("{key}.adaptive.latency"), *latency, wanted.latency);
+        plan.set_time(format!("{key}.adaptive.lag"), *lag, wanted.lag);
+        plan.set_time(format!("{key}.adaptive.dwell"), *dwell, wanted.dwell);
+    }
 }
 
 fn by_source(followers: &[FollowerDeclaration]) -> BTreeMap<Arc<str>, &FollowerDeclaration> {

@@ -266,6 +266,7 @@ mod tests {
             write: Default::default(),
             ack: Default::default(),
             strategy: None,
+            adaptive: None,
         };
         let declaration = Declaration {
             entities: [("product".into(), declared)].into(),

@@ -25,6 +25,7 @@ use crate::uri;
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const UNISONO_SOURCE: HeaderName = HeaderName::from_static("unisono-source");
+const UNISONO_ACK: HeaderName = HeaderName::from_static("unisono-ack");
 const UNISONO_SERVED_BY: HeaderName = HeaderName::from_static("unisono-served-by");
 const UNISONO_FALLBACK: HeaderName = HeaderName::from_static("unisono-fallback");
 const UNISONO_RULE: HeaderName = HeaderName::from_static("unisono-rule");
@@ -341,6 +342,9 @@ fn describe_write(call: &Call<'_>, entity: &Entity, written: &Written, response:
     };
     if let Some(source) = source {
         writer.set(headers, UNISONO_SOURCE, format_args!("{source}; role={}", role.as_str()));
+    }
+    if let Some(ack) = written.acknowledged.get(entity.name()) {
+        writer.set(headers, UNISONO_ACK, format_args!("{ack}"));
     }
     headers.insert(UNISONO_SERVED_BY, HeaderValue::from_static(served_by));
     timing(&mut writer, headers, call.started);

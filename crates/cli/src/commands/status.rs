@@ -64,6 +64,7 @@ fn show(status: &Json, output: Output) -> Result<()> {
     });
     output.table(&["entity", "cache", "applied", "hits", "warmed"], caches)?;
     replication(status, output)?;
+    adaptive(status, output)?;
     let journals = rows(status, "journals", &|row| {
         let mut age = format!("{:.1} s", row["oldest_seconds"].as_f64().unwrap_or(0.0));
         if row["alert"] == true {
@@ -103,6 +104,19 @@ fn replication(status: &Json, output: Output) -> Result<()> {
         output.table(&["entity", "strategy", "ack", "followers"], written)?;
     }
     Ok(())
+}
+
+/// The level of each entity whose strategy is `adaptive`, and below it those that it had before, the newest first.
+fn adaptive(status: &Json, output: Output) -> Result<()> {
+    let entities = status["entities"].as_array().into_iter().flatten();
+    let levels = entities.filter(|row| row["adaptive"].is_object()).flat_map(|row| {
+        let now = &row["adaptive"];
+        let present = vec![of(row, "entity"), of(now, "level"), of(now, "since"), of(now, "why")];
+        let moves = now["moves"].as_array().into_iter().flatten().rev().skip(1);
+        let before = |made| vec![String::new(), of(made, "to"), of(made, "time"), of(made, "why")];
+        std::iter::once(present).chain(moves.map(before))
+    });
+    output.table(&["entity", "level", "since", "why"], levels.collect())
 }
 
 /// A remark about a source that is not asked at present.

@@ -109,6 +109,41 @@ const BAD: &[(&str, &str, &str)] = &[
         "remove `after`",
     ),
     (
+        "+[entities.b]\nstrategy = \"adaptive\"\nack = §2\ntruth = \"main\"\nfields = { id = \"string\" }\n[[entities.b.followers]]\nsource = \"finder\"\n[[entities.b.followers]]\nsource = \"ram2\"\n[sources.finder]\nkind = \"words\"\npath = \"g\"\n[sources.ram2]\nkind = \"ram\"\n",
+        "the strategy `adaptive` decides itself when a write is answered",
+        "remove `ack`",
+    ),
+    (
+        "+[entities.b]\nstrategy = \"quorum\"\nadaptive = §{ lag = \"2s\" }\ntruth = \"main\"\nfields = { id = \"string\" }\n[[entities.b.followers]]\nsource = \"finder\"\n[[entities.b.followers]]\nsource = \"ram2\"\n[sources.finder]\nkind = \"words\"\npath = \"g\"\n[sources.ram2]\nkind = \"ram\"\n",
+        "`adaptive` is for the strategy adaptive",
+        "set strategy = \"adaptive\"",
+    ),
+    (
+        "+[entities.b]\nstrategy = \"adaptive\"\nack_timeout = \"50ms\"\nadaptive = { latency = §\"50ms\" }\ntruth = \"main\"\nfields = { id = \"string\" }\n[[entities.b.followers]]\nsource = \"finder\"\n[[entities.b.followers]]\nsource = \"ram2\"\n[sources.finder]\nkind = \"words\"\npath = \"g\"\n[sources.ram2]\nkind = \"ram\"\n",
+        "a writer would wait for `ack_timeout` before a follower is too slow",
+        "make `latency` shorter",
+    ),
+    (
+        "+[entities.b]\nstrategy = \"adaptive\"\ntruth = \"main\"\nfields = { id = \"string\" }\n[[entities.b.followers]]\nsource = \"finder\"\nbatch = §{ age = \"100ms\" }\n[[entities.b.followers]]\nsource = \"ram2\"\n[sources.finder]\nkind = \"words\"\npath = \"g\"\n[sources.ram2]\nkind = \"ram\"\n",
+        "changes gather here for as long as `latency` of `adaptive` lets a follower take",
+        "make `age` shorter",
+    ),
+    (
+        "+[entities.b]\nstrategy = \"adaptive\"\ntruth = \"main\"\nfields = { id = \"string\" }\n[[entities.b.followers]]\nsource = \"finder\"\nafter = §\"ram2\"\n[[entities.b.followers]]\nsource = \"ram2\"\n[sources.finder]\nkind = \"words\"\npath = \"g\"\n[sources.ram2]\nkind = \"ram\"\n",
+        "the strategy `adaptive` delivers to all followers at the same time",
+        "remove `after`",
+    ),
+    (
+        "+[entities.b]\nstrategy = §\"adaptive\"\ntruth = \"main\"\nfields = { id = \"string\" }\n",
+        "the strategy `adaptive` needs followers to decide about",
+        "declare a follower",
+    ),
+    (
+        "+[entities.b]\nstrategy = §\"adaptive\"\nwrite = { strategy = \"write_behind\", journal = \"q\" }\ntruth = \"main\"\nfields = { id = \"string\" }\n[[entities.b.followers]]\nsource = \"finder\"\n[sources.q]\nkind = \"disk\"\npath = \"q\"\n[sources.finder]\nkind = \"words\"\npath = \"g\"\n",
+        "`ack` waits for followers, and `write_behind` answers before the truth",
+        "choose another strategy of writing",
+    ),
+    (
         "+[entities.b]\nstrategy = \"cascade\"\ntruth = \"main\"\nfields = { id = \"string\" }\n[[entities.b.followers]]\nsource = \"finder\"\nafter = §\"ram2\"\n[[entities.b.followers]]\nsource = \"ram2\"\n[sources.finder]\nkind = \"words\"\npath = \"g\"\n[sources.ram2]\nkind = \"ram\"\n",
         "the strategy `cascade` puts each follower after the one declared before it",
         "remove `after`",

@@ -22,6 +22,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use unisono_core::source::{Auditor, Follower};
 use unisono_core::{Capability, Entity, Error, ErrorKind, Key, Position, Result};
+use unisono_policy::adaptive::Facts;
 use unisono_policy::delivery::DeliveryPolicy;
 use unisono_policy::retry;
 use unisono_policy::rule::Rule;
@@ -158,6 +159,23 @@ impl Delivery {
         let status = self.progress.status(&self.target, self.log.tail.head(), self.runtime.now());
         let compared = self.compared.lock().unwrap_or_else(PoisonError::into_inner).clone();
         DeliveryStatus { repaired_often: self.repairs.often(), compared, ..status }
+    }
+
+    /// What `adaptive` judges its follower by; `blocked` if it is not asked at present, and with how many sessions had
+    /// failed at the last look.
+    pub(crate) fn facts(&self, blocked: bool, failed_before: u64) -> (Facts, u64) {
+        let status = self.status();
+        let (failed, in_a_row) = self.progress.failures();
+        let facts = Facts {
+            source: Arc::clone(&self.target.source),
+            filtered: self.target.filter.is_some(),
+            latency: self.progress.latency(),
+            lag: Duration::from_secs_f64(status.lag_seconds.max(0.0)),
+            lag_changes: status.lag_changes,
+            failures: failed.saturating_sub(failed_before).max(in_a_row.into()),
+            away: blocked || self.is_stuck() || !self.is_complete(),
+        };
+        (facts, failed)
     }
 
     /// Has everything copied again, beside the stream.

@@ -1,12 +1,15 @@
 //! What a delivery has done so far, as others see it.
 
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use unisono_core::clock::Clock;
 use unisono_core::source::Checkpoint;
-use unisono_core::{Error, Key, Position, Timestamp};
+use unisono_core::{Error, ErrorKind, Key, Position, Result, Timestamp};
+use unisono_policy::pace::Pace;
 
 use crate::delivery::Target;
 use crate::status::{DeliveryState, DeliveryStatus};
@@ -30,6 +33,7 @@ pub(crate) struct Progress {
     refused: Mutex<Refused>,
     pub(super) counts: Counts,
     told: Mutex<Told>,
+    pace: Mutex<Pace>,
 }
 
 /// How far a follower is.
@@ -74,11 +78,13 @@ struct Told {
     /// Sessions that failed in a row.
     failures: u32,
     error: Option<String>,
+    /// Sessions that failed, but for those after which nothing but the checkpoint was found to be another.
+    failed: u64,
 }
 
 impl Default for Told {
     fn default() -> Self {
-        Told { state: DeliveryState::Starting, failures: 0, error: None }
+        Told { state: DeliveryState::Starting, failures: 0, error: None, failed: 0 }
     }
 }
 
@@ -98,6 +104,7 @@ impl Progress {
             refused: Mutex::default(),
             counts: Counts::default(),
             told: Mutex::default(),
+            pace: Mutex::default(),
             clock,
         }
     }
@@ -228,6 +235,33 @@ impl Progress {
         told.state = DeliveryState::Waiting;
         told.failures = in_a_row;
         told.error = Some(error.to_string());
+        told.failed += u64::from(error.kind() != ErrorKind::CheckpointMoved);
+    }
+
+    /// Sessions that failed since the start, and in a row.
+    pub(super) fn failures(&self) -> (u64, u32) {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        (told.failed, told.failures)
+    }
+
+    /// Measures a call of the follower.
+    pub(super) async fn measured<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        self.pace().begin(self.clock.now());
+        let result = call.await;
+        match &result {
+            Ok(_) => self.pace().end(self.clock.now()),
+            Err(_) => self.pace().abandon(),
+        }
+        result
+    }
+
+    /// What a call of the follower takes of late.
+    pub(super) fn latency(&self) -> Duration {
+        self.pace().latency(self.clock.now())
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn status(&self, target: &Target, head: Position, now: Timestamp) -> DeliveryStatus {

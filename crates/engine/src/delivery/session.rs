@@ -170,7 +170,8 @@ impl Delivery {
     /// what it had.
     async fn idle(&self, session: &mut Session<'_>) -> Result<()> {
         self.save(session).await?;
-        let stored = self.target.follower.checkpoint(&self.target.entity).await?;
+        let looking = self.target.follower.checkpoint(&self.target.entity);
+        let stored = self.progress.measured(looking).await?;
         if stored.as_ref() == Some(&session.saved) {
             return Ok(());
         }

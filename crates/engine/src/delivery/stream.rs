@@ -38,7 +38,8 @@ impl Delivery {
             let has_more = self.log.tail.head() > end;
             if has_more { self.window(end, size).await.ok() } else { None }
         };
-        let (settled, ahead) = futures::join!(self.settle(session, changes, false, to), ahead);
+        let settling = self.settle(session, changes, false, to);
+        let (settled, ahead) = futures::join!(self.progress.measured(settling), ahead);
         match settled {
             Ok(()) => {
                 session.window = ahead;

@@ -25,7 +25,10 @@ impl Engine {
         let policies = Arc::new(Policies::new(wanted, Some(&self.0.present.load())));
         self.0.present.store(Arc::clone(&policies));
         for serving in self.0.running.entities.values() {
-            let cache = policies.of(&serving.policies).cache.as_ref();
+            let policies = policies.of(&serving.policies);
+            let now = self.0.runtime.now();
+            serving.policies.adaptive.declared(policies.adaptive.is_some(), now);
+            let cache = policies.cache.as_ref();
             if let Some((feed, declared)) = serving.cache.as_ref().zip(cache) {
                 feed.resize(declared.misses_max);
             }

@@ -163,8 +163,8 @@ impl Engine {
     ) -> Result<Written> {
         let (changes, runtime) = (&written.changes, &self.0.runtime);
         match acknowledge::wait(demands, changes, limit, runtime).await {
-            None => Ok(written),
-            Some(shortfall) => Err(shortfall.error(&written.token)),
+            Ok(acknowledged) => Ok(Written { acknowledged, ..written }),
+            Err(shortfall) => Err(shortfall.error(&written.token)),
         }
     }
 
@@ -218,14 +218,14 @@ fn written(log: &Log, context: &Context, committed: Committed) -> Written {
         token.merge(&Token::at(log.name.clone(), last.position));
     }
     let Committed { changes, replayed } = committed;
-    Written { changes, accepted: None, token, replayed }
+    Written { changes, accepted: None, acknowledged: BTreeMap::new(), token, replayed }
 }
 
 fn accepted_of(context: &Context, receipt: Receipt) -> Written {
     let mut token = context.token.clone();
     token.merge(&receipt.token);
     let (accepted, replayed) = (Some(receipt.accepted), receipt.replayed);
-    Written { changes: Vec::new(), accepted, token, replayed }
+    Written { changes: Vec::new(), accepted, acknowledged: BTreeMap::new(), token, replayed }
 }
 
 fn unknown_if_late(error: Error) -> Error {

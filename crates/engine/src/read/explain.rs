@@ -70,7 +70,8 @@ pub(crate) fn explain(
     let not = plan.excluded.iter().map(|(source, reason)| format!("-  {source}: {reason}"));
     let declaration = &present.declaration;
     let declared = declaration.entities.get(serving.entity.name());
-    let writes = declared.and_then(|declared| EntityStatus::of(declared).line());
+    let writes = declared
+        .and_then(|declared| EntityStatus::of(declared, serving.policies.adaptive.status()).line());
     rule.chain(asked).chain(not).chain(writes).collect()
 }
 

@@ -1,7 +1,7 @@
 //! Acknowledging: the answer to a write waits until enough sources have it. They get it from the log like any other
 //! change; here is only who is waited for, and for how long.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,9 @@ use unisono_core::{
     Ack, Change, Context, Effect, Error, ErrorKind, Key, Record, Result, Retry, Timestamp, Token,
 };
 use unisono_policy::ack::{Follower, Standing, Verdict, is_demanded, verdict};
+use unisono_policy::adaptive::Level;
 
+use crate::adaptive;
 use crate::delivery::Delivery;
 use crate::policies::Policies;
 use crate::read::serving::{Answering, Serving};
@@ -27,6 +29,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub(crate) struct Demand<'a> {
     serving: &'a Serving,
     ack: Ack,
+    /// Set if `adaptive` demands it: then it demands less as soon as the level is lower.
+    level: Option<Level>,
     timeout: Duration,
 }
 
@@ -50,15 +54,19 @@ pub(crate) fn demands<'a>(
 ) -> Result<Vec<Demand<'a>>> {
     let mut demands: Vec<Demand<'a>> = Vec::new();
     for serving in writes.iter().filter_map(|write| entities.get(write.entity.name())) {
-        let declared = &policies.of(&serving.policies).ack;
-        let ack = context.ack.as_ref().unwrap_or(&declared.ack);
+        let declared = policies.of(&serving.policies);
+        let by = (&declared.ack.ack, declared.adaptive.as_ref());
+        let (ack, level) = adaptive::demanded(serving, by, context.ack.as_ref());
         let known = demands.iter().any(|d| d.serving.entity.name() == serving.entity.name());
         if ack.is_truth() || known {
             continue;
         }
-        check(serving, ack)?;
-        let demand = Demand { serving, ack: ack.clone(), timeout: declared.timeout };
-        demand.refuse_if_impossible(writes, now)?;
+        check(serving, &ack)?;
+        let demand = Demand { serving, ack, level, timeout: declared.ack.timeout };
+        // Of what adapts, it is known that it will demand what is possible.
+        if level.is_none() {
+            demand.refuse_if_impossible(writes, now)?;
+        }
         demands.push(demand);
     }
     Ok(demands)
@@ -134,16 +142,18 @@ impl<'a> Demand<'a> {
         .hint("these followers fail or are being copied; write with a lower `ack` meanwhile"))
     }
 
-    /// Waits until enough followers have the changes; answers what is missing when it is certain or the time is up.
+    /// Waits until enough followers have the changes, and answers what that was; or what is missing when that is certain
+    /// or the time is up.
     async fn wait(
         &self,
         changes: &[Arc<Change>],
         limit: Duration,
         runtime: &Runtime,
-    ) -> Option<Shortfall> {
+    ) -> Result<Ack, Shortfall> {
         let entity = self.serving.entity.name();
         let mine: Vec<&Arc<Change>> = changes.iter().filter(|c| c.entity == *entity).collect();
-        let position = mine.last()?.position;
+        let mut ack = self.ack.clone();
+        let Some(position) = mine.last().map(|change| change.position) else { return Ok(ack) };
         let keys: Vec<Key> = mine.iter().map(|change| change.key.clone()).collect();
         let followers: Vec<_> = self.followers().collect();
         let wanted = |change: &&Arc<Change>| -> Vec<bool> {
@@ -155,11 +165,11 @@ impl<'a> Demand<'a> {
         let mut standings = vec![Standing::Pending; followers.len()];
         let fact =
             |n: usize, standing, wanted| Follower { source: followers[n].0, wanted, standing };
-        let worst = |standings: &[Standing]| {
+        let worst = |ack: &Ack, standings: &[Standing]| {
             let of = |pattern: &Vec<bool>| {
                 let facts = standings.iter().zip(pattern).enumerate();
                 let facts = facts.map(|(n, (standing, wanted))| fact(n, *standing, *wanted));
-                verdict(&self.ack, &facts.collect::<Vec<_>>())
+                verdict(ack, &facts.collect::<Vec<_>>())
             };
             patterns.iter().map(of).max().unwrap_or(Verdict::Reached)
         };
@@ -178,40 +188,65 @@ impl<'a> Demand<'a> {
         });
         let mut waits: FuturesUnordered<_> = waits.collect();
         let waiting = async {
-            while worst(&standings) == Verdict::Wait
-                && let Some((n, refused)) = waits.next().await
-            {
-                standings[n] = if refused { Standing::Hopeless } else { Standing::Has };
+            let mut level = self.level;
+            while worst(&ack, &standings) == Verdict::Wait {
+                tokio::select! {
+                    biased;
+                    Some((n, refused)) = waits.next() => {
+                        standings[n] = if refused { Standing::Hopeless } else { Standing::Has };
+                    }
+                    lower = self.lowered(level), if level.is_some() => {
+                        (level, ack) = (Some(lower), lower.ack(followers.len()));
+                    }
+                    else => break,
+                }
             }
             Ok(())
         };
         // What had come by the end of the time counts all the same.
         let _ = runtime.within(limit.min(self.timeout), waiting).await;
-        if worst(&standings) == Verdict::Reached {
-            return None;
+        if worst(&ack, &standings) == Verdict::Reached {
+            return Ok(ack);
         }
+        Err(self.shortfall(ack, &demanded, &standings))
+    }
+
+    /// Which of the demanded followers have a write, and which do not.
+    fn shortfall(&self, ack: Ack, demanded: &[usize], standings: &[Standing]) -> Shortfall {
+        let followers: Vec<_> = self.followers().map(|(name, ..)| name).collect();
         let (has, pending): (Vec<usize>, Vec<usize>) =
             demanded.iter().partition(|n| standings[**n] == Standing::Has);
-        let names = |of: Vec<usize>| of.into_iter().map(|n| Arc::clone(followers[n].0));
+        let names = |of: Vec<usize>| of.into_iter().map(|n| Arc::clone(followers[n]));
         let truth = std::iter::once(Arc::clone(&self.serving.log.name.truth));
-        Some(Shortfall {
-            entity: Arc::clone(entity),
-            ack: self.ack.clone(),
+        Shortfall {
+            entity: Arc::clone(self.serving.entity.name()),
+            ack,
             acknowledged: truth.chain(names(has)).collect(),
             pending: names(pending).collect(),
-        })
+        }
+    }
+
+    /// Waits until the level is below one; answers which it is.
+    async fn lowered(&self, level: Option<Level>) -> Level {
+        let adaptive = &self.serving.policies.adaptive;
+        adaptive.below(level.unwrap_or(Level::Truth)).await;
+        adaptive.level()
     }
 }
 
-/// Waits, for at most `limit`, until all demands of a committed unit are met; answers the first that is not.
+/// Waits, for at most `limit`, until all demands of a committed unit are met; answers them by entity, or the first that is
+/// not met.
 pub(crate) async fn wait(
     demands: &[Demand<'_>],
     changes: &[Arc<Change>],
     limit: Duration,
     runtime: &Runtime,
-) -> Option<Shortfall> {
-    let waits = demands.iter().map(|demand| demand.wait(changes, limit, runtime));
-    join_all(waits).await.into_iter().flatten().next()
+) -> Result<BTreeMap<Arc<str>, Ack>, Shortfall> {
+    let waits = demands.iter().map(|demand| async {
+        let met = demand.wait(changes, limit, runtime).await;
+        met.map(|ack| (Arc::clone(demand.serving.entity.name()), ack))
+    });
+    join_all(waits).await.into_iter().collect()
 }
 
 /// Whether a follower is to hold what a write makes of a record; `None` if that depends on what is there.

@@ -67,6 +67,7 @@ fn running() -> Declaration {
         write: WritePolicy::default(),
         ack: AckPolicy::default(),
         strategy: None,
+        adaptive: Some(AdaptivePolicy::default()),
     };
     Declaration {
         sources: [("main".into(), source)].into(),
@@ -95,7 +96,7 @@ fn policies_change_while_it_runs() {
     fn cache(e: &mut EntityDeclaration) -> &mut CacheDeclaration {
         e.cache.as_mut().unwrap()
     }
-    let cases: [Case; 23] = [
+    let cases: [Case; 24] = [
         ("read.strategy: cache_first -> parallel", |e| e.read.strategy = ReadStrategy::Parallel),
         ("read.fallback: true -> false", |e| e.read.no_fallback = true),
         ("read.lag_max: none -> 5s", |e| e.read.lag_max = Some(5 * SECOND)),
@@ -111,6 +112,7 @@ fn policies_change_while_it_runs() {
         }),
         ("write.hold: 0ms -> 2s", |e| e.write.hold = 2 * SECOND),
         ("strategy: none -> quorum", |e| e.strategy = strategy::find("quorum")),
+        ("adaptive.lag: 5s -> 1s", |e| e.adaptive.as_mut().unwrap().lag = SECOND),
         ("ack: truth -> 2", |e| e.ack.ack = Ack::Count(2)),
         ("ack_timeout: 5s -> 1s", |e| e.ack.timeout = SECOND),
         ("followers.find.priority: 0 -> 3", |e| e.followers[0].delivery.priority = 3),

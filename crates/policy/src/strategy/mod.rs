@@ -15,7 +15,9 @@
 //! | `partition` | every follower with a `where` of its own | `default`, followers without `where` |
 //! | `batch` | `batch = { size = 500, age = "1s" }` | |
 //! | `geographic` | followers of the own region are more urgent | no `region` of the process, or of no follower |
+//! | `adaptive` | `ack` = all, more than half, or the truth, [as followers can afford](crate::adaptive) | another `ack`, `after`, no follower |
 
+mod adaptive;
 mod async_queue;
 mod batch;
 mod best_effort;
@@ -101,8 +103,12 @@ impl PartialEq for Strategy {
     }
 }
 
+/// The strategy of which more is declared than its name: [`AdaptivePolicy`](crate::adaptive::AdaptivePolicy).
+pub const ADAPTIVE: &str = "adaptive";
+
 /// Every strategy.
 pub const ALL: &[Strategy] = &[
+    Strategy { name: ADAPTIVE, resolve: adaptive::resolve },
     Strategy { name: "async_queue", resolve: async_queue::resolve },
     Strategy { name: "batch", resolve: batch::resolve },
     Strategy { name: "best_effort", resolve: best_effort::resolve },

@@ -53,10 +53,18 @@ fn each_says_when_a_write_is_answered_or_leaves_it() {
 
 #[test]
 fn what_goes_at_the_same_time_has_no_order() {
-    for name in ["parallel", "star", "quorum"] {
+    for name in ["parallel", "star", "quorum", "adaptive"] {
         let ordered = given(2, |g| g.followers[1].after = Some("a".into()));
         assert_eq!(refused(name, &ordered), (Some(1), "after"), "{name}");
     }
+}
+
+#[test]
+fn what_adapts_stands_for_the_most_and_leaves_nothing_to_say() {
+    assert_eq!(resolve(ADAPTIVE, &given(2, |_| {})).unwrap().ack, Ack::All);
+    let said = given(2, |g| g.ack = Some(Ack::All));
+    assert_eq!(refused(ADAPTIVE, &said), (None, "ack"));
+    assert_eq!(refused(ADAPTIVE, &given(0, |_| {})), (None, "followers"));
 }
 
 #[test]

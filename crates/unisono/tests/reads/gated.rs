@@ -39,6 +39,8 @@ pub(crate) struct Gate {
     pub(crate) loses: AtomicBool,
     /// Whether the follower takes in nothing.
     pub(crate) lags: AtomicBool,
+    /// How long a batch takes, in milliseconds.
+    pub(crate) drags: AtomicU64,
     /// Whether nothing can be removed from the journal, and who tries waits.
     pub(crate) keeps: AtomicBool,
     /// Records whose commit fails for no reason that concerns them.
@@ -314,6 +316,7 @@ impl Follower for Behind {
         if self.gate.lags.load(Ordering::SeqCst) {
             return Err(Error::new(ErrorKind::Unavailable, "it takes in nothing"));
         }
+        tokio::time::sleep(Duration::from_millis(self.gate.drags.load(Ordering::SeqCst))).await;
         self.following().apply(batch).await
     }
 
@@ -409,7 +412,7 @@ followers = [{{ source = "{name}_copy" }}]
     )
 }
 
-fn parse(text: &str) -> Configuration {
+pub(crate) fn parse(text: &str) -> Configuration {
     let registry = Registry::builtin().with(&Gated);
     let configuration = config::parse(text, "test.toml", &registry, &config::Process);
     configuration.unwrap_or_else(|report| panic!("{report}"))

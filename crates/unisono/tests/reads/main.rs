@@ -1,6 +1,7 @@
 //! Reads and writes as declared: in virtual time, over sources that are slow or down on demand.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod adaptive;
 mod behind;
 mod gated;
 mod reload;

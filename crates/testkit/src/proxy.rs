@@ -1,4 +1,5 @@
 //! A TCP proxy that fails in the ways of a network, and stops failing, when it is told to.
+#![expect(clippy::disallowed_methods, reason = "what is tested over it happens in real time")]
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,7 +15,7 @@ use tokio::task::JoinHandle;
 
 /// What the network does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Network {
+pub enum Network {
     /// It works.
     Whole,
     /// Connections are reset, and so is each attempt to make one.
@@ -26,7 +27,7 @@ pub(crate) enum Network {
 }
 
 /// A port in front of another one; it is closed when this is dropped.
-pub(crate) struct Proxy {
+pub struct Proxy {
     port: u16,
     network: watch::Sender<Network>,
     task: JoinHandle<()>,
@@ -34,7 +35,7 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     /// Begins to listen at a free port.
-    pub(crate) async fn start(target: u16) -> io::Result<Self> {
+    pub async fn start(target: u16) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let port = listener.local_addr()?.port();
         let (network, seen) = watch::channel(Network::Whole);
@@ -43,12 +44,12 @@ impl Proxy {
     }
 
     /// Where it listens.
-    pub(crate) fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         self.port
     }
 
     /// Changes what the network does, for connections that are there and for later ones.
-    pub(crate) fn set(&self, network: Network) {
+    pub fn set(&self, network: Network) {
         self.network.send_replace(network);
     }
 }
@@ -136,7 +137,7 @@ async fn carry(
 }
 
 /// Carries, delays, swallows, resets and carries again; the tests of everything else rest on this.
-pub(crate) async fn check() -> Result<(), String> {
+pub async fn check() -> Result<(), String> {
     let failed = |e: io::Error| format!("the proxy: {e}");
     let echo = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(failed)?;
     let port = echo.local_addr().map_err(failed)?.port();
