@@ -1,10 +1,13 @@
 //! How everything is doing, as plain data for the API, the CLI and metrics.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
 use unisono_core::{Position, Timestamp};
 use unisono_policy::declaration::{EntityDeclaration, FollowerDeclaration};
+
+use crate::verify::report::{Comparison, Divergence};
 
 /// How everything is doing.
 #[derive(Clone, Debug, Serialize)]
@@ -109,6 +112,23 @@ pub struct LogStatus {
     pub trimmed: Position,
     /// Records of changes kept.
     pub retained: u64,
+    /// A follower that lags by more changes than this no longer keeps them.
+    pub changes_max: u64,
+    /// The follower for which trimming keeps most of them, if it does for any.
+    pub held_by: Option<HeldBy>,
+    /// When the log was last found to be another one, or to end before what was known of it.
+    pub split: Option<Timestamp>,
+}
+
+/// For whom a log keeps changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HeldBy {
+    /// The entity.
+    pub entity: Arc<str>,
+    /// The follower's source.
+    pub source: Arc<str>,
+    /// How many changes it has not durably taken in.
+    pub changes: u64,
 }
 
 /// What a delivery is doing.
@@ -142,8 +162,11 @@ pub struct DeliveryStatus {
     pub position: Position,
     /// Changes of the log that it has not come to yet.
     pub lag_changes: u64,
-    /// Seconds since the oldest change that is not applied was committed.
+    /// Seconds since the oldest change that is not applied was committed. While it is not known how far the follower is,
+    /// at least as many as have passed since it was.
     pub lag_seconds: f64,
+    /// Changes that trimming keeps for it.
+    pub held_changes: u64,
     /// Seconds for which there has been something to do and nothing was achieved.
     pub stalled_seconds: f64,
     /// Changes applied since the start.
@@ -156,10 +179,75 @@ pub struct DeliveryStatus {
     pub copied: u64,
     /// Batches tried again.
     pub retries: u64,
-    /// Dead letters that wait.
+    /// Batches taken in since the start.
+    pub batches: u64,
+    /// The most changes that the next batch has; 0 before the first one.
+    pub batch_changes_max: u64,
+    /// Batches that the follower takes at the same time.
+    pub lanes: u64,
+    /// When the follower last took something in or confirmed its checkpoint.
+    pub last_success: Option<Timestamp>,
+    /// The copy under way, if there is one.
+    pub copy: Option<CopyStatus>,
+    /// When the follower was last found to be ahead of its truth, or one of another log; it is copied again then.
+    pub split: Option<Timestamp>,
+    /// What the last comparison with the truth found, if there was one since the start.
+    pub verification: Option<VerificationStatus>,
+    /// Dead letters that wait: each holds up its own key.
     pub dead_letters: u64,
+    /// Seconds since the oldest of them was refused first; 0 if there is none.
+    pub dead_letter_seconds: f64,
     /// The last failure, in one line.
     pub last_error: Option<String>,
+}
+
+/// How far a copy has come.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CopyStatus {
+    /// Records of the truth that are dealt with.
+    pub records: u64,
+    /// Records of the truth, counted when the copy began; `None` while that is not known.
+    pub records_total: Option<u64>,
+    /// How long the rest takes at the pace so far; `None` while that is not known.
+    pub seconds_left: Option<f64>,
+}
+
+/// What comparisons of a follower with the truth have found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct VerificationStatus {
+    /// When the last complete one ended; `None` if none has.
+    pub completed: Option<Timestamp>,
+    /// Records that it compared.
+    pub records: u64,
+    /// How many it found to differ and were not repaired, by class. A class that was found once stays, with 0.
+    pub different: BTreeMap<Divergence, u64>,
+    /// Those beyond the ones of which the class is kept.
+    pub different_unlisted: u64,
+    /// Records repaired by all since the start.
+    pub repaired: u64,
+    /// Comparisons that could not be finished, since the start.
+    pub failed: u64,
+}
+
+impl VerificationStatus {
+    /// With what one more comparison found.
+    pub(crate) fn after(before: Option<Self>, found: &Comparison, now: Timestamp) -> Self {
+        let mut status = before.unwrap_or_default();
+        status.repaired += found.repaired;
+        if found.error.is_some() {
+            status.failed += 1;
+            return status;
+        }
+        status.different.values_mut().for_each(|records| *records = 0);
+        for difference in found.differences.iter().filter(|difference| !difference.repaired) {
+            *status.different.entry(difference.class).or_default() += 1;
+        }
+        let listed: u64 = status.different.values().sum();
+        let left = found.different.saturating_sub(found.repaired);
+        (status.completed, status.records) = (Some(now), found.records);
+        status.different_unlisted = left.saturating_sub(listed);
+        status
+    }
 }
 
 /// How a cache is doing for one entity.

@@ -1,5 +1,7 @@
 //! `unisono status`: how sources, logs, deliveries, caches and journals are doing.
 
+use std::time::Duration;
+
 use serde_json::Value as Json;
 use unisono::core::Result;
 
@@ -34,9 +36,17 @@ fn show(status: &Json, output: Output) -> Result<()> {
     });
     output.table(&["source", "kind", "state", "engine", "size"], sources)?;
     let logs = rows(status, "logs", &|row| {
-        vec![of(row, "log"), of(row, "head"), of(row, "trimmed"), number(row, "retained")]
+        let held = &row["held_by"];
+        let whom = format!(
+            "{} of {} ({})",
+            of(held, "source"),
+            of(held, "entity"),
+            number(held, "changes")
+        );
+        let held = if held.is_object() { whom } else { String::new() };
+        vec![of(row, "log"), of(row, "head"), of(row, "trimmed"), number(row, "retained"), held]
     });
-    output.table(&["log", "head", "trimmed", "changes kept"], logs)?;
+    output.table(&["log", "head", "trimmed", "changes kept", "of these for"], logs)?;
     let deliveries = rows(status, "deliveries", &|row| {
         let seconds = format!("{:.1} s", row["lag_seconds"].as_f64().unwrap_or(0.0));
         let lag = format!("{} changes, {seconds}", number(row, "lag_changes"));
@@ -44,7 +54,7 @@ fn show(status: &Json, output: Output) -> Result<()> {
         vec![
             of(row, "entity"),
             of(row, "source"),
-            of(row, "state"),
+            of(row, "state") + &copied(&row["copy"]),
             of(row, "position"),
             lag,
             letters,
@@ -103,6 +113,16 @@ fn replication(status: &Json, output: Output) -> Result<()> {
         output.table(&["entity", "strategy", "ack", "followers"], written)?;
     }
     Ok(())
+}
+
+/// How far a copy has come, if one is under way and its size is known.
+fn copied(copy: &Json) -> String {
+    let (done, total) = (copy["records"].as_u64(), copy["records_total"].as_u64());
+    let share = done.zip(total).and_then(|(done, total)| (done * 100).checked_div(total));
+    let Some(share) = share else { return String::new() };
+    let left = copy["seconds_left"].as_f64().map(Duration::from_secs_f64).map(text::duration);
+    let left = left.map(|left| format!(", {left} left")).unwrap_or_default();
+    format!(", {share} %{left}")
 }
 
 /// A remark about a source that is not asked at present.

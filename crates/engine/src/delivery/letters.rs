@@ -73,6 +73,6 @@ impl Delivery {
     }
 
     fn tell_letters(&self, letters: &Letters) {
-        self.progress.refuses(letters.keys());
+        self.progress.refuses(letters.values());
     }
 }

@@ -7,6 +7,7 @@
 
 mod before;
 mod copy;
+mod copying;
 pub mod dead_letter;
 mod letters;
 mod progress;
@@ -25,10 +26,11 @@ use unisono_policy::delivery::DeliveryPolicy;
 use unisono_policy::retry;
 use unisono_policy::rule::Rule;
 
-use crate::log::Log;
+use crate::log::{Log, trim};
 use crate::policies::PresentEntity;
 use crate::runtime::Runtime;
 use crate::status::{DeliveryState, DeliveryStatus};
+use crate::verify::report::Comparison;
 use crate::watched::Watched;
 pub(crate) use letters::all as all_letters;
 
@@ -104,6 +106,11 @@ impl Delivery {
         delivery
     }
 
+    /// Whether it carries the changes of a log.
+    pub(crate) fn is_of(&self, log: &Arc<Log>) -> bool {
+        Arc::ptr_eq(&self.log, log)
+    }
+
     /// What it works with.
     pub(crate) fn target(&self) -> &Target {
         &self.target
@@ -149,6 +156,23 @@ impl Delivery {
     /// How it is doing.
     pub(crate) fn status(&self) -> DeliveryStatus {
         self.progress.status(&self.target, self.log.tail.head(), self.runtime.now())
+    }
+
+    /// Seconds since the oldest change that is not applied was committed.
+    pub(crate) fn lag_seconds(&self) -> f64 {
+        self.progress.lag_seconds(self.log.tail.head(), self.runtime.now())
+    }
+
+    /// How many changes trimming keeps for it, of those that the log has.
+    pub(crate) fn held_changes(&self, trimmed: Position) -> u64 {
+        let changes_max = self.target.policies.present.load().declaration.log.changes_max;
+        trim::held(self.log.tail.head(), self.saved_position(), changes_max)
+            .map_or(0, |from| self.log.tail.head().since(from.max(trimmed)))
+    }
+
+    /// What was found when the follower was compared with the truth.
+    pub(crate) fn compared(&self, found: &Comparison) {
+        self.progress.compared(found, self.runtime.now());
     }
 
     /// Has everything copied again, beside the stream.
