@@ -14,7 +14,7 @@ use unisono_core::{Entity, Field, FieldType, Timestamp};
 use unisono_engine::{Engine, Runtime};
 use unisono_policy::declaration::{
     CacheDeclaration, Declaration, EntityDeclaration, FollowerDeclaration, LogDeclaration,
-    WarmQuestion,
+    SamplerDeclaration, WarmQuestion,
 };
 use unisono_policy::rule::Rule;
 use unisono_source_memory::{Memory, Settings};
@@ -289,6 +289,7 @@ impl World {
                 outcomes: Duration::from_secs(3600),
             },
             region: None,
+            sampler: Some(SamplerDeclaration { one_in: 4, pending_max: 20 }),
         })
     }
 }

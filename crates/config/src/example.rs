@@ -7,8 +7,8 @@ use unisono_core::kind::SourceKind;
 
 use crate::options::{self, Key, Section, Shape};
 use crate::sections::{
-    BATCH, CACHE, ENTITY, FIELD, FILE, FOLLOWER, LOG, READ, READ_RULE, RESIDENCY, ROUTE, SERVER,
-    TLS, TOKEN, WARM_QUESTION, WRITE,
+    BATCH, CACHE, ENTITY, FIELD, FILE, FOLLOWER, LOG, READ, READ_RULE, RESIDENCY, ROUTE, SAMPLER,
+    SERVER, TLS, TOKEN, WARM_QUESTION, WRITE,
 };
 
 const HEAD: &str = "\
@@ -39,6 +39,7 @@ pub fn example(kinds: &[&'static dyn SourceKind]) -> String {
     commented(&mut out, "[[server.routes]]", &ROUTE, &route);
     head(&mut out, "[log]", LOG.doc);
     keys(&mut out, &LOG, &[]);
+    commented(&mut out, "[sampler]", &SAMPLER, &[]);
     for kind in kinds {
         source(&mut out, *kind);
     }

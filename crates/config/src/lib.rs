@@ -125,6 +125,7 @@ fn read(file: Table<'_>, kinds: Kinds<'_>) -> Option<Configuration> {
     let names: Vec<&str> = entities.keys().map(String::as_str).collect();
     let server = server::section(&file, &names);
     let log = server::log(&file);
+    let sampler = server::sampler(&file);
     let data = file.text("data");
     file.finish();
 
@@ -143,6 +144,7 @@ fn read(file: Table<'_>, kinds: Kinds<'_>) -> Option<Configuration> {
         entities: entities.collect::<Option<_>>()?,
         log,
         region: region.map(|found| found.value.into()),
+        sampler,
     };
     Some(Configuration {
         server: server?,

@@ -29,6 +29,7 @@ pub(crate) static FILE: Section = Section::new(
         ),
         Key::optional("server", Shape::Table(&SERVER), SERVER.doc),
         Key::optional("log", Shape::Table(&LOG), LOG.doc),
+        Key::optional("sampler", Shape::Table(&SAMPLER), SAMPLER.doc),
         Key::optional("sources", Shape::Sources, "The stores, by name."),
         Key::optional("entities", Shape::Named(&ENTITY), "The kinds of records, by name."),
     ],
@@ -189,6 +190,26 @@ pub(crate) static LOG: Section = Section::new(
         ),
     ],
     &["partitions", "archive"],
+);
+
+/// `[sampler]`
+pub(crate) static SAMPLER: Section = Section::new(
+    "Measures how consistent the sources are: one change in so many is looked for again in every source after 1, 10, 60 and 300 seconds. Without this section nothing is.",
+    &[
+        Key::defaulting(
+            "one_in",
+            Shape::Integer { min: 1, max: 1_000_000_000 },
+            "100",
+            "How many changes there are for each that is looked for.",
+        ),
+        Key::defaulting(
+            "pending_max",
+            Shape::Integer { min: 1, max: 1_000_000 },
+            "10000",
+            "The most that wait to be looked for; a change that finds no room is not looked for.",
+        ),
+    ],
+    &[],
 );
 
 /// `[entities.NAME]`

@@ -15,6 +15,7 @@ mod open;
 mod policies;
 mod read;
 pub mod runtime;
+mod sample;
 pub mod status;
 pub mod verify;
 mod watched;

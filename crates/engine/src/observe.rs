@@ -5,8 +5,8 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogra
 use unisono_core::Timestamp;
 
 use crate::status::{
-    CacheStatistics, DeliveryState, DeliveryStatus, JournalStatus, LogStatus, SourceStatus, Status,
-    VerificationStatus,
+    CacheStatistics, DeliveryState, DeliveryStatus, JournalStatus, LogStatus, SamplerStatus,
+    SourceStatus, Status, VerificationStatus,
 };
 
 /// What the gauges say.
@@ -128,6 +128,12 @@ const GAUGES: &[(&str, Unit, &str)] = &[
         Unit::Count,
         "Whether that is longer than declared (`age_alert`): 1 if so, else 0.",
     ),
+    ("unisono_samples_pending", Unit::Count, "Samples of consistency that wait for a look."),
+    (
+        "unisono_consistency_nines",
+        Unit::Count,
+        "The nines of the share of looks that found a change so long after it, since the start; at most 9.",
+    ),
 ];
 
 /// What the counters say.
@@ -157,6 +163,8 @@ const COUNTERS: &[(&str, &str)] = &[
         "unisono_journal_coalesced_total",
         "Writes that a later one of the same commit made superfluous.",
     ),
+    ("unisono_samples_total", "Looks for a change in a source so long after it, by result."),
+    ("unisono_samples_dropped_total", "Changes that would have been samples and found no room."),
     (
         "unisono_journal_refused_total",
         "Acknowledged writes that the truth refused: they are dead letters.",
@@ -187,6 +195,7 @@ pub(crate) fn all(status: &Status) {
     status.deliveries.iter().for_each(delivery);
     status.caches.iter().for_each(cache);
     status.journals.iter().for_each(journal);
+    status.sampler.iter().for_each(sampler);
 }
 
 fn source(status: &SourceStatus) {
@@ -284,6 +293,32 @@ fn journal(status: &JournalStatus) {
     counter!("unisono_journal_flushed_total", &labels).absolute(status.flushed);
     counter!("unisono_journal_coalesced_total", &labels).absolute(status.coalesced);
     counter!("unisono_journal_refused_total", &labels).absolute(status.refused);
+}
+
+fn sampler(status: &SamplerStatus) {
+    gauge!("unisono_samples_pending").set(status.pending as f64);
+    counter!("unisono_samples_dropped_total").absolute(status.dropped);
+    for found in &status.consistency {
+        let labels =
+            [("source", found.source.to_string()), ("delay", format!("{}s", found.delay_seconds))];
+        gauge!("unisono_consistency_nines", &labels).set(found.nines);
+    }
+    for sample in &status.samples {
+        let results = [
+            ("consistent", sample.consistent),
+            ("inconsistent", sample.inconsistent),
+            ("unavailable", sample.unavailable),
+        ];
+        for (result, count) in results {
+            let labels = [
+                ("source", sample.source.to_string()),
+                ("entity", sample.entity.to_string()),
+                ("delay", format!("{}s", sample.delay_seconds)),
+                ("result", result.to_owned()),
+            ];
+            counter!("unisono_samples_total", &labels).absolute(count);
+        }
+    }
 }
 
 fn flag(is: bool) -> f64 {

@@ -22,6 +22,7 @@ use crate::policies::{Present, PresentEntity};
 use crate::read::handle::SourceHandle;
 use crate::read::serving::{Answering, Serving};
 use crate::runtime::Runtime;
+use crate::sample::{self, Sampler};
 use crate::write::behind::Behind;
 use crate::write::commit::Committer;
 
@@ -31,6 +32,8 @@ pub(crate) struct Running {
     pub(crate) logs: BTreeMap<Arc<str>, Arc<Log>>,
     pub(crate) entities: HashMap<Arc<str>, Arc<Serving>>,
     pub(crate) deliveries: Vec<Arc<Delivery>>,
+    /// Set if it is declared.
+    pub(crate) sampler: Option<Arc<Sampler>>,
     /// What was changed in the sources' schemas.
     pub(crate) notes: Vec<String>,
 }
@@ -54,6 +57,7 @@ pub(crate) async fn open(
         logs: BTreeMap::new(),
         entities: HashMap::new(),
         deliveries: Vec::new(),
+        sampler: None,
         notes,
     };
     for (number, declared) in declaration.entities.values().enumerate() {
@@ -83,6 +87,7 @@ pub(crate) async fn open(
         let deliveries = running.deliveries.iter().filter(of_log).cloned().collect();
         runtime.spawn(trim::run(Arc::clone(log), deliveries, Arc::clone(present), runtime.clone()));
     }
+    running.sampler = sample::start(present, &running.entities, running.logs.values(), runtime);
     Ok(running)
 }
 

@@ -26,6 +26,50 @@ pub struct Status {
     pub entities: Vec<EntityStatus>,
     /// Every entity that is written behind.
     pub journals: Vec<JournalStatus>,
+    /// What the sampler found, if there is one.
+    pub sampler: Option<SamplerStatus>,
+}
+
+/// What the sampler has found since the start.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SamplerStatus {
+    /// Samples that wait for a look.
+    pub pending: u64,
+    /// Changes that would have been samples and found no room.
+    pub dropped: u64,
+    /// How consistent each source was, so long after a change.
+    pub consistency: Vec<ConsistencyStatus>,
+    /// The looks from which that is worked out.
+    pub samples: Vec<SampleStatus>,
+}
+
+/// How consistent a source was, some time after changes, over all entities.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ConsistencyStatus {
+    /// The source.
+    pub source: Arc<str>,
+    /// How long after, at least.
+    pub delay_seconds: u64,
+    /// The nines of the share of looks that found the change or what came after it: 3 for 99.9 %. Without one that did
+    /// not, as many as so few looks can show; at most 9.
+    pub nines: f64,
+}
+
+/// How often a source had a change of an entity, some time after it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SampleStatus {
+    /// The source.
+    pub source: Arc<str>,
+    /// The entity.
+    pub entity: Arc<str>,
+    /// How long after, at least.
+    pub delay_seconds: u64,
+    /// Looks that found it, or what came after it.
+    pub consistent: u64,
+    /// Looks that found an older state.
+    pub inconsistent: u64,
+    /// Looks that were not answered, which says nothing about consistency.
+    pub unavailable: u64,
 }
 
 /// How the changes of one entity reach its followers.

@@ -26,6 +26,8 @@ pub struct Declaration {
     pub log: LogDeclaration,
     /// Where this process runs, in the words that its sources are declared with.
     pub region: Option<Arc<str>>,
+    /// Which changes are looked for again in the sources; none if absent.
+    pub sampler: Option<SamplerDeclaration>,
 }
 
 impl Declaration {
@@ -135,6 +137,15 @@ pub struct FollowerDeclaration {
     pub filter: Option<Arc<Rule>>,
     /// How changes are delivered to it.
     pub delivery: DeliveryPolicy,
+}
+
+/// Which changes are looked for again in the sources, to measure how consistent they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SamplerDeclaration {
+    /// One change in so many is a sample; at least 1.
+    pub one_in: u64,
+    /// The most samples that wait for a look; further changes are no samples.
+    pub pending_max: usize,
 }
 
 /// How long changes are kept, in every log.

@@ -17,5 +17,6 @@ pub mod reload;
 pub mod retry;
 pub mod route;
 pub mod rule;
+pub mod sample;
 pub mod strategy;
 pub mod write;

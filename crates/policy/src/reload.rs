@@ -5,7 +5,7 @@
 //! | how an entity is read, when a write is answered (`ack`), `batch` and `priority` of its followers | its fields, key, truth and followers, and which entities there are |
 //! | how it is written, within `write_around` and `write_through`, or within `write_behind` | to or from `write_behind`, another journal |
 //! | how long and how its cache keeps what, and `results` | which source its cache is, `warm`, `warm_hot`, `warm_questions`, options of the kind |
-//! | `[log]` | sources, `region` |
+//! | `[log]`, how many samples `[sampler]` takes | sources, `region`, whether there is a sampler |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use unisono_core::{Ack, Error, ErrorKind, Result};
 use crate::ack::AckPolicy;
 use crate::declaration::{
     CacheDeclaration, Declaration, EntityDeclaration, FollowerDeclaration, LogDeclaration,
-    SourceDeclaration,
+    SamplerDeclaration, SourceDeclaration,
 };
 use crate::delivery::{BatchPolicy, DeliveryPolicy};
 use crate::read::{ReadPolicy, ReadRule};
@@ -101,12 +101,22 @@ impl Plan {
 /// What it takes to go from one declaration to another.
 pub fn plan(running: &Declaration, wanted: &Declaration) -> Plan {
     // Taken apart, here and below, so that nothing that is ever added is left out of the comparison.
-    let Declaration { sources, entities, log, region } = running;
+    let Declaration { sources, entities, log, region, sampler } = running;
     let mut plan = Plan::default();
     plan.fixed("region", region, &wanted.region);
     plan.each("sources", sources, &wanted.sources, source);
     plan.each("entities", entities, &wanted.entities, entity);
     self::log(&mut plan, log, &wanted.log);
+    match (sampler, &wanted.sampler) {
+        (None, None) => {}
+        (Some(running), Some(wanted)) => {
+            let SamplerDeclaration { one_in, pending_max } = running;
+            plan.set("sampler.one_in".to_owned(), one_in, &wanted.one_in, u64::to_string);
+            let key = "sampler.pending_max".to_owned();
+            plan.set(key, pending_max, &wanted.pending_max, usize::to_string);
+        }
+        _ => plan.restart.push("sampler".to_owned()),
+    }
     plan
 }
 

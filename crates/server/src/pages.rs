@@ -285,6 +285,7 @@ mod tests {
             deliveries: vec![delivery(state)],
             caches: Vec::new(),
             journals: Vec::new(),
+            sampler: None,
             entities: Vec::new(),
         };
         let counts = |s: &Status| {

@@ -87,6 +87,7 @@ fn show(status: &Json, output: Output) -> Result<()> {
         let heading = ["entity", "journal", "pending", "oldest", "flushed", "refused"];
         output.table(&heading, journals)?;
     }
+    consistency(status, output)?;
     let failing = rows(status, "deliveries", &|row| vec![of(row, "last_error")]);
     for (error, row) in
         failing.iter().flatten().zip(status["deliveries"].as_array().into_iter().flatten())
@@ -113,6 +114,22 @@ fn replication(status: &Json, output: Output) -> Result<()> {
         output.table(&["entity", "strategy", "ack", "followers"], written)?;
     }
     Ok(())
+}
+
+/// How consistent sources were, where that is sampled.
+fn consistency(status: &Json, output: Output) -> Result<()> {
+    let found = rows(&status["sampler"], "consistency", &|row| {
+        let nines = row["nines"].as_f64().unwrap_or_default();
+        vec![
+            of(row, "source"),
+            format!("{} s", number(row, "delay_seconds")),
+            format!("{nines:.1}"),
+        ]
+    });
+    match found.is_empty() {
+        true => Ok(()),
+        false => output.table(&["source", "after a change", "nines of consistency"], found),
+    }
 }
 
 /// How far a copy has come, if one is under way and its size is known.

@@ -38,6 +38,7 @@ impl Engine {
                 .collect(),
             entities: self.declaration().entities.values().map(EntityStatus::of).collect(),
             journals: running.behinds().map(|behind| behind.status()).collect(),
+            sampler: running.sampler.as_ref().map(|sampler| sampler.status()),
         }
     }
 

@@ -219,3 +219,13 @@ fn how_long_the_log_is_kept_changes_while_it_runs() {
     let expected = ["retention: 7d -> 1h", "changes_max: 10000000 -> 5", "outcomes: 1d -> 1s"];
     assert_eq!(changes, expected.map(|change| format!("log.{change}")));
 }
+
+#[test]
+fn how_much_is_sampled_can_change_but_not_whether_anything_is() {
+    let with = |one_in| Declaration {
+        sampler: Some(SamplerDeclaration { one_in, pending_max: 10 }),
+        ..running()
+    };
+    assert_eq!(plan(&with(1), &with(5)).changes, ["sampler.one_in: 1 -> 5"]);
+    assert_eq!(plan(&running(), &with(5)).restart, ["sampler"]);
+}

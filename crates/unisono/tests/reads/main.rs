@@ -4,6 +4,7 @@
 mod behind;
 mod gated;
 mod reload;
+mod sampled;
 mod shared;
 mod shared_behind;
 mod warm;
