@@ -290,6 +290,7 @@ impl World {
             },
             region: None,
             sampler: Some(SamplerDeclaration { one_in: 4, pending_max: 20 }),
+            hooks: BTreeMap::new(),
         })
     }
 }

@@ -7,8 +7,8 @@ use unisono_core::kind::SourceKind;
 
 use crate::options::{self, Key, Section, Shape};
 use crate::sections::{
-    BATCH, CACHE, ENTITY, FIELD, FILE, FOLLOWER, LOG, READ, READ_RULE, RESIDENCY, ROUTE, SAMPLER,
-    SERVER, TLS, TOKEN, WARM_QUESTION, WRITE,
+    BATCH, CACHE, ENTITY, FIELD, FILE, FOLLOWER, HOOK, LOG, READ, READ_RULE, RESIDENCY, ROUTE,
+    SAMPLER, SERVER, TLS, TOKEN, WARM_QUESTION, WRITE,
 };
 
 const HEAD: &str = "\
@@ -40,6 +40,9 @@ pub fn example(kinds: &[&'static dyn SourceKind]) -> String {
     head(&mut out, "[log]", LOG.doc);
     keys(&mut out, &LOG, &[]);
     commented(&mut out, "[sampler]", &SAMPLER, &[]);
+    let secret = format!("\"whsec_{}\"", "A".repeat(44).replace("AAAA", "c2Vj"));
+    let hook = [("url", "\"https://example.org/unisono\""), ("secret", secret.as_str())];
+    commented(&mut out, "[hooks.operators]", &HOOK, &hook);
     for kind in kinds {
         source(&mut out, *kind);
     }

@@ -8,6 +8,7 @@ mod document;
 mod entities;
 mod example;
 mod fields;
+mod hooks;
 mod interpolate;
 mod kinds;
 mod options;
@@ -126,6 +127,7 @@ fn read(file: Table<'_>, kinds: Kinds<'_>) -> Option<Configuration> {
     let server = server::section(&file, &names);
     let log = server::log(&file);
     let sampler = server::sampler(&file);
+    let hooks = hooks::hooks(&file, &names);
     let data = file.text("data");
     file.finish();
 
@@ -145,6 +147,7 @@ fn read(file: Table<'_>, kinds: Kinds<'_>) -> Option<Configuration> {
         log,
         region: region.map(|found| found.value.into()),
         sampler,
+        hooks: hooks?,
     };
     Some(Configuration {
         server: server?,

@@ -349,7 +349,7 @@ fn expires(table: &Table<'_>) -> Option<Timestamp> {
     }
 }
 
-fn patterns(table: &Table<'_>, entities: &[&str]) -> Vec<Arc<str>> {
+pub(crate) fn patterns(table: &Table<'_>, entities: &[&str]) -> Vec<Arc<str>> {
     let patterns = table.texts("entities");
     for Found { value, spot } in &patterns {
         let known = value == "*" || entities.iter().any(|entity| covers(value, entity));

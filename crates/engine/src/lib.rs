@@ -10,6 +10,7 @@ pub mod engine;
 pub mod late;
 mod limit;
 mod log;
+pub mod notice;
 mod observe;
 mod open;
 mod policies;

@@ -163,6 +163,7 @@ const COUNTERS: &[(&str, &str)] = &[
         "unisono_journal_coalesced_total",
         "Writes that a later one of the same commit made superfluous.",
     ),
+    ("unisono_notices_dropped_total", "Notices for hooks that found no room."),
     ("unisono_samples_total", "Looks for a change in a source so long after it, by result."),
     ("unisono_samples_dropped_total", "Changes that would have been samples and found no room."),
     (

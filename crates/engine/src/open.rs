@@ -18,6 +18,7 @@ use crate::delivery::{Delivery, Target};
 use crate::late::Late;
 use crate::log::tail::Tail;
 use crate::log::{Log, trim};
+use crate::notice::Notices;
 use crate::policies::{Present, PresentEntity};
 use crate::read::handle::SourceHandle;
 use crate::read::serving::{Answering, Serving};
@@ -32,6 +33,8 @@ pub(crate) struct Running {
     pub(crate) logs: BTreeMap<Arc<str>, Arc<Log>>,
     pub(crate) entities: HashMap<Arc<str>, Arc<Serving>>,
     pub(crate) deliveries: Vec<Arc<Delivery>>,
+    /// Who is told of what is found.
+    pub(crate) notices: Arc<Notices>,
     /// Set if it is declared.
     pub(crate) sampler: Option<Arc<Sampler>>,
     /// What was changed in the sources' schemas.
@@ -57,6 +60,7 @@ pub(crate) async fn open(
         logs: BTreeMap::new(),
         entities: HashMap::new(),
         deliveries: Vec::new(),
+        notices: Arc::default(),
         sampler: None,
         notes,
     };
@@ -161,6 +165,7 @@ impl Running {
             reader: require(Arc::clone(source).reader(), name, "reader")?,
             auditor: require(Arc::clone(source).auditor(), name, "auditor")?,
             turns: Turns::default(),
+            notices: Arc::clone(&self.notices),
             committer: Committer::new(Arc::clone(&truth), Arc::clone(&tail), runtime),
             truth,
             tail,

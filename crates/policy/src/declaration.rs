@@ -10,6 +10,7 @@ use unisono_core::query::{Aggregate, Filter, Query};
 
 use crate::ack::AckPolicy;
 use crate::delivery::DeliveryPolicy;
+use crate::hook::HookDeclaration;
 use crate::read::ReadPolicy;
 use crate::rule::Rule;
 use crate::strategy::Strategy;
@@ -28,6 +29,8 @@ pub struct Declaration {
     pub region: Option<Arc<str>>,
     /// Which changes are looked for again in the sources; none if absent.
     pub sampler: Option<SamplerDeclaration>,
+    /// Who is told of divergences and dead letters, by name.
+    pub hooks: BTreeMap<Arc<str>, HookDeclaration>,
 }
 
 impl Declaration {

@@ -10,6 +10,7 @@ pub mod breaker;
 pub mod declaration;
 pub mod delivery;
 pub mod hedge;
+pub mod hook;
 pub mod load;
 pub mod read;
 pub mod refresh;

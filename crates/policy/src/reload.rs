@@ -5,7 +5,7 @@
 //! | how an entity is read, when a write is answered (`ack`), `batch` and `priority` of its followers | its fields, key, truth and followers, and which entities there are |
 //! | how it is written, within `write_around` and `write_through`, or within `write_behind` | to or from `write_behind`, another journal |
 //! | how long and how its cache keeps what, and `results` | which source its cache is, `warm`, `warm_hot`, `warm_questions`, options of the kind |
-//! | `[log]`, how many samples `[sampler]` takes | sources, `region`, whether there is a sampler |
+//! | `[log]`, how many samples `[sampler]` takes | sources, `region`, hooks, whether there is a sampler |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -101,7 +101,7 @@ impl Plan {
 /// What it takes to go from one declaration to another.
 pub fn plan(running: &Declaration, wanted: &Declaration) -> Plan {
     // Taken apart, here and below, so that nothing that is ever added is left out of the comparison.
-    let Declaration { sources, entities, log, region, sampler } = running;
+    let Declaration { sources, entities, log, region, sampler, hooks } = running;
     let mut plan = Plan::default();
     plan.fixed("region", region, &wanted.region);
     plan.each("sources", sources, &wanted.sources, source);
@@ -117,6 +117,9 @@ pub fn plan(running: &Declaration, wanted: &Declaration) -> Plan {
         }
         _ => plan.restart.push("sampler".to_owned()),
     }
+    plan.each("hooks", hooks, &wanted.hooks, |plan, key, running, wanted| {
+        plan.fixed(key, running, wanted);
+    });
     plan
 }
 

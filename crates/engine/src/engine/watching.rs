@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{join, join_all};
+use tokio::sync::mpsc;
 use unisono_core::{Position, Result};
 
 use crate::engine::Engine;
 use crate::log::Log;
+use crate::notice::Notice;
 use crate::observe;
 use crate::read::handle::SourceHandle;
 use crate::status::{DeliveryStatus, EntityStatus, HeldBy, LogStatus, SourceStatus, Status};
@@ -96,12 +98,27 @@ impl Engine {
         observe::all(&self.status().await);
     }
 
-    /// Takes in what was found when a follower was compared with the truth: for `status` and metrics. Everything that
-    /// compares calls this once for each comparison, finished or not.
+    /// Takes in what was found when a follower was compared with the truth: for `status`, metrics, and those who are told
+    /// of divergences. Everything that compares calls this once for each comparison, finished or not.
     ///
     /// `not_found` if there is no such follower.
     pub fn compared(&self, found: &Comparison) -> Result<()> {
         self.delivery(&found.entity, &found.source)?.compared(found);
+        if found.different > 0 {
+            let runtime = &self.0.runtime;
+            let number = runtime.uuid().as_u128();
+            self.0.running.notices.tell(|| Notice::of_divergence(found, number, runtime.now()));
+        }
         Ok(())
+    }
+
+    /// What is found from now on and wanted, with room for so many notices that were not taken yet; further ones are
+    /// dropped and counted.
+    pub fn listen(
+        &self,
+        wants: Box<dyn Fn(&Notice) -> bool + Send + Sync>,
+        room: usize,
+    ) -> mpsc::Receiver<Notice> {
+        self.0.running.notices.listen(wants, room)
     }
 }
