@@ -35,18 +35,7 @@ fn show(status: &Json, output: Output) -> Result<()> {
         vec![of(row, "name"), of(row, "kind"), state, of(row, "engine"), size(row)]
     });
     output.table(&["source", "kind", "state", "engine", "size"], sources)?;
-    let logs = rows(status, "logs", &|row| {
-        let held = &row["held_by"];
-        let whom = format!(
-            "{} of {} ({})",
-            of(held, "source"),
-            of(held, "entity"),
-            number(held, "changes")
-        );
-        let held = if held.is_object() { whom } else { String::new() };
-        vec![of(row, "log"), of(row, "head"), of(row, "trimmed"), number(row, "retained"), held]
-    });
-    output.table(&["log", "head", "trimmed", "changes kept", "of these for"], logs)?;
+    logs(status, output)?;
     let deliveries = rows(status, "deliveries", &|row| {
         let seconds = format!("{:.1} s", row["lag_seconds"].as_f64().unwrap_or(0.0));
         let lag = format!("{} changes, {seconds}", number(row, "lag_changes"));
@@ -98,6 +87,22 @@ fn show(status: &Json, output: Output) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Where logs begin and end, and for whom they are kept.
+fn logs(status: &Json, output: Output) -> Result<()> {
+    let logs = rows(status, "logs", &|row| {
+        let held = &row["held_by"];
+        let whom = format!(
+            "{} of {} ({})",
+            of(held, "source"),
+            of(held, "entity"),
+            number(held, "changes")
+        );
+        let held = if held.is_object() { whom } else { String::new() };
+        vec![of(row, "log"), of(row, "head"), of(row, "trimmed"), number(row, "retained"), held]
+    });
+    output.table(&["log", "head", "trimmed", "changes kept", "of these for"], logs)
 }
 
 /// How changes reach followers, where that is declared.
