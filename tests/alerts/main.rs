@@ -168,10 +168,10 @@ async fn a_record_that_was_changed(stage: &mut Stage) {
     let copy = Connection::open(stage.data("copy.db")).expect("the follower opens");
     let damaged = copy.execute("UPDATE product SET name = 'other' WHERE id = 'p1'", []);
     assert_eq!(damaged, Ok(1));
-    assert!(!stage.command(&["verify"]), "the comparison finds it");
+    assert!(!stage.command(&["verify", "--deep"]), "the comparison finds it");
     stage.fires("UnisonoDivergence", &[("source", "copy"), ("entity", "product")]).await;
-    assert!(stage.command(&["repair", "--yes"]), "the repair fails");
-    assert!(stage.command(&["verify"]), "it agrees after the repair");
+    assert!(stage.command(&["repair", "--deep", "--yes"]), "the repair fails");
+    assert!(stage.command(&["verify", "--deep"]), "it agrees after the repair");
     stage.ends("UnisonoDivergence").await;
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use unisono::engine::verify::report::{Depth, VerifyOptions};
 use unisono::{Registry, Unisono, config};
 use unisono_core::{Consistency, ErrorKind};
 
@@ -266,7 +267,8 @@ fn consistency(far_as: Role) -> Consistency {
 async fn agree(unisono: &Unisono, ledger: &Ledger) -> Result<usize, String> {
     let engine = unisono.engine();
     let writes = ledger.check(engine).await?;
-    let report = engine.verify(&Default::default(), &|_| {}).await.map_err(|e| e.to_string())?;
+    let deep = VerifyOptions { depth: Depth::Deep, ..VerifyOptions::default() };
+    let report = engine.verify(&deep, &|_| {}).await.map_err(|e| e.to_string())?;
     if !report.agrees() {
         return Err(format!("followers differ: {report:#?}"));
     }

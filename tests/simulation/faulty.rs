@@ -7,9 +7,12 @@ use async_trait::async_trait;
 use unisono_core::capability::Capability;
 use unisono_core::journal::{Appended, Entry as Kept, Journal, NewEntry};
 use unisono_core::query::{Aggregate, Filter, Groups, Page, Query};
+use unisono_core::slice::{SliceDigest, Slices};
 use unisono_core::source::*;
 use unisono_core::write::{Committed, Unit};
-use unisono_core::{Change, Entity, ErrorKind, Key, Position, Result, Stored, Timestamp, Uuid};
+use unisono_core::{
+    Change, Entity, ErrorKind, Key, Position, Result, Stored, Timestamp, Uuid, Version,
+};
 
 use crate::disks::{Disks, JOURNAL};
 use crate::faults::{Fate, Faults};
@@ -309,6 +312,21 @@ impl Auditor for Faulty {
     ) -> Result<At<ScanPage>> {
         let role = self.role(Arc::clone(&self.inner).auditor())?;
         self.around("scan", role.scan(entity, after, limit)).await
+    }
+
+    async fn digests(&self, entity: &Arc<Entity>, slices: Slices) -> Result<At<Vec<SliceDigest>>> {
+        let role = self.role(Arc::clone(&self.inner).auditor())?;
+        self.around("digests", role.digests(entity, slices)).await
+    }
+
+    async fn versions(
+        &self,
+        entity: &Arc<Entity>,
+        slices: Slices,
+        among: &[u64],
+    ) -> Result<At<Vec<(Key, Version)>>> {
+        let role = self.role(Arc::clone(&self.inner).auditor())?;
+        self.around("versions", role.versions(entity, slices, among)).await
     }
 }
 

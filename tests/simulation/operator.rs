@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use unisono_engine::Engine;
-use unisono_engine::verify::report::VerifyOptions;
+use unisono_engine::verify::report::{Depth, VerifyOptions};
 use unisono_source_memory::MemoryDisk;
 
 use crate::disks::{Disks, FOLLOWERS};
@@ -66,9 +66,11 @@ impl Operator {
 
     /// Verification while everything goes on finds nothing, because nothing is wrong.
     async fn verify(&self, engine: &Engine, repair: bool) {
-        let options = VerifyOptions { repair, ..VerifyOptions::default() };
+        let depth = [Depth::Ledger, Depth::Observed, Depth::Deep][self.faults.below(3) as usize];
+        let options = VerifyOptions { depth, repair, ..VerifyOptions::default() };
         let result = engine.verify(&options, &|_| {}).await;
-        self.history.trace_result(&format!("operator verifies, repair {repair}"), &result);
+        self.history
+            .trace_result(&format!("operator verifies, {depth:?}, repair {repair}"), &result);
         let Ok(report) = result else { return };
         if self.history.seen().tampered {
             return;

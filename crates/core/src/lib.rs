@@ -4,6 +4,7 @@
 //! [`source`], the contract that every source kind fulfils.
 
 pub mod ack;
+pub mod auditor;
 pub mod capability;
 pub mod capture;
 pub mod change;
@@ -19,6 +20,7 @@ pub mod kind;
 pub mod position;
 pub mod query;
 pub mod record;
+pub mod slice;
 pub mod source;
 pub mod spelling;
 pub mod time;

@@ -58,6 +58,11 @@ impl Position {
         (self.0 >> Self::SEQUENCE_BITS) as u16
     }
 
+    /// Its place within its generation.
+    pub fn sequence(self) -> u64 {
+        self.0 & ((1 << Self::SEQUENCE_BITS) - 1)
+    }
+
     /// The position directly after this one.
     #[must_use]
     pub fn next(self) -> Self {

@@ -21,6 +21,8 @@ use crate::record::Stored;
 use crate::time::Timestamp;
 use crate::write::{Committed, Unit};
 
+pub use crate::auditor::{Auditor, ScanPage};
+
 /// How one entity is kept in one source.
 #[derive(Clone, Debug)]
 pub struct Binding {
@@ -436,30 +438,6 @@ pub struct Life {
     pub epoch: u64,
     /// Every entry contains the changes up to here.
     pub applied: Position,
-}
-
-/// One page of a scan.
-#[derive(Clone, Debug)]
-pub struct ScanPage {
-    /// Records in the order of their keys.
-    pub records: Vec<Stored>,
-    /// Whether there are none after the last.
-    pub end: bool,
-}
-
-/// Can be compared, copied and exported.
-#[async_trait]
-pub trait Auditor: Send + Sync {
-    /// The records after a key, in the order of keys, at most `limit`.
-    ///
-    /// * `scan-1` Records are read back from where the source keeps them, never from a copy of what was written.
-    /// * `scan-2` `position` is as in [`At`].
-    async fn scan(
-        &self,
-        entity: &Arc<Entity>,
-        after: Option<&Key>,
-        limit: usize,
-    ) -> Result<At<ScanPage>>;
 }
 
 /// The role of a source, or an error that says that it cannot play it.

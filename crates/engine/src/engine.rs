@@ -25,12 +25,11 @@ use crate::read::explain::{self, Operation};
 use crate::read::serving::Serving;
 use crate::read::{get, pending, question};
 use crate::runtime::Runtime;
-use crate::verify::compare::Audit;
-use crate::verify::report::{Comparison, Progress, Report, VerifyOptions};
 use crate::write::behind::Behind;
 use crate::write::idempotency::InFlight;
 
 mod reload;
+mod verifying;
 mod watching;
 mod writing;
 
@@ -239,35 +238,6 @@ impl Engine {
         Ok(token)
     }
 
-    /// Compares followers with the truth, record by record, while everything goes on; repairs if asked.
-    pub async fn verify(
-        &self,
-        options: &VerifyOptions,
-        progress: &(dyn Fn(Progress) + Sync),
-    ) -> Result<Report> {
-        let mut report = Report::default();
-        for delivery in &self.0.running.deliveries {
-            let target = delivery.target();
-            let named = |wanted: &Option<Arc<str>>, name: &Arc<str>| {
-                wanted.as_ref().is_none_or(|w| w == name)
-            };
-            if named(&options.entity, target.entity.name())
-                && named(&options.source, &target.source)
-            {
-                let found = self.compare(delivery, options.repair, progress).await?;
-                self.compared(&found)?;
-                report.comparisons.push(found);
-            }
-        }
-        if report.comparisons.is_empty() && (options.entity.is_some() || options.source.is_some()) {
-            return Err(Error::new(
-                ErrorKind::NotFound,
-                "there is no such follower of such an entity",
-            ));
-        }
-        Ok(report)
-    }
-
     /// Makes the copy of an entity in a follower anew, beside the stream.
     pub async fn backfill(&self, entity: &str, source: &str) -> Result<()> {
         self.delivery(entity, source)?.copy_again().await
@@ -365,53 +335,6 @@ impl Engine {
         let kept = join_all(feeds.map(|feed| feed.keep_hot_keys_now()));
         let kept = async { Ok(kept.await) };
         let _ = self.0.runtime.within(KEEP_MAX, kept).await;
-    }
-
-    async fn compare(
-        &self,
-        delivery: &Arc<Delivery>,
-        repair: bool,
-        progress: &(dyn Fn(Progress) + Sync),
-    ) -> Result<Comparison> {
-        let target = delivery.target();
-        let serving = self.serving(target.entity.name())?;
-        let follower = serving
-            .answering
-            .get(&target.source)
-            .ok_or_else(|| Error::internal("the follower does not answer"))?;
-        let total = serving.log.reader.count(&serving.entity, &Filter::All, None).await?.value;
-        let mut audit = Audit {
-            delivery,
-            entity: &serving.entity,
-            truth: (serving.log.reader.as_ref(), serving.log.auditor.as_ref()),
-            follower: follower.reader.as_ref(),
-            head: &|| serving.log.tail.head(),
-            runtime: &self.0.runtime,
-            repair,
-            found: Comparison {
-                entity: Arc::clone(target.entity.name()),
-                source: Arc::clone(&target.source),
-                records: 0,
-                position: Position::ZERO,
-                differences: Vec::new(),
-                different: 0,
-                repaired: 0,
-                error: None,
-            },
-        };
-        let tell = |found: &Comparison| {
-            progress(Progress {
-                entity: Arc::clone(&found.entity),
-                source: Arc::clone(&found.source),
-                records: found.records,
-                total,
-                different: found.different,
-            });
-        };
-        if let Err(error) = audit.run(&tell).await {
-            audit.found.error = Some(error.to_string());
-        }
-        Ok(audit.found)
     }
 
     fn delivery(&self, entity: &str, source: &str) -> Result<&Arc<Delivery>> {

@@ -10,12 +10,14 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 use unisono_core::capability::{Capability, Role};
 use unisono_core::query::{Aggregate, Filter, Groups, Page, Query};
+use unisono_core::slice::{SliceDigest, Slices};
 use unisono_core::source::{
     Applied, At, Auditor, Batch, Binding, Cache, Checkpoint, Entry, Filled, Follower, Lease, Life,
     Lookup, Probe, Reader, ScanPage, Source, require,
 };
 use unisono_core::{
     Change, Effect, Entity, Error, ErrorKind, Key, Position, Result, Stored, Timestamp, Uuid,
+    Version,
 };
 use unisono_policy::retry;
 
@@ -291,6 +293,21 @@ impl Auditor for Late {
     ) -> Result<At<ScanPage>> {
         require(self.0.source()?.auditor(), &self.0.name, "auditor")?
             .scan(entity, after, limit)
+            .await
+    }
+
+    async fn digests(&self, entity: &Arc<Entity>, slices: Slices) -> Result<At<Vec<SliceDigest>>> {
+        require(self.0.source()?.auditor(), &self.0.name, "auditor")?.digests(entity, slices).await
+    }
+
+    async fn versions(
+        &self,
+        entity: &Arc<Entity>,
+        slices: Slices,
+        among: &[u64],
+    ) -> Result<At<Vec<(Key, Version)>>> {
+        require(self.0.source()?.auditor(), &self.0.name, "auditor")?
+            .versions(entity, slices, among)
             .await
     }
 }

@@ -2,6 +2,7 @@
 //! that watching costs nothing else.
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
+use serde::Serialize;
 use unisono_core::Timestamp;
 
 use crate::status::{
@@ -128,6 +129,11 @@ const GAUGES: &[(&str, Unit, &str)] = &[
         Unit::Count,
         "Whether that is longer than declared (`age_alert`): 1 if so, else 0.",
     ),
+    (
+        "unisono_delivery_repaired_often_records",
+        Unit::Count,
+        "Records that had to be repaired three times or more: somebody else writes there.",
+    ),
     ("unisono_samples_pending", Unit::Count, "Samples of consistency that wait for a look."),
     (
         "unisono_consistency_nines",
@@ -234,6 +240,7 @@ fn delivery(status: &DeliveryStatus) {
     set("unisono_delivery_last_success_timestamp_seconds", time(status.last_success));
     set("unisono_delivery_batch_changes_max", status.batch_changes_max as f64);
     set("unisono_delivery_lanes", status.lanes as f64);
+    set("unisono_delivery_repaired_often_records", status.repaired_often as f64);
     set("unisono_delivery_dead_letters", status.dead_letters as f64);
     set("unisono_delivery_dead_letter_oldest_seconds", status.dead_letter_seconds);
     set("unisono_delivery_split_timestamp_seconds", time(status.split));
@@ -250,27 +257,28 @@ fn delivery(status: &DeliveryStatus) {
     count("unisono_delivery_copied_total", status.copied);
     count("unisono_delivery_batches_total", status.batches);
     count("unisono_delivery_failures_total", status.retries);
-    if let Some(verification) = &status.verification {
-        compared(verification, &labels);
-    }
+    status.verification.iter().for_each(|found| compared(found, &labels));
 }
 
-fn compared(status: &VerificationStatus, labels: &[(&'static str, String); 2]) {
-    gauge!("unisono_verification_completed_timestamp_seconds", labels).set(time(status.completed));
-    gauge!("unisono_verification_records", labels).set(status.records as f64);
-    counter!("unisono_verification_repaired_total", labels).absolute(status.repaired);
-    counter!("unisono_verification_failures_total", labels).absolute(status.failed);
-    let [entity, source] = labels.clone();
+fn compared(status: &VerificationStatus, of: &[(&'static str, String); 2]) {
+    let labels = [of[0].clone(), of[1].clone(), ("depth", word(&status.depth))];
+    gauge!("unisono_verification_completed_timestamp_seconds", &labels).set(time(status.completed));
+    gauge!("unisono_verification_records", &labels).set(status.records as f64);
+    counter!("unisono_verification_repaired_total", &labels).absolute(status.repaired);
+    counter!("unisono_verification_failures_total", &labels).absolute(status.failed);
     let different = |class: String, records: u64| {
-        let labels = [entity.clone(), source.clone(), ("class", class)];
+        let [entity, source, depth] = labels.clone();
+        let labels = [entity, source, depth, ("class", class)];
         gauge!("unisono_verification_different_records", &labels).set(records as f64);
     };
-    for (class, records) in &status.different {
-        // The class by the name that it has in reports.
-        let name = serde_json::to_value(class).ok();
-        different(name.and_then(|n| n.as_str().map(str::to_owned)).unwrap_or_default(), *records);
-    }
+    status.different.iter().for_each(|(class, records)| different(word(class), *records));
     different("unlisted".to_owned(), status.different_unlisted);
+}
+
+/// The word that reports have for something.
+fn word(of: &impl Serialize) -> String {
+    let word = serde_json::to_value(of).ok();
+    word.and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 fn cache(statistics: &CacheStatistics) {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use unisono_core::{Position, Timestamp};
 use unisono_policy::declaration::{EntityDeclaration, FollowerDeclaration};
 
-use crate::verify::report::{Comparison, Divergence};
+use crate::verify::report::{Comparison, Depth, Divergence};
 
 /// How everything is doing.
 #[derive(Clone, Debug, Serialize)]
@@ -235,12 +235,14 @@ pub struct DeliveryStatus {
     pub copy: Option<CopyStatus>,
     /// When the follower was last found to be ahead of its truth, or one of another log; it is copied again then.
     pub split: Option<Timestamp>,
-    /// What the last comparison with the truth found, if there was one since the start.
-    pub verification: Option<VerificationStatus>,
+    /// What the last comparisons with the truth found, by how thorough they were.
+    pub verification: Vec<VerificationStatus>,
     /// Dead letters that wait: each holds up its own key.
     pub dead_letters: u64,
     /// Seconds since the oldest of them was refused first; 0 if there is none.
     pub dead_letter_seconds: f64,
+    /// Records that had to be repaired three times or more since the start: somebody else writes there.
+    pub repaired_often: u64,
     /// The last failure, in one line.
     pub last_error: Option<String>,
 }
@@ -256,16 +258,19 @@ pub struct CopyStatus {
     pub seconds_left: Option<f64>,
 }
 
-/// What comparisons of a follower with the truth have found.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+/// What comparisons of a follower with the truth have found, of those that were equally thorough.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct VerificationStatus {
+    /// How thorough they were.
+    pub depth: Depth,
     /// When the last complete one ended; `None` if none has.
     pub completed: Option<Timestamp>,
     /// Records that it compared.
     pub records: u64,
-    /// How many it found to differ and were not repaired, by class. A class that was found once stays, with 0.
+    /// How many it found to differ and were not repaired, by class. A class that was found once stays, with 0. A complete
+    /// comparison that was more thorough makes all of them 0: it found what there is.
     pub different: BTreeMap<Divergence, u64>,
-    /// Those beyond the ones of which the class is kept.
+    /// Those of them of which the class is not known, as some were repaired and not all are listed.
     pub different_unlisted: u64,
     /// Records repaired by all since the start.
     pub repaired: u64,
@@ -274,23 +279,54 @@ pub struct VerificationStatus {
 }
 
 impl VerificationStatus {
-    /// With what one more comparison found.
-    pub(crate) fn after(before: Option<Self>, found: &Comparison, now: Timestamp) -> Self {
-        let mut status = before.unwrap_or_default();
-        status.repaired += found.repaired;
+    fn of(depth: Depth) -> Self {
+        VerificationStatus {
+            depth,
+            completed: None,
+            records: 0,
+            different: BTreeMap::new(),
+            different_unlisted: 0,
+            repaired: 0,
+            failed: 0,
+        }
+    }
+
+    /// Takes in what one more comparison found. One that could not be finished leaves what was found before.
+    pub(crate) fn take_in(all: &mut Vec<Self>, found: &Comparison, now: Timestamp) {
+        if !all.iter().any(|status| status.depth == found.depth) {
+            all.push(VerificationStatus::of(found.depth));
+        }
+        if found.error.is_none() {
+            let rank = |depth| {
+                [Depth::Ledger, Depth::Observed, Depth::Deep].iter().position(|d| *d == depth)
+            };
+            let seen = all.iter_mut().filter(|status| rank(status.depth) <= rank(found.depth));
+            seen.for_each(VerificationStatus::forget);
+        }
+        all.iter_mut().filter(|status| status.depth == found.depth).for_each(|s| s.add(found, now));
+    }
+
+    fn forget(&mut self) {
+        self.different.values_mut().for_each(|records| *records = 0);
+        self.different_unlisted = 0;
+    }
+
+    fn add(&mut self, found: &Comparison, now: Timestamp) {
+        self.repaired += found.repaired;
         if found.error.is_some() {
-            status.failed += 1;
-            return status;
+            self.failed += 1;
+            return;
         }
-        status.different.values_mut().for_each(|records| *records = 0);
+        (self.completed, self.records) = (Some(now), found.records);
+        if found.repaired == 0 {
+            self.different.extend(&found.classes);
+            return;
+        }
         for difference in found.differences.iter().filter(|difference| !difference.repaired) {
-            *status.different.entry(difference.class).or_default() += 1;
+            *self.different.entry(difference.class).or_default() += 1;
         }
-        let listed: u64 = status.different.values().sum();
         let left = found.different.saturating_sub(found.repaired);
-        (status.completed, status.records) = (Some(now), found.records);
-        status.different_unlisted = left.saturating_sub(listed);
-        status
+        self.different_unlisted = left.saturating_sub(self.different.values().sum());
     }
 }
 
@@ -344,4 +380,45 @@ pub struct JournalStatus {
     pub refused: u64,
     /// The last failure that has not been overcome, in one line.
     pub last_error: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::report::Difference;
+
+    fn found(depth: Depth, class: Divergence, records: u64, repaired: u64) -> Comparison {
+        let mut found = Comparison::new(&"e".into(), &"s".into(), depth);
+        for n in 0..records {
+            let (key, repaired) = (n.to_string(), n < repaired);
+            found.add(Difference { key, class, truth: None, follower: None, repaired });
+        }
+        found
+    }
+
+    fn left(all: &[VerificationStatus]) -> Vec<u64> {
+        all.iter().map(|s| s.different.values().sum::<u64>() + s.different_unlisted).collect()
+    }
+
+    #[test]
+    fn what_differs_stays_until_a_comparison_that_would_find_it_does_not() {
+        let mut all = Vec::new();
+        let mut take_in = |found| {
+            VerificationStatus::take_in(&mut all, &found, Timestamp::EPOCH);
+            left(&all)
+        };
+        assert_eq!(take_in(found(Depth::Deep, Divergence::Corrupt, 3, 0)), [3]);
+        assert_eq!(take_in(found(Depth::Observed, Divergence::Stale, 2, 0)), [3, 2]);
+        let broken =
+            Comparison { error: Some("cut".into()), ..found(Depth::Deep, Divergence::Stale, 0, 0) };
+        assert_eq!(take_in(broken), [3, 2], "what was not finished found nothing out");
+        assert_eq!(
+            take_in(found(Depth::Observed, Divergence::Stale, 0, 0)),
+            [3, 0],
+            "it does not look so far"
+        );
+        assert_eq!(take_in(found(Depth::Observed, Divergence::Stale, 1500, 1)), [3, 1499]);
+        assert_eq!(take_in(found(Depth::Deep, Divergence::Corrupt, 3, 3)), [0, 0]);
+        assert_eq!((all[0].repaired, all[0].failed, all[1].repaired), (3, 1, 1));
+    }
 }

@@ -8,7 +8,7 @@ use futures::StreamExt;
 use hyper::StatusCode;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::HeaderValue;
-use serde::Serialize;
+use serde::{Deserialize as _, Serialize};
 use serde_json::{Map, Value as Json, json};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -18,7 +18,7 @@ use unisono::core::kind::{OptionSpec, OptionType, OptionValue, Options, SourceKi
 use unisono::core::query::parse;
 use unisono::core::{Error, ErrorKind, Key, Result, Role};
 use unisono::engine::delivery::dead_letter::DeadLetter;
-use unisono::engine::verify::report::{Progress, VerifyOptions};
+use unisono::engine::verify::report::{Depth, Progress, VerifyOptions};
 use unisono::engine::{Engine, Operation};
 use unisono::policy::declaration::Declaration;
 
@@ -115,11 +115,14 @@ pub(crate) async fn verify(call: &Call<'_>, body: Incoming) -> Reply {
     call.known_parameters([])?;
     // Without a body everything is compared and nothing repaired.
     let body = if body.is_end_stream() { json!({}) } else { call.json(body, &[JSON_TYPE]).await? };
-    let [entity, source, repair] = members(&body, ["entity", "source", "repair"])?;
+    let [entity, source, depth, repair, rate] =
+        members(&body, ["entity", "source", "depth", "repair", "rate"])?;
     let options = VerifyOptions {
         entity: permitted(call, text("entity", entity)?)?,
         source: text("source", source)?,
+        depth: depth_of(depth)?,
         repair: boolean("repair", repair)?,
+        rate: rate_of(rate)?,
     };
     known_source(call.engine(), options.source.as_deref())?;
     if request::accepts(&call.parts.headers, "application/json") {
@@ -137,6 +140,24 @@ pub(crate) async fn verify(call: &Call<'_>, body: Incoming) -> Reply {
     let ndjson = HeaderValue::from_static("application/x-ndjson");
     response.headers_mut().insert(hyper::header::CONTENT_TYPE, ndjson);
     Ok(response)
+}
+
+fn depth_of(depth: Option<&Json>) -> Result<Depth> {
+    let Some(depth) = depth else { return Ok(Depth::default()) };
+    Depth::deserialize(depth).map_err(|_| {
+        Error::invalid("depth is not one of ledger, observed, deep").with("depth", depth)
+    })
+}
+
+fn rate_of(rate: Option<&Json>) -> Result<Option<u32>> {
+    let Some(given) = rate.filter(|rate| !rate.is_null()) else { return Ok(None) };
+    match given.as_u64().and_then(|rate| u32::try_from(rate).ok()).filter(|rate| *rate > 0) {
+        Some(rate) => Ok(Some(rate)),
+        None => {
+            Err(Error::invalid("rate is not a number of records a second above 0")
+                .with("rate", given))
+        }
+    }
 }
 
 /// Verifies for as long as somebody reads the lines.

@@ -277,7 +277,7 @@ const OPERATION: &[(&str, &str, &str)] = &[
     (
         "POST",
         "/admin/v1/verify",
-        "compare followers with the truth: {\"entity\", \"source\", \"repair\"}",
+        "compare followers with the truth: {\"entity\", \"source\", \"depth\", \"repair\", \"rate\"}",
     ),
     ("POST", "/admin/v1/backfill", "copy an entity into a follower anew: {\"entity\", \"source\"}"),
     ("GET", "/admin/v1/dead-letters", "changes that a follower refuses"),

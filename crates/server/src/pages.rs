@@ -248,9 +248,10 @@ mod tests {
             last_success: None,
             copy: None,
             split: None,
-            verification: None,
+            verification: Vec::new(),
             dead_letters: 0,
             dead_letter_seconds: 0.0,
+            repaired_often: 0,
             last_error: None,
         }
     }

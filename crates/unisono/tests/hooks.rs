@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use unisono::config;
-use unisono::engine::verify::report::VerifyOptions;
+use unisono::engine::verify::report::{Depth, VerifyOptions};
 use unisono::{Handle, Registry, Unisono};
 
 /// 32 bytes: `0123…` in ASCII, and as a hook's secret.
@@ -139,6 +139,11 @@ fn refuse(folder: &Path) {
     }
 }
 
+/// What was changed by hand takes a look at every record.
+fn deeply() -> VerifyOptions {
+    VerifyOptions { depth: Depth::Deep, ..VerifyOptions::default() }
+}
+
 #[tokio::test]
 async fn a_dead_letter_is_told_until_it_is_taken_and_again_after_a_restart() {
     let (folder, receiver) = (tempfile::tempdir().unwrap(), Receiver::new().await);
@@ -176,11 +181,11 @@ async fn a_divergence_is_told_when_a_comparison_finds_it() {
     let options = "on = [\"divergence\"]\nretry_for = \"0s\"";
     let unisono = open(folder.path(), &receiver.url(), options).await;
     put(&unisono, "product", "good").await;
-    unisono.engine().verify(&VerifyOptions::default(), &|_| {}).await.unwrap();
+    unisono.engine().verify(&deeply(), &|_| {}).await.unwrap();
     let copy = rusqlite::Connection::open(folder.path().join("copy.db")).unwrap();
     assert_eq!(copy.execute("UPDATE product SET name = 'other'", []), Ok(1));
     for _ in 0..2 {
-        unisono.engine().verify(&VerifyOptions::default(), &|_| {}).await.unwrap();
+        unisono.engine().verify(&deeply(), &|_| {}).await.unwrap();
     }
     // What is not taken at once is given up here, and holds nothing up.
     let (first, second) = (receiver.next(500).await, receiver.next(200).await);

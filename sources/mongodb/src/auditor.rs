@@ -1,16 +1,21 @@
-//! The auditor: records in the order of their keys, read back from the collection.
+//! The auditor: records in the order of their keys, read back from the collection, and sums of their versions.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Bson, Document, doc};
+use unisono_core::slice::{SliceDigest, Slices};
 use unisono_core::source::{At, Auditor, ScanPage};
-use unisono_core::{Entity, Key, Result};
+use unisono_core::{Entity, Key, Result, Version};
 
-use crate::codec::encode_key;
-use crate::document::{self, NULL};
+use crate::codec::{decode_key, encode_key};
+use crate::document::{self, NULL, VERSION};
+use crate::query::aggregate::whole;
 use crate::query::batch_size;
 use crate::source::MongodbSource;
+
+/// Small documents of one answer of the server.
+const GROUPS: u32 = 10_000;
 
 #[async_trait]
 impl Auditor for MongodbSource {
@@ -46,5 +51,73 @@ impl Auditor for MongodbSource {
             Ok(At { value: ScanPage { records, end }, position })
         };
         scan.await.map_err(&named)
+    }
+
+    async fn digests(&self, entity: &Arc<Entity>, slices: Slices) -> Result<At<Vec<SliceDigest>>> {
+        let named = self.named("digests", entity);
+        let place = self.place(entity).map_err(&named)?;
+        let summed = async {
+            let client = self.client();
+            let position = place.position(client).await?;
+            let version = doc! { "$ifNull": [format!("${VERSION}"), 0_i64] };
+            let places = doc! { "$mod": ["$v", slices.width() as i64] };
+            let stages = [
+                doc! { "$match": place.records(Document::new()) },
+                doc! { "$project": { "_id": 0, "v": version } },
+                doc! { "$project": { "v": 1, "place": places } },
+                doc! { "$group": {
+                    "_id": { "$subtract": ["$v", "$place"] },
+                    "records": { "$sum": 1_i64 },
+                    "places": { "$sum": "$place" },
+                    "squares": { "$sum": { "$multiply": ["$place", "$place"] } },
+                } },
+            ];
+            let request = place.documents.aggregate(stages).allow_disk_use(true);
+            let mut cursor = client.call(request.batch_size(GROUPS)).await?;
+            let mut digests = Vec::new();
+            while let Some(group) = client.next(&mut cursor).await? {
+                let number = |name| group.get(name).and_then(whole).unwrap_or_default() as u64;
+                digests.push(SliceDigest {
+                    slice: number("_id") >> slices.bits(),
+                    records: number("records"),
+                    places: number("places"),
+                    squares: number("squares"),
+                });
+            }
+            digests.sort_unstable_by_key(|digest| digest.slice);
+            Ok(At { value: digests, position })
+        };
+        summed.await.map_err(&named)
+    }
+
+    async fn versions(
+        &self,
+        entity: &Arc<Entity>,
+        slices: Slices,
+        among: &[u64],
+    ) -> Result<At<Vec<(Key, Version)>>> {
+        let named = self.named("versions", entity);
+        let place = self.place(entity).map_err(&named)?;
+        let listed = async {
+            let client = self.client();
+            let position = place.position(client).await?;
+            let request = place
+                .documents
+                .find(place.records(Document::new()))
+                .projection(doc! { "_id": 1, VERSION: 1 })
+                .batch_size(GROUPS);
+            let mut cursor = client.call(request).await?;
+            let mut found = Vec::new();
+            while let Some(document) = client.next(&mut cursor).await? {
+                let version = document::version(&document);
+                if among.binary_search(&slices.of_version(version)).is_ok() {
+                    let id = document.get("_id").unwrap_or(&Bson::Null);
+                    // One with another key is none of ours.
+                    found.extend(decode_key(&entity.key_field().ty, id).map(|key| (key, version)));
+                }
+            }
+            Ok(At { value: found, position })
+        };
+        listed.await.map_err(&named)
     }
 }

@@ -155,6 +155,11 @@ impl Table {
         }
     }
 
+    /// The version of a row, alone.
+    pub(crate) fn sole_version(&self) -> &str {
+        if self.capture.is_some() { &self.version } else { VERSION }
+    }
+
     /// What it was prepared for.
     pub(crate) fn binding(&self) -> Binding {
         Binding {

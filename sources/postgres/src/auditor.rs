@@ -1,14 +1,16 @@
-//! The auditor: records in the order of their keys, read back from the table.
+//! The auditor: records in the order of their keys, read back from the table, and sums of their versions.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio_postgres::Row;
+use unisono_core::slice::{SliceDigest, Slices};
 use unisono_core::source::{At, Auditor, ScanPage};
-use unisono_core::{Entity, Key, Result, Role, Stored, Value};
+use unisono_core::{Entity, Key, Position, Result, Role, Stored, Value, Version};
 
-use crate::codec::{Form, encode_key};
+use crate::codec::{Form, decode, encode_key};
 use crate::error::Failed;
-use crate::parameter::{Parameter, optional_text};
+use crate::parameter::{Parameter, cell, integer, optional_text};
 use crate::session::{Session, Use};
 use crate::source::PostgresSource;
 use crate::table::Table;
@@ -21,18 +23,57 @@ impl Auditor for PostgresSource {
         after: Option<&Key>,
         limit: usize,
     ) -> Result<At<ScanPage>> {
-        let client = self.client();
-        let table = &*client.table(entity.name())?;
-        let scanned = || {
+        let (client, table) = (self.client(), self.client().table(entity.name())?);
+        let table = &*table;
+        let asked = || {
             client.primary(move |session| {
                 Box::pin(async move { scan(&session, table, after, limit).await })
             })
         };
-        let named = |e: Failed| e.error.on("scan").at(client.name()).of(entity.name());
-        let (at, lags) = scanned().await.map_err(named)?;
+        self.current("scan", entity, asked).await
+    }
+
+    async fn digests(&self, entity: &Arc<Entity>, slices: Slices) -> Result<At<Vec<SliceDigest>>> {
+        let (client, table) = (self.client(), self.client().table(entity.name())?);
+        let table = &*table;
+        let asked = || {
+            client.primary(move |session| {
+                Box::pin(async move { digests(&session, table, slices).await })
+            })
+        };
+        self.current("digests", entity, asked).await
+    }
+
+    async fn versions(
+        &self,
+        entity: &Arc<Entity>,
+        slices: Slices,
+        among: &[u64],
+    ) -> Result<At<Vec<(Key, Version)>>> {
+        let (client, table) = (self.client(), self.client().table(entity.name())?);
+        let table = &*table;
+        let asked = || {
+            client.primary(move |session| {
+                Box::pin(async move { versions(&session, table, slices, among).await })
+            })
+        };
+        self.current("versions", entity, asked).await
+    }
+}
+
+impl PostgresSource {
+    /// What the primary answers; once more if what others have written to a captured table had no versions yet.
+    async fn current<T, F: Future<Output = Result<(At<T>, bool), Failed>>>(
+        &self,
+        operation: &'static str,
+        entity: &Entity,
+        asked: impl Fn() -> F,
+    ) -> Result<At<T>> {
+        let named = |e: Failed| e.error.on(operation).at(self.client().name()).of(entity.name());
+        let (at, lags) = asked().await.map_err(named)?;
         if lags {
             self.follow().await?;
-            return Ok(scanned().await.map_err(named)?.0);
+            return Ok(asked().await.map_err(named)?.0);
         }
         Ok(at)
     }
@@ -74,4 +115,76 @@ async fn scan(
     let end = records.len() <= limit;
     records.truncate(limit);
     Ok((At { value: ScanPage { records, end }, position }, table.lags(said)))
+}
+
+/// The sums of four-byte numbers, which the server adds up without going over to its decimals.
+async fn digests(
+    session: &Session,
+    table: &Table,
+    slices: Slices,
+) -> Result<(At<Vec<SliceDigest>>, bool), Failed> {
+    let (bits, mask) = (slices.bits(), slices.width() - 1);
+    let sql = format!(
+        "SELECT v >> {bits}, count(*), sum(place), sum(place * place) FROM \
+         (SELECT v, (v & {mask})::int AS place FROM (SELECT {version} AS v FROM {name}) r) p GROUP BY 1",
+        version = table.version,
+        name = table.name
+    );
+    let digest = |row: &Row| {
+        let number = |column| Ok::<_, unisono_core::Error>(integer(row, column)?.unsigned_abs());
+        Ok(SliceDigest {
+            slice: number(1)?,
+            records: number(2)?,
+            places: number(3)?,
+            squares: number(4)?,
+        })
+    };
+    let (mut at, lags) = of_one_moment(session, table, &sql, digest).await?;
+    at.value.sort_unstable_by_key(|digest| digest.slice);
+    Ok((at, lags))
+}
+
+async fn versions(
+    session: &Session,
+    table: &Table,
+    slices: Slices,
+    among: &[u64],
+) -> Result<(At<Vec<(Key, Version)>>, bool), Failed> {
+    let among: Vec<_> = among.iter().map(u64::to_string).collect();
+    let sql = format!(
+        "SELECT * FROM (SELECT {key}, {version} AS v FROM {name}) r WHERE v >> {bits} = ANY ('{{{among}}}')",
+        key = table.selected_key(),
+        version = table.version,
+        name = table.name,
+        bits = slices.bits(),
+        among = among.join(",")
+    );
+    let pair = |row: &Row| {
+        let value = cell(row, 1)?.map(|bytes| decode(table.key_type(), bytes)).transpose()?;
+        let key = Key::from_value(value.as_ref().unwrap_or(&Value::Null))?;
+        Ok((key, Position::from_i64(integer(row, 2)?)?))
+    };
+    of_one_moment(session, table, &sql, pair).await
+}
+
+/// The rows of a statement without nulls, with the position of the same snapshot: one statement, a row at least.
+async fn of_one_moment<T>(
+    session: &Session,
+    table: &Table,
+    sql: &str,
+    each: impl Fn(&Row) -> Result<T>,
+) -> Result<(At<Vec<T>>, bool), Failed> {
+    let position = table.marked_position("TRUE");
+    let sql = format!(
+        "SELECT p.position, t.* FROM (SELECT {position} AS position) p LEFT JOIN ({sql}) t ON TRUE"
+    );
+    let rows = session.rows(Use::Once, &sql, &[]).await?;
+    let said = rows.first().map(|row| optional_text(row, 0)).transpose()?.flatten();
+    let mut value = Vec::with_capacity(rows.len());
+    for row in &rows {
+        if cell(row, 1)?.is_some() {
+            value.push(each(row)?);
+        }
+    }
+    Ok((At { value, position: table.position_of(said)? }, table.lags(said)))
 }

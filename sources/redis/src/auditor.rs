@@ -1,16 +1,26 @@
-//! Role auditor: records in the order of their keys, read back from where they are kept.
+//! Role auditor: records in the order of their keys, read back from where they are kept, and sums of their versions.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::future::try_join_all;
+use futures::try_join;
+use redis::Cmd;
+use unisono_core::slice::{SliceDigest, Slices, Sums};
 use unisono_core::source::{At, Auditor, ScanPage};
-use unisono_core::{Entity, Key, Result};
+use unisono_core::{Entity, Key, Position, Result, Version};
 
+use crate::codec::position as version_of;
+use crate::error::unexpected;
+use crate::keys::key_of;
+use crate::reply;
 use crate::scan::{Broken, Range, Scan};
-use crate::source::RedisSource;
+use crate::source::{RedisSource, Table};
 
 /// The most records that are read ahead of one part.
 const AHEAD_MAX: usize = 1024;
+/// Entries of a ledger that are read at once: about a millisecond of the server's time.
+const STEP: usize = 2_000;
 
 #[async_trait]
 impl Auditor for RedisSource {
@@ -39,5 +49,123 @@ impl Auditor for RedisSource {
             }
         };
         scanned.await.map_err(|e| self.place(e, "scan", entity))
+    }
+
+    async fn digests(&self, entity: &Arc<Entity>, slices: Slices) -> Result<At<Vec<SliceDigest>>> {
+        let summed = async {
+            let mut sums = Sums::new(slices);
+            let table = self.table(entity)?;
+            let position = self.each_version(&table, |_, version| sums.add(version)).await?;
+            Ok(At { value: sums.finish(), position })
+        };
+        summed.await.map_err(|e| self.place(e, "digests", entity))
+    }
+
+    async fn versions(
+        &self,
+        entity: &Arc<Entity>,
+        slices: Slices,
+        among: &[u64],
+    ) -> Result<At<Vec<(Key, Version)>>> {
+        let listed = async {
+            let mut found = Vec::new();
+            let table = self.table(entity)?;
+            let listed = self.each_version(&table, |key, version| {
+                if among.binary_search(&slices.of_version(version)).is_ok() {
+                    found.push((key, version));
+                }
+            });
+            Ok(At { position: listed.await?, value: found })
+        };
+        listed.await.map_err(|e| self.place(e, "versions", entity))
+    }
+}
+
+impl RedisSource {
+    /// Gives the key and the version of every record that is there, some of them perhaps twice, as they are in the
+    /// ledgers; answers up to where everything was there when it began.
+    async fn each_version(
+        &self,
+        table: &Table,
+        mut each: impl FnMut(Key, Version) + Send,
+    ) -> Result<Position> {
+        let mut position = Position::MAX;
+        for part in 0..table.layout.parts() {
+            position = position.min(self.page(table, part, b"-", b"-", 0).await?.position);
+            let ledger = table.layout.control(part, "ledger");
+            let mut next = Some(b"0".to_vec());
+            let mut waiting = Vec::new();
+            while next.is_some() || !waiting.is_empty() {
+                // Whether the records of one step are there is asked beside the next step.
+                let step = async {
+                    match &next {
+                        Some(cursor) => self.step(&ledger, cursor).await,
+                        None => Ok((None, Vec::new())),
+                    }
+                };
+                let there = self.there(table, std::mem::take(&mut waiting));
+                let ((cursor, found), there) = try_join!(step, there)?;
+                there.into_iter().for_each(|(key, version)| each(key, version));
+                waiting = found
+                    .into_iter()
+                    .map(|(id, version)| Ok((key_of(&table.entity, &id)?, version)))
+                    .collect::<Result<_>>()?;
+                next = cursor;
+            }
+        }
+        Ok(position)
+    }
+
+    /// Some entries of a ledger that are no deletions, and where to go on.
+    async fn step(
+        &self,
+        ledger: &[u8],
+        cursor: &[u8],
+    ) -> Result<(Option<Vec<u8>>, Vec<(Vec<u8>, Version)>)> {
+        let mut command = Cmd::new();
+        command.arg("HSCAN").arg(ledger).arg(cursor).arg("COUNT").arg(STEP);
+        let mut answer = reply::list(self.client.look(ledger, &command).await?)?.into_iter();
+        let mut part = || answer.next().ok_or_else(unexpected);
+        let cursor = reply::bytes(part()?)?.filter(|cursor| cursor != b"0");
+        let mut entries = reply::list(part()?)?.into_iter();
+        let mut found = Vec::with_capacity(entries.len() / 2);
+        while let (Some(id), Some(version)) = (entries.next(), entries.next()) {
+            let version = reply::bytes(version)?.unwrap_or_default();
+            if let (Some(id), 20) = (reply::bytes(id)?.filter(|id| !id.is_empty()), version.len()) {
+                found.push((id, version_of(&version)?));
+            }
+        }
+        Ok((cursor, found))
+    }
+
+    /// Those of some records of one part that are there: the server may have lost one without the ledger's knowing, and
+    /// anybody can delete one.
+    async fn there(
+        &self,
+        table: &Table,
+        records: Vec<(Key, Version)>,
+    ) -> Result<Vec<(Key, Version)>> {
+        let Some((first, _)) = records.first() else { return Ok(records) };
+        let slot = table.layout.record(first);
+        let mut command = Cmd::new();
+        command.arg("EXISTS");
+        records.iter().for_each(|(key, _)| _ = command.arg(table.layout.record(key)));
+        let there = reply::number(&self.client.look(&slot, &command).await?)?;
+        if there == records.len() as i64 {
+            return Ok(records);
+        }
+        let exists = records.iter().map(|(key, _)| async {
+            let key = table.layout.record(key);
+            let mut command = Cmd::new();
+            command.arg("EXISTS").arg(&key);
+            reply::number(&self.client.look(&key, &command).await?)
+        });
+        let exist = try_join_all(exists).await?;
+        Ok(records
+            .into_iter()
+            .zip(exist)
+            .filter(|(_, n)| *n > 0)
+            .map(|(record, _)| record)
+            .collect())
     }
 }

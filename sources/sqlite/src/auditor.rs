@@ -1,10 +1,11 @@
-//! The auditor: records in the order of their keys, read back from the table.
+//! The auditor: records in the order of their keys, read back from the table, and sums of their versions.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use unisono_core::slice::{SliceDigest, Slices, Sums};
 use unisono_core::source::{At, Auditor, ScanPage};
-use unisono_core::{Entity, Key, Result, Role, Value};
+use unisono_core::{Entity, Key, Position, Result, Role, Value, Version};
 
 use crate::codec::encode_key;
 use crate::error::translate;
@@ -41,6 +42,42 @@ impl Auditor for SqliteSource {
             let end = records.len() <= limit;
             records.truncate(limit);
             Ok(ScanPage { records, end })
+        })
+        .await
+    }
+
+    async fn digests(&self, entity: &Arc<Entity>, slices: Slices) -> Result<At<Vec<SliceDigest>>> {
+        self.read_at("digests", entity, move |session, table| {
+            let sql = format!("SELECT {} FROM {}", table.version, table.name);
+            let mut statement = session.connection.prepare_cached(&sql).map_err(translate)?;
+            let (mut rows, mut sums) = (statement.raw_query(), Sums::new(slices));
+            while let Some(row) = rows.next().map_err(translate)? {
+                sums.add(Position::from_i64(row.get(0).map_err(translate)?)?);
+            }
+            Ok(sums.finish())
+        })
+        .await
+    }
+
+    async fn versions(
+        &self,
+        entity: &Arc<Entity>,
+        slices: Slices,
+        among: &[u64],
+    ) -> Result<At<Vec<(Key, Version)>>> {
+        let among = among.to_vec();
+        self.read_at("versions", entity, move |session, table| {
+            let (version, key, name) = (&table.version, table.key_column(), &table.name);
+            let sql = format!("SELECT {version}, {key} FROM {name}");
+            let mut statement = session.connection.prepare_cached(&sql).map_err(translate)?;
+            let (mut rows, mut found) = (statement.raw_query(), Vec::new());
+            while let Some(row) = rows.next().map_err(translate)? {
+                let version = Position::from_i64(row.get(0).map_err(translate)?)?;
+                if among.binary_search(&slices.of_version(version)).is_ok() {
+                    found.push((table.key_at(row, 1)?, version));
+                }
+            }
+            Ok(found)
         })
         .await
     }

@@ -45,6 +45,8 @@ pub(crate) struct Table {
     pub(crate) columns: Vec<Column>,
     /// The columns as they are selected: the fields in order, then the version.
     pub(crate) selected: String,
+    /// The version of a row, as it is selected.
+    pub(crate) version: String,
     select_version: String,
     row: String,
     insert: String,
@@ -95,6 +97,7 @@ impl Table {
             capture,
             place: Arc::clone(&binding.place),
             options: binding.options.clone(),
+            version,
             select_version,
             row: format!("SELECT {selected} FROM {name} WHERE {key} = ?1"),
             insert,
@@ -213,6 +216,16 @@ impl Table {
         self.stored_with(row, |column, error| {
             Err(error.of(self.entity.name()).with("field", &column.field))
         })
+    }
+
+    /// The key in a column of a row.
+    pub(crate) fn key_at(&self, row: &Row<'_>, n: usize) -> Result<Key> {
+        let cell = row.get_ref(n).map_err(translate)?;
+        let value = match self.columns.get(self.entity.key_index()) {
+            Some(column) => decode(column.form, &column.ty, cell)?,
+            None => Value::Null,
+        };
+        Key::from_value(&value)
     }
 
     /// A record from a row of the selected columns; `otherwise` says what takes the place of a value that cannot be

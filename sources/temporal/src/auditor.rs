@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use unisono_core::slice::{SliceDigest, Slices};
 use unisono_core::source::{At, Auditor, ScanPage};
-use unisono_core::{Entity, Key, Result};
+use unisono_core::{Entity, Key, Result, Version};
 
 use crate::source::TemporalSource;
 
@@ -17,5 +18,18 @@ impl Auditor for TemporalSource {
         limit: usize,
     ) -> Result<At<ScanPage>> {
         self.shared.journal.auditor.scan(entity, after, limit).await
+    }
+
+    async fn digests(&self, entity: &Arc<Entity>, slices: Slices) -> Result<At<Vec<SliceDigest>>> {
+        self.shared.journal.auditor.digests(entity, slices).await
+    }
+
+    async fn versions(
+        &self,
+        entity: &Arc<Entity>,
+        slices: Slices,
+        among: &[u64],
+    ) -> Result<At<Vec<(Key, Version)>>> {
+        self.shared.journal.auditor.versions(entity, slices, among).await
     }
 }

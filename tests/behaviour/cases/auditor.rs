@@ -3,16 +3,19 @@
 use std::sync::Arc;
 
 use rand::seq::SliceRandom;
-use unisono_core::{Entity, Field, FieldType, Key, Role, Uuid};
+use unisono_core::slice::Slices;
+use unisono_core::{Entity, Field, FieldType, Key, Position, Role, Uuid, Version};
 use unisono_testkit::{Generator, Sample};
 
 use crate::cases::cases;
-use crate::fixture::{Feed, Fixture, Verdict, check, check_eq};
+use crate::fixture::{Feed, Fixture, Opened, Stop, Verdict, check, check_eq};
 
 cases! {
     "scan-1" scan_is_ordered "a scan visits each record once, in the order of keys of every type";
     "scan-1-limit" scan_keeps_its_limit "pages end where asked, after any key, there or not";
     "scan-2" scan_names_its_position "a scan names the position of its snapshot";
+    "digests-1" digests_are_those_of_a_scan "the sums of versions, by slices, are those of the records that a scan finds";
+    "versions-1" versions_are_those_of_a_scan "keys and versions are listed of the asked slices, and of no others";
 }
 
 fn keys(ty: &FieldType) -> Vec<Key> {
@@ -151,6 +154,77 @@ async fn scan_names_its_position(fixture: &Fixture) -> Verdict {
                 "position {} is ahead of the checkpoint",
                 page.position
             );
+        }
+    }
+    Ok(())
+}
+
+/// Positions far above: of another generation.
+const FAR: u64 = (3 << 48) + 70_000;
+
+/// Sources that hold records of several slices; the follower has a deletion behind it, too, and versions of two
+/// generations.
+async fn spread(fixture: &Fixture, role: Role) -> Result<(Opened, Arc<Entity>), Stop> {
+    let ty = if role == Role::Truth { FieldType::Integer } else { FieldType::String };
+    let fields = vec![Field::new("id", ty.clone()), Field::new("name", FieldType::String)];
+    let entity = Arc::new(Entity::new("thing", "id", fields)?);
+    let mut g = Generator::new(1);
+    let keys = |n: i64| match ty {
+        FieldType::Integer => Key::Integer(n),
+        _ => Key::String(format!("k{n}").into()),
+    };
+    let records: Vec<_> = (0..70).map(|n| g.record(&entity, &keys(n))).collect();
+    let opened = fixture.holding(role, &entity, &records).await?;
+    opened.auditor()?;
+    if role == Role::Follower {
+        let mut feed = Feed::new(&entity);
+        for record in &records {
+            feed.changes.put(&entity, record.clone());
+        }
+        let deleted = feed.changes.delete(&entity, &keys(3));
+        let mut far = vec![deleted];
+        for n in 5..9 {
+            let mut change = (*feed.changes.put(&entity, g.record(&entity, &keys(n)))).clone();
+            change.position = Position::new(FAR + n as u64 * 40)?;
+            far.push(change.into());
+        }
+        opened.follower()?.apply(feed.batch(&far)).await?;
+    }
+    Ok((opened, entity))
+}
+
+async fn digests_are_those_of_a_scan(fixture: &Fixture) -> Verdict {
+    for role in fixture.holding_roles() {
+        let fixture = Fixture::new(&fixture.kind)?;
+        let (opened, entity) = spread(&fixture, role).await?;
+        let found = opened.everything(&entity).await?;
+        for head in [0, 1 << 19, FAR] {
+            let slices = Slices::of(Position::new(head)?);
+            let expected = slices.digests(found.iter().map(|stored| stored.version));
+            let digests = opened.auditor()?.digests(&entity, slices).await?;
+            check_eq!(digests.value, expected, "as {}, {} wide", role.as_str(), slices.width());
+            check!(digests.position.as_u64() <= 70, "position {}", digests.position);
+        }
+    }
+    Ok(())
+}
+
+async fn versions_are_those_of_a_scan(fixture: &Fixture) -> Verdict {
+    for role in fixture.holding_roles() {
+        let fixture = Fixture::new(&fixture.kind)?;
+        let (opened, entity) = spread(&fixture, role).await?;
+        let slices = Slices::of(Position::ZERO);
+        let far = slices.of_version(Position::new(FAR + 240)?);
+        let found = opened.everything(&entity).await?;
+        for among in [vec![0], vec![1, 2, far], vec![3, far + 1_000]] {
+            let mut expected: Vec<(Key, Version)> =
+                found.iter().map(|stored| (stored.key.clone(), stored.version)).collect();
+            expected.retain(|(_, version)| among.contains(&slices.of_version(*version)));
+            expected.sort();
+            let mut listed = opened.auditor()?.versions(&entity, slices, &among).await?.value;
+            listed.sort();
+            listed.dedup();
+            check_eq!(listed, expected, "as {} of {among:?}", role.as_str());
         }
     }
     Ok(())

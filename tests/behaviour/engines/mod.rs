@@ -1,15 +1,15 @@
 //! The servers that kinds are tested over: how their data is deleted from outside.
 
 #[cfg(feature = "mongodb")]
-mod mongodb;
+pub(crate) mod mongodb;
 #[cfg(feature = "mysql")]
-mod mysql;
+pub(crate) mod mysql;
 #[cfg(feature = "opensearch")]
-mod opensearch;
+pub(crate) mod opensearch;
 #[cfg(feature = "postgres")]
-mod postgres;
+pub(crate) mod postgres;
 #[cfg(feature = "redis")]
-mod redis;
+pub(crate) mod redis;
 #[cfg(feature = "s3")]
 mod s3;
 

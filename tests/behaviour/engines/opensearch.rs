@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use reqwest::{Client, Url};
+use reqwest::{Client, Method, Url};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -12,14 +12,28 @@ use unisono_core::{Error, Result};
 
 /// Deletes what a namespace holds.
 pub(crate) async fn wipe(options: &Options) -> Result<()> {
-    let failed = |e: reqwest::Error| Error::internal("the indexes were not deleted").caused_by(e);
+    let path = format!("/{}*", options.text("prefix").unwrap_or_default());
+    send(options, Method::DELETE, &path, String::new()).await.map(drop)
+}
+
+/// Sends lines of JSON; answers what the engine says.
+pub(crate) async fn send(
+    options: &Options,
+    method: Method,
+    path: &str,
+    body: String,
+) -> Result<String> {
+    let failed = |e: reqwest::Error| Error::internal("the request failed").caused_by(e);
     let text = |name| options.text(name).unwrap_or_default();
     let url = Url::parse(text("url")).map_err(|e| Error::internal("no url").caused_by(e))?;
-    let url = url.join(&format!("/{}*", text("prefix")));
-    let url = url.map_err(|e| Error::internal("no url").caused_by(e))?;
+    let url = url.join(path).map_err(|e| Error::internal("no url").caused_by(e))?;
     let http = Client::builder().tls_backend_preconfigured(trusting(text("tls_ca"))?).build();
-    let answer = http.map_err(failed)?.delete(url).send().await.map_err(failed)?;
-    answer.error_for_status().map(drop).map_err(failed)
+    let mut request = http.map_err(failed)?.request(method, url);
+    if !body.is_empty() {
+        request = request.header("Content-Type", "application/x-ndjson").body(body);
+    }
+    let answer = request.send().await.map_err(failed)?.error_for_status().map_err(failed)?;
+    answer.text().await.map_err(failed)
 }
 
 fn trusting(authorities: &str) -> Result<ClientConfig> {

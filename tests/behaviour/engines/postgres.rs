@@ -13,19 +13,23 @@ use unisono_core::{Error, Result};
 
 /// Drops the schema that the options name.
 pub(crate) async fn wipe(options: &Options) -> Result<()> {
-    let failed = |e: tokio_postgres::Error| Error::internal("cannot drop the schema").caused_by(e);
+    let schema = options.text("schema").unwrap_or_default();
+    run(options, &format!("DROP SCHEMA IF EXISTS \"{schema}\" CASCADE")).await
+}
+
+/// Runs statements without parameters.
+pub(crate) async fn run(options: &Options, sql: &str) -> Result<()> {
+    let failed = |e: tokio_postgres::Error| Error::internal("cannot be run").caused_by(e);
     let mut config: tokio_postgres::Config =
         options.text("url").unwrap_or_default().parse().map_err(failed)?;
     config.ssl_mode(SslMode::Require);
     let tls = connector(options.text("tls_ca").unwrap_or_default())
         .map_err(|e| Error::internal("tls_ca cannot be read").caused_by(e))?;
     let (client, connection) = config.connect(tls).await.map_err(failed)?;
-    let schema = options.text("schema").unwrap_or_default();
-    let sql = format!("DROP SCHEMA IF EXISTS \"{schema}\" CASCADE");
-    let drop = client.batch_execute(&sql);
+    let run = client.batch_execute(sql);
     // The driver's end of the connection does its work beside.
     tokio::select! {
-        dropped = drop => dropped.map_err(failed),
+        ran = run => ran.map_err(failed),
         ended = connection => ended.map_err(failed),
     }
 }

@@ -34,7 +34,8 @@ pub(crate) async fn wipe(options: &Options) -> Result<()> {
     Ok(())
 }
 
-async fn connect(
+/// A connection as the administrator.
+pub(crate) async fn connect(
     address: &str,
     authority: Option<&str>,
 ) -> redis::RedisResult<MultiplexedConnection> {

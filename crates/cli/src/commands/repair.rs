@@ -3,6 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 
 use unisono::core::{Error, ErrorKind, Result};
+use unisono::engine::verify::report::VerifyOptions;
 
 use super::Connect;
 use super::verify::{self, Scope};
@@ -23,6 +24,9 @@ pub(crate) struct Args {
     /// Only compare and report
     #[arg(long)]
     dry_run: bool,
+    /// Repair at most so many records a second
+    #[arg(long, value_name = "RECORDS", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
     /// Repair without asking, however much differs
     #[arg(long)]
     yes: bool,
@@ -32,7 +36,7 @@ pub(crate) struct Args {
 
 pub(super) async fn run(args: Args, session: &Session) -> Result<u8> {
     let work = async |target: &dyn Target| {
-        let report = verify::compare(&args.scope.options(false), target, session).await?;
+        let report = verify::compare(&args.scope.options(), target, session).await?;
         let (records, different) = verify::totals(&report);
         if args.dry_run || different == 0 {
             return Ok(report);
@@ -40,7 +44,8 @@ pub(super) async fn run(args: Args, session: &Session) -> Result<u8> {
         if !args.yes && different.saturating_mul(100) > records {
             confirm(records, different, session).await?;
         }
-        verify::compare(&args.scope.options(true), target, session).await
+        let options = VerifyOptions { repair: true, rate: args.rate, ..args.scope.options() };
+        verify::compare(&options, target, session).await
     };
     let report = session.on_target(&args.connect, work).await?;
     verify::show(&report, session.output)?;

@@ -306,8 +306,13 @@ impl Target for Remote {
     }
 
     async fn verify(&self, options: &VerifyOptions, progress: &ReportProgress<'_>) -> Result<Json> {
-        let body =
-            json!({"entity": options.entity, "source": options.source, "repair": options.repair});
+        let body = json!({
+            "entity": options.entity,
+            "source": options.source,
+            "depth": options.depth,
+            "repair": options.repair,
+            "rate": options.rate,
+        });
         let request = self.request(Method::POST, &["admin", "v1", "verify"], &[]);
         let mut response =
             self.send(request.header(ACCEPT, "application/x-ndjson").json(&body)).await?;

@@ -12,6 +12,7 @@ pub mod dead_letter;
 mod letters;
 mod progress;
 mod redeliver;
+mod repairs;
 mod session;
 mod stream;
 pub(crate) mod turns;
@@ -36,6 +37,7 @@ pub(crate) use letters::all as all_letters;
 
 use dead_letter::DeadLetter;
 use progress::{Progress, Reach};
+use repairs::Repairs;
 
 /// The longest pause between two attempts: one request in this time does no harm to a follower that is down, and one
 /// that has come back is not left waiting.
@@ -67,6 +69,7 @@ pub(crate) struct Delivery {
     log: Arc<Log>,
     runtime: Runtime,
     progress: Progress,
+    repairs: Repairs,
     commands: mpsc::Sender<Command>,
     closing: Watched<bool>,
 }
@@ -99,6 +102,7 @@ impl Delivery {
             log,
             runtime: runtime.clone(),
             progress: Progress::new(runtime.clock()),
+            repairs: Repairs::default(),
             commands,
             closing: Watched::new(false),
         });
@@ -155,7 +159,8 @@ impl Delivery {
 
     /// How it is doing.
     pub(crate) fn status(&self) -> DeliveryStatus {
-        self.progress.status(&self.target, self.log.tail.head(), self.runtime.now())
+        let status = self.progress.status(&self.target, self.log.tail.head(), self.runtime.now());
+        DeliveryStatus { repaired_often: self.repairs.often(), ..status }
     }
 
     /// Seconds since the oldest change that is not applied was committed.
@@ -178,6 +183,21 @@ impl Delivery {
     /// Has everything copied again, beside the stream.
     pub(crate) async fn copy_again(&self) -> Result<()> {
         self.send(Command::Copy).await
+    }
+
+    /// The records that the follower refuses.
+    pub(crate) fn refused_keys(&self) -> Result<Vec<Key>> {
+        let keys = self.progress.refused_keys();
+        keys.iter().map(|key| Key::parse(&self.target.entity, key)).collect()
+    }
+
+    /// Delivers the current state of records that differ from it. One that is repaired again and again is complained of.
+    pub(crate) async fn repair(&self, keys: Vec<Key>) -> Result<Vec<Redelivered>> {
+        for key in self.repairs.count(&keys) {
+            tracing::error!(%key, entity = %self.target.entity.name(), source = %self.target.source,
+                "a record had to be repaired three times: somebody else writes there");
+        }
+        self.redeliver(keys).await
     }
 
     /// Delivers the current state of records again: repair, and replay of dead letters.

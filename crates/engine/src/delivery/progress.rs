@@ -37,7 +37,7 @@ pub(crate) struct Progress {
     /// The most changes that the next batch has.
     batch_max: AtomicU64,
     pub(super) copying: Arc<Copying>,
-    verified: Mutex<Option<VerificationStatus>>,
+    verified: Mutex<Vec<VerificationStatus>>,
     /// The key up to which the first copy has come.
     copied_to: Mutex<Option<String>>,
     refused: Mutex<Refused>,
@@ -177,11 +177,10 @@ impl Progress {
         self.batch_max.store(changes as u64, Ordering::Relaxed);
     }
 
-    /// The follower was compared with the truth. What could not be finished leaves the last complete one to be seen.
+    /// The follower was compared with the truth.
     pub(super) fn compared(&self, found: &Comparison, now: Timestamp) {
         let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = verified.take();
-        *verified = Some(VerificationStatus::after(before, found, now));
+        VerificationStatus::take_in(&mut verified, found, now);
     }
 
     /// Nothing is known to be in the follower.
@@ -246,6 +245,12 @@ impl Progress {
         let has_letter = |key: &Key| refused.keys.contains(&key.to_string());
         let is = !refused.keys.is_empty() && (keys.is_empty() || keys.iter().any(has_letter));
         (is, refused.changes)
+    }
+
+    /// The keys of the dead letters.
+    pub(super) fn refused_keys(&self) -> Vec<String> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.keys.iter().cloned().collect()
     }
 
     pub(super) fn enter(&self, state: DeliveryState) {
@@ -318,6 +323,7 @@ impl Progress {
             verification: self.verified.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             dead_letters: refused.keys.len() as u64,
             dead_letter_seconds: refused.oldest.map_or(0.0, |since| now.seconds_since(since)),
+            repaired_often: 0,
             last_error: told.error.clone(),
         }
     }

@@ -52,6 +52,16 @@ impl Engine {
         self.acknowledged(&demands, written(&log, context, committed), left).await
     }
 
+    /// Commits one write to the truth at once, whatever its entity's ways of writing are, and waits for nobody else.
+    pub(super) async fn commit(&self, context: &Context, write: Write) -> Result<()> {
+        let log = Arc::clone(self.log_of(from_ref(&write))?);
+        let hold = self.hold(&self.0.present.load(), from_ref(&write));
+        let unit = self.unit(context, vec![write]);
+        let committing = hold::commit(&log.committer, unit, hold, &self.0.runtime);
+        let committed = self.0.runtime.within(context.timeout, committing).await;
+        committed.map(drop).map_err(unknown_if_late)
+    }
+
     fn demands<'a>(
         &'a self,
         policies: &Policies,

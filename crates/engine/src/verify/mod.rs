@@ -1,4 +1,9 @@
-//! Comparing followers with the truth, and repairing what differs.
+//! Verification: every follower against its truth, at three depths, while everything goes on.
 
-pub(crate) mod compare;
+mod audit;
+mod deep;
+mod ledger;
+mod observed;
 pub mod report;
+
+pub(crate) use audit::{Audit, Repair};

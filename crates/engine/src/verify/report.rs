@@ -1,8 +1,9 @@
 //! What verification finds, as plain data.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use unisono_core::{Position, Version};
 
 /// What to verify.
@@ -12,8 +13,26 @@ pub struct VerifyOptions {
     pub entity: Option<Arc<str>>,
     /// Only this follower.
     pub source: Option<Arc<str>>,
+    /// How thoroughly.
+    pub depth: Depth,
     /// Repair what differs by delivering the truth's current record again.
     pub repair: bool,
+    /// The most records that are repaired in a second; as many as can be if absent.
+    pub rate: Option<u32>,
+}
+
+/// How thoroughly followers are compared with the truth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Depth {
+    /// What the follower has acknowledged, by its own word: in milliseconds, whatever it holds.
+    Ledger,
+    /// Which records it holds and at which versions, summed up by the engines themselves. What was changed without
+    /// touching the version is not seen.
+    #[default]
+    Observed,
+    /// The data of every record, read back from both sides.
+    Deep,
 }
 
 /// How a record differs.
@@ -54,7 +73,9 @@ pub struct Comparison {
     pub entity: Arc<str>,
     /// The follower's source.
     pub source: Arc<str>,
-    /// Records compared.
+    /// How thoroughly they were compared.
+    pub depth: Depth,
+    /// Records compared; of the truth, unless the comparison was deep.
     pub records: u64,
     /// The position of the truth up to which the follower was compared.
     pub position: Position,
@@ -62,6 +83,8 @@ pub struct Comparison {
     pub differences: Vec<Difference>,
     /// How many differ in all.
     pub different: u64,
+    /// How many of them in which way.
+    pub classes: BTreeMap<Divergence, u64>,
     /// How many of them were repaired.
     pub repaired: u64,
     /// Why the comparison could not be finished.
@@ -71,6 +94,30 @@ pub struct Comparison {
 impl Comparison {
     /// The most differences that are listed.
     pub const DIFFERENCES_MAX: usize = 1000;
+
+    pub(crate) fn new(entity: &Arc<str>, source: &Arc<str>, depth: Depth) -> Self {
+        Comparison {
+            entity: Arc::clone(entity),
+            source: Arc::clone(source),
+            depth,
+            records: 0,
+            position: Position::ZERO,
+            differences: Vec::new(),
+            different: 0,
+            classes: BTreeMap::new(),
+            repaired: 0,
+            error: None,
+        }
+    }
+
+    pub(crate) fn add(&mut self, difference: Difference) {
+        self.different += 1;
+        self.repaired += u64::from(difference.repaired);
+        *self.classes.entry(difference.class).or_default() += 1;
+        if self.differences.len() < Self::DIFFERENCES_MAX {
+            self.differences.push(difference);
+        }
+    }
 
     /// Whether every record agrees, or does after repair.
     pub fn agrees(&self) -> bool {

@@ -270,7 +270,13 @@ pub(super) fn of_service(paths: &mut Map<String, Json>) {
     let text = json!({ "type": "string" });
     let follower = json!({ "entity": text, "source": text });
     let letter = json!({ "entity": text, "source": text, "key": text });
-    let verify = json!({ "entity": text, "source": text, "repair": { "type": "boolean" } });
+    let verify = json!({
+        "entity": text,
+        "source": text,
+        "depth": { "enum": ["ledger", "observed", "deep"], "default": "observed" },
+        "repair": { "type": "boolean" },
+        "rate": { "type": "integer", "minimum": 1, "description": "records repaired a second at most" },
+    });
     for (path, item) in [
         ("/v1/changes", changes()),
         ("/health/live", open("live", "Whether the process answers", "application/json")),

@@ -114,7 +114,7 @@ async fn a_follower_that_was_damaged_shows_until_it_is_repaired() {
     let found = unisono.engine().verify(&VerifyOptions::default(), &|_| {}).await.unwrap();
     assert_eq!(found.comparisons[0].different, 1);
     let status = unisono.engine().status().await;
-    let verification = status.deliveries[0].verification.as_ref().unwrap();
+    let verification = &status.deliveries[0].verification[0];
     assert_eq!((verification.records, verification.different.values().sum()), (10, 1_u64));
 }
 

@@ -217,7 +217,7 @@ fn sum_is_exact(ty: &FieldType, most: u128, count: u64) -> bool {
 }
 
 /// A count, in whatever number type the server gives it.
-fn whole(bson: &Bson) -> Option<i128> {
+pub(crate) fn whole(bson: &Bson) -> Option<i128> {
     match bson {
         Bson::Double(n) if n.fract() == 0.0 && n.abs() < 9e15 => Some(*n as i128),
         other => digits(other, 0),

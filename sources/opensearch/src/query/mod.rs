@@ -10,6 +10,7 @@ mod page;
 mod pattern;
 mod rank;
 mod search;
+pub(crate) mod slices;
 
 use std::ops::ControlFlow;
 
