@@ -14,7 +14,7 @@ use unisono_core::{Entity, Field, FieldType, Timestamp};
 use unisono_engine::{Engine, Runtime};
 use unisono_policy::declaration::{
     CacheDeclaration, Declaration, EntityDeclaration, FollowerDeclaration, LogDeclaration,
-    SamplerDeclaration, WarmQuestion,
+    SamplerDeclaration, SweepDeclaration, WarmQuestion,
 };
 use unisono_policy::rule::Rule;
 use unisono_source_memory::{Memory, Settings};
@@ -283,6 +283,8 @@ impl World {
         Ok(Declaration {
             sources: BTreeMap::new(),
             entities: BTreeMap::from([("thing".into(), declared)]),
+            // The judge has to see what the engine itself leaves.
+            sweep: SweepDeclaration::NEVER,
             log: LogDeclaration {
                 retention: Duration::from_secs(10),
                 changes_max: 20,

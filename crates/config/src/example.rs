@@ -8,7 +8,7 @@ use unisono_core::kind::SourceKind;
 use crate::options::{self, Key, Section, Shape};
 use crate::sections::{
     BATCH, CACHE, ENTITY, FIELD, FILE, FOLLOWER, HOOK, LOG, READ, READ_RULE, RESIDENCY, ROUTE,
-    SAMPLER, SERVER, TLS, TOKEN, WARM_QUESTION, WRITE,
+    SAMPLER, SERVER, SWEEP, TLS, TOKEN, WARM_QUESTION, WRITE,
 };
 
 const HEAD: &str = "\
@@ -39,6 +39,8 @@ pub fn example(kinds: &[&'static dyn SourceKind]) -> String {
     commented(&mut out, "[[server.routes]]", &ROUTE, &route);
     head(&mut out, "[log]", LOG.doc);
     keys(&mut out, &LOG, &[]);
+    head(&mut out, "[sweep]", SWEEP.doc);
+    keys(&mut out, &SWEEP, &[]);
     commented(&mut out, "[sampler]", &SAMPLER, &[]);
     let secret = format!("\"whsec_{}\"", "A".repeat(44).replace("AAAA", "c2Vj"));
     let hook = [("url", "\"https://example.org/unisono\""), ("secret", secret.as_str())];

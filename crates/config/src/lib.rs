@@ -128,6 +128,7 @@ fn read(file: Table<'_>, kinds: Kinds<'_>) -> Option<Configuration> {
     let log = server::log(&file);
     let sampler = server::sampler(&file);
     let hooks = hooks::hooks(&file, &names);
+    let sweep = server::sweep(&file);
     let data = file.text("data");
     file.finish();
 
@@ -145,6 +146,7 @@ fn read(file: Table<'_>, kinds: Kinds<'_>) -> Option<Configuration> {
         sources: sources.collect::<Option<_>>()?,
         entities: entities.collect::<Option<_>>()?,
         log,
+        sweep,
         region: region.map(|found| found.value.into()),
         sampler,
         hooks: hooks?,

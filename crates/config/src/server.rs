@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use unisono_core::Timestamp;
 use unisono_core::spelling::closest;
-use unisono_policy::declaration::{LogDeclaration, SamplerDeclaration};
+use unisono_policy::declaration::{LogDeclaration, SamplerDeclaration, SweepDeclaration};
 
-use crate::sections::{LOG, ROUTE, SAMPLER, SERVER, TLS, TOKEN};
+use crate::sections::{LOG, ROUTE, SAMPLER, SERVER, SWEEP, TLS, TOKEN};
 use crate::table::{Found, Table};
 
 /// How the HTTP server is run.
@@ -126,6 +126,19 @@ pub(crate) fn sampler(file: &Table<'_>) -> Option<SamplerDeclaration> {
     table.finish();
     // What is missing was reported.
     Some(SamplerDeclaration { one_in: one_in?, pending_max: pending_max? })
+}
+
+/// Reads `[sweep]`.
+pub(crate) fn sweep(file: &Table<'_>) -> SweepDeclaration {
+    let Some(table) = file.table("sweep", &SWEEP) else { return SweepDeclaration::default() };
+    let sweep = SweepDeclaration {
+        every: table.duration("every"),
+        deep: table.duration("deep"),
+        rate: table.integer("rate").and_then(|n| u32::try_from(n).ok()).unwrap_or_default(),
+        repair: table.text("repair").is_some_and(|repair| repair.value == "auto"),
+    };
+    table.finish();
+    sweep
 }
 
 /// Reads `[server]`; `None` if a problem was reported. `entities` are the declared names.

@@ -449,6 +449,9 @@ fn defaults_are_those_of_the_declaration_and_safe() {
         good("[log]").declaration.log,
         unisono_policy::declaration::LogDeclaration::default()
     );
+    for sweep in [&c, &good("[sweep]")].map(|c| &c.declaration.sweep) {
+        assert_eq!(*sweep, unisono_policy::declaration::SweepDeclaration::default());
+    }
     assert!(c.server.listen.ip().is_loopback());
     assert_eq!(c.server.listen.port(), 3000);
     assert_eq!((c.server.body_bytes_max, c.server.header_bytes_max), (8 << 20, 16 << 10));

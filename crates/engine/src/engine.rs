@@ -28,6 +28,8 @@ use crate::runtime::Runtime;
 use crate::write::behind::Behind;
 use crate::write::idempotency::InFlight;
 
+pub(crate) use verifying::Swept;
+
 mod reload;
 mod verifying;
 mod watching;
@@ -72,16 +74,15 @@ impl Engine {
             }
         };
         let notes = running.notes.clone();
-        Ok((
-            Engine(Arc::new(Inner {
-                present,
-                reloading: Mutex::default(),
-                runtime,
-                running,
-                in_flight: InFlight::default(),
-            })),
-            notes,
-        ))
+        let engine = Engine(Arc::new(Inner {
+            present,
+            reloading: Mutex::default(),
+            runtime,
+            running,
+            in_flight: InFlight::default(),
+        }));
+        engine.sweep();
+        Ok((engine, notes))
     }
 
     /// What it was opened with, as it was reloaded since.

@@ -25,6 +25,8 @@ pub struct Declaration {
     pub entities: BTreeMap<Arc<str>, EntityDeclaration>,
     /// How long changes are kept.
     pub log: LogDeclaration,
+    /// How often followers are compared with their truth.
+    pub sweep: SweepDeclaration,
     /// Where this process runs, in the words that its sources are declared with.
     pub region: Option<Arc<str>>,
     /// Which changes are looked for again in the sources; none if absent.
@@ -160,6 +162,38 @@ pub struct LogDeclaration {
     pub changes_max: u64,
     /// How long the outcome of an idempotent write is remembered.
     pub outcomes: Duration,
+}
+
+/// How often followers are compared with their truth without anybody's asking, and what is done about differences.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SweepDeclaration {
+    /// How often each follower is compared; zero for never.
+    pub every: Duration,
+    /// How often also the data of every record is; zero for never.
+    pub deep: Duration,
+    /// The most records a second that are read back for that from one follower, or repaired.
+    pub rate: u32,
+    /// Whether what differs is repaired, unless it is more than [`SweepDeclaration::REPAIRED_MAX`] of the records.
+    pub repair: bool,
+}
+
+impl SweepDeclaration {
+    /// The share of the records that is repaired without anybody's asking: more is rather a wrong configuration than damage.
+    pub const REPAIRED_MAX: f64 = 0.01;
+
+    /// Never.
+    pub const NEVER: Self = SweepDeclaration {
+        every: Duration::ZERO,
+        deep: Duration::ZERO,
+        rate: 1_000,
+        repair: false,
+    };
+}
+
+impl Default for SweepDeclaration {
+    fn default() -> Self {
+        SweepDeclaration { every: Duration::from_secs(600), repair: true, ..Self::NEVER }
+    }
 }
 
 impl Default for LogDeclaration {

@@ -5,7 +5,7 @@
 //! | how an entity is read, when a write is answered (`ack`), `batch` and `priority` of its followers | its fields, key, truth and followers, and which entities there are |
 //! | how it is written, within `write_around` and `write_through`, or within `write_behind` | to or from `write_behind`, another journal |
 //! | how long and how its cache keeps what, and `results` | which source its cache is, `warm`, `warm_hot`, `warm_questions`, options of the kind |
-//! | `[log]`, how many samples `[sampler]` takes | sources, `region`, hooks, whether there is a sampler |
+//! | `[log]`, `[sweep]`, how many samples `[sampler]` takes | sources, `region`, hooks, whether there is a sampler |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use unisono_core::{Ack, Error, ErrorKind, Result};
 use crate::ack::AckPolicy;
 use crate::declaration::{
     CacheDeclaration, Declaration, EntityDeclaration, FollowerDeclaration, LogDeclaration,
-    SamplerDeclaration, SourceDeclaration,
+    SamplerDeclaration, SourceDeclaration, SweepDeclaration,
 };
 use crate::delivery::{BatchPolicy, DeliveryPolicy};
 use crate::read::{ReadPolicy, ReadRule};
@@ -101,12 +101,13 @@ impl Plan {
 /// What it takes to go from one declaration to another.
 pub fn plan(running: &Declaration, wanted: &Declaration) -> Plan {
     // Taken apart, here and below, so that nothing that is ever added is left out of the comparison.
-    let Declaration { sources, entities, log, region, sampler, hooks } = running;
+    let Declaration { sources, entities, log, sweep, region, sampler, hooks } = running;
     let mut plan = Plan::default();
     plan.fixed("region", region, &wanted.region);
     plan.each("sources", sources, &wanted.sources, source);
     plan.each("entities", entities, &wanted.entities, entity);
     self::log(&mut plan, log, &wanted.log);
+    self::sweep(&mut plan, sweep, &wanted.sweep);
     match (sampler, &wanted.sampler) {
         (None, None) => {}
         (Some(running), Some(wanted)) => {
@@ -275,6 +276,14 @@ fn log(plan: &mut Plan, running: &LogDeclaration, wanted: &LogDeclaration) {
     plan.set_time("log.retention".to_owned(), *retention, wanted.retention);
     plan.set("log.changes_max".to_owned(), changes_max, &wanted.changes_max, u64::to_string);
     plan.set_time("log.outcomes".to_owned(), *outcomes, wanted.outcomes);
+}
+
+fn sweep(plan: &mut Plan, running: &SweepDeclaration, wanted: &SweepDeclaration) {
+    let SweepDeclaration { every, deep, rate, repair } = running;
+    plan.set_time("sweep.every".to_owned(), *every, wanted.every);
+    plan.set_time("sweep.deep".to_owned(), *deep, wanted.deep);
+    plan.set("sweep.rate".to_owned(), rate, &wanted.rate, u32::to_string);
+    plan.set("sweep.repair".to_owned(), repair, &wanted.repair, bool::to_string);
 }
 
 #[cfg(test)]

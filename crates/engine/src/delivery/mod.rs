@@ -17,7 +17,7 @@ mod session;
 mod stream;
 pub(crate) mod turns;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -30,7 +30,7 @@ use unisono_policy::rule::Rule;
 use crate::log::{Log, trim};
 use crate::policies::PresentEntity;
 use crate::runtime::Runtime;
-use crate::status::{DeliveryState, DeliveryStatus};
+use crate::status::{Compared, DeliveryState, DeliveryStatus};
 use crate::verify::report::Comparison;
 use crate::watched::Watched;
 pub(crate) use letters::all as all_letters;
@@ -70,6 +70,7 @@ pub(crate) struct Delivery {
     runtime: Runtime,
     progress: Progress,
     repairs: Repairs,
+    compared: Mutex<Option<Compared>>,
     commands: mpsc::Sender<Command>,
     closing: Watched<bool>,
 }
@@ -103,6 +104,7 @@ impl Delivery {
             runtime: runtime.clone(),
             progress: Progress::new(runtime.clock()),
             repairs: Repairs::default(),
+            compared: Mutex::default(),
             commands,
             closing: Watched::new(false),
         });
@@ -160,7 +162,8 @@ impl Delivery {
     /// How it is doing.
     pub(crate) fn status(&self) -> DeliveryStatus {
         let status = self.progress.status(&self.target, self.log.tail.head(), self.runtime.now());
-        DeliveryStatus { repaired_often: self.repairs.often(), ..status }
+        let compared = self.compared.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        DeliveryStatus { repaired_often: self.repairs.often(), compared, ..status }
     }
 
     /// Seconds since the oldest change that is not applied was committed.
@@ -175,14 +178,16 @@ impl Delivery {
             .map_or(0, |from| self.log.tail.head().since(from.max(trimmed)))
     }
 
-    /// What was found when the follower was compared with the truth.
-    pub(crate) fn compared(&self, found: &Comparison) {
-        self.progress.compared(found, self.runtime.now());
-    }
-
     /// Has everything copied again, beside the stream.
     pub(crate) async fn copy_again(&self) -> Result<()> {
         self.send(Command::Copy).await
+    }
+
+    /// Takes note of a comparison with the truth.
+    pub(crate) fn was_compared(&self, found: &Comparison) {
+        self.progress.compared(found, self.runtime.now());
+        let now = Compared::of(found, self.runtime.now());
+        *self.compared.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
     }
 
     /// The records that the follower refuses.

@@ -1,16 +1,79 @@
 //! [`Engine`]: comparing followers with their truth.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use futures::future::BoxFuture;
 use unisono_core::query::Filter;
 use unisono_core::write::{Action, Condition, Write};
 use unisono_core::{Context, Entity, Error, ErrorKind, Result, Stored};
+use unisono_policy::declaration::SweepDeclaration;
 
 use crate::delivery::Delivery;
-use crate::engine::Engine;
+use crate::engine::{Engine, Inner};
+use crate::runtime::Runtime;
 use crate::verify::report::{Comparison, Depth, Progress, Report, VerifyOptions};
-use crate::verify::{Audit, Repair};
+use crate::verify::{Audit, Repair, sweep};
+
+/// One comparison.
+#[derive(Clone, Copy)]
+struct How {
+    depth: Depth,
+    repair: bool,
+    /// Whether the truth's record may be written again for that.
+    rewrite: bool,
+    rate: Option<u32>,
+}
+
+impl How {
+    fn of(options: &VerifyOptions) -> Self {
+        let VerifyOptions { depth, repair, rate, .. } = *options;
+        How { depth, repair, rewrite: false, rate }
+    }
+}
+
+/// What the sweep of one follower holds while it waits: nothing that would keep an engine that nobody has any more.
+pub(crate) struct Swept {
+    engine: Weak<Inner>,
+    runtime: Runtime,
+    delivery: Weak<Delivery>,
+}
+
+impl Swept {
+    /// Its time and randomness.
+    pub(crate) fn runtime(&self) -> Runtime {
+        self.runtime.clone()
+    }
+
+    /// How followers are to be compared at present; `None` if the engine is gone.
+    pub(crate) fn declared(&self) -> Option<SweepDeclaration> {
+        let engine = self.engine.upgrade()?;
+        Some(engine.present.load().declaration.sweep.clone())
+    }
+
+    /// What differs; `None` if that cannot be told now.
+    pub(crate) async fn compare(
+        &self,
+        depth: Depth,
+        rate: u32,
+        repair: bool,
+    ) -> Option<Comparison> {
+        let (engine, delivery) = (self.engine.upgrade()?, self.delivery.upgrade()?);
+        // A follower that is being filled differs, and its delivery sees to it.
+        if !delivery.is_complete() {
+            return None;
+        }
+        let how = How { depth, repair, rewrite: false, rate: Some(rate) };
+        let compared = Engine(engine).compare(&delivery, how, &|_| {}).await;
+        let error = match compared {
+            Ok(Comparison { error: Some(error), .. }) => error,
+            Ok(found) => return Some(found),
+            Err(error) => error.to_string(),
+        };
+        let target = delivery.target();
+        tracing::warn!(entity = %target.entity.name(), source = %target.source, error, "a follower could not be compared");
+        None
+    }
+}
 
 /// Who writes a record again that a follower claims to have in a later version.
 const ACTOR: &str = "unisono repair";
@@ -31,9 +94,8 @@ impl Engine {
             if named(&options.entity, target.entity.name())
                 && named(&options.source, &target.source)
             {
-                let found = self.compare(delivery, options, progress).await?;
-                self.compared(&found)?;
-                report.comparisons.push(found);
+                let how = How { rewrite: true, ..How::of(options) };
+                report.comparisons.push(self.compare(delivery, how, progress).await?);
             }
         }
         if report.comparisons.is_empty() && (options.entity.is_some() || options.source.is_some()) {
@@ -48,7 +110,7 @@ impl Engine {
     async fn compare(
         &self,
         delivery: &Arc<Delivery>,
-        options: &VerifyOptions,
+        how: How,
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<Comparison> {
         let target = delivery.target();
@@ -58,7 +120,7 @@ impl Engine {
             .get(&target.source)
             .ok_or_else(|| Error::internal("the follower does not answer"))?;
         // Only a deep comparison takes so long that its end is worth knowing.
-        let total = match options.depth {
+        let total = match how.depth {
             Depth::Deep => {
                 Some(serving.log.reader.count(&serving.entity, &Filter::All, None).await?.value)
             }
@@ -74,8 +136,9 @@ impl Engine {
             follower: follower.reader.as_ref(),
             head: &|| serving.log.tail.head(),
             runtime: &self.0.runtime,
-            repair: options.repair.then_some(Repair { rate: options.rate, rewrite: &rewrite }),
-            found: Comparison::new(target.entity.name(), &target.source, options.depth),
+            repair: how.repair.then_some(Repair { rewrite: how.rewrite.then_some(&rewrite) }),
+            rate: how.rate,
+            found: Comparison::new(target.entity.name(), &target.source, how.depth),
         };
         let tell = |found: &Comparison| {
             progress(Progress {
@@ -89,7 +152,17 @@ impl Engine {
         if let Err(error) = audit.run(&tell).await {
             audit.found.error = Some(error.to_string());
         }
+        self.compared(delivery, &audit.found);
         Ok(audit.found)
+    }
+
+    /// Has every follower compared again and again.
+    pub(super) fn sweep(&self) {
+        for delivery in &self.0.running.deliveries {
+            let (engine, runtime) = (Arc::downgrade(&self.0), self.0.runtime.clone());
+            let swept = Swept { engine, runtime, delivery: Arc::downgrade(delivery) };
+            self.0.runtime.spawn(sweep(swept));
+        }
     }
 
     /// Gives a record a newer version, unless somebody else does.

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use futures::future::{join, join_all};
 use tokio::sync::mpsc;
-use unisono_core::{Position, Result};
+use unisono_core::Position;
 
+use crate::delivery::Delivery;
 use crate::engine::Engine;
 use crate::log::Log;
 use crate::notice::Notice;
@@ -98,18 +99,15 @@ impl Engine {
         observe::all(&self.status().await);
     }
 
-    /// Takes in what was found when a follower was compared with the truth: for `status`, metrics, and those who are told
-    /// of divergences. Everything that compares calls this once for each comparison, finished or not.
-    ///
-    /// `not_found` if there is no such follower.
-    pub fn compared(&self, found: &Comparison) -> Result<()> {
-        self.delivery(&found.entity, &found.source)?.compared(found);
+    /// Takes in what was found when a follower was compared with the truth, whoever asked: for `status`, metrics, and those
+    /// who are told of divergences. Whatever compares calls this once for each comparison, finished or not.
+    pub(super) fn compared(&self, delivery: &Delivery, found: &Comparison) {
+        delivery.was_compared(found);
         if found.different > 0 {
             let runtime = &self.0.runtime;
             let number = runtime.uuid().as_u128();
             self.0.running.notices.tell(|| Notice::of_divergence(found, number, runtime.now()));
         }
-        Ok(())
     }
 
     /// What is found from now on and wanted, with room for so many notices that were not taken yet; further ones are

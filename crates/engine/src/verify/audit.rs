@@ -33,10 +33,8 @@ pub(crate) type Tell<'a> = &'a (dyn Fn(&Comparison) + Sync);
 /// What is done with what differs.
 #[derive(Clone, Copy)]
 pub(crate) struct Repair<'a> {
-    /// Records a second at most.
-    pub(crate) rate: Option<u32>,
-    /// For a record of which the follower claims a later version than the truth's.
-    pub(crate) rewrite: Rewrite<'a>,
+    /// For a record of which the follower claims a later version than the truth's; without it such a one stays.
+    pub(crate) rewrite: Option<Rewrite<'a>>,
 }
 
 /// One follower, what it is compared with, and what has been found.
@@ -48,6 +46,8 @@ pub(crate) struct Audit<'a> {
     pub(crate) head: &'a (dyn Fn() -> Position + Sync),
     pub(crate) runtime: &'a Runtime,
     pub(crate) repair: Option<Repair<'a>>,
+    /// Records a second at most that are read back in a deep comparison, or repaired.
+    pub(crate) rate: Option<u32>,
     pub(crate) found: Comparison,
 }
 
@@ -117,17 +117,14 @@ impl Audit<'_> {
     }
 
     async fn record(&mut self, different: Vec<(Key, Difference)>) -> Result<()> {
-        let rate = self.repair.and_then(|repair| repair.rate);
+        let rate = self.rate.filter(|_| self.repair.is_some());
         let step = rate.map_or(SUSPECTS, |rate| (rate as usize).clamp(1, SUSPECTS));
         for some in different.chunks(step) {
             let repaired = self.repaired(some).await?;
             for ((_, difference), repaired) in some.iter().zip(repaired) {
                 self.found.add(Difference { repaired, ..difference.clone() });
             }
-            if let Some(rate) = rate {
-                let pause = Duration::from_secs(1).mul_f64(some.len() as f64 / f64::from(rate));
-                self.runtime.sleep(pause).await;
-            }
+            pace(rate, some.len(), self.runtime).await;
         }
         Ok(())
     }
@@ -136,17 +133,8 @@ impl Audit<'_> {
     async fn repaired(&self, different: &[(Key, Difference)]) -> Result<Vec<bool>> {
         let Some(repair) = self.repair else { return Ok(vec![false; different.len()]) };
         let keys: Vec<Key> = different.iter().map(|(key, _)| key.clone()).collect();
-        let ahead =
-            different.iter().filter(|(_, difference)| difference.class == Divergence::Ahead);
-        let ahead: Vec<Key> = ahead.map(|(key, _)| key.clone()).collect();
-        // The follower would take the truth's record for an old one. Written once more it is newer than all that there
-        // was; unless the follower claims what the log has not come to.
-        for stored in self.truth.0.get(self.entity, &ahead).await?.value.into_iter().flatten() {
-            match (repair.rewrite)(stored).await {
-                // Somebody else has written it: that is newer, too.
-                Err(error) if error.kind() == ErrorKind::VersionConflict => {}
-                rewritten => rewritten?,
-            }
+        if let Some(rewrite) = repair.rewrite {
+            self.outbid(different, rewrite).await?;
         }
         let accepted = self.delivery.repair(keys.clone()).await?;
         let still = self.follower_differs(&keys).await?;
@@ -154,6 +142,22 @@ impl Audit<'_> {
             matches!(outcome, Redelivered::Accepted) && !still
         };
         Ok(accepted.into_iter().zip(still).map(is_repaired).collect())
+    }
+
+    /// The follower takes the truth's record for an old one where it claims to have a later version. Written once more
+    /// it is newer than all that there was; unless the follower claims what the log has not come to.
+    async fn outbid(&self, different: &[(Key, Difference)], rewrite: Rewrite<'_>) -> Result<()> {
+        let is_ahead = |(_, difference): &&(Key, Difference)| difference.class == Divergence::Ahead;
+        let ahead = different.iter().filter(is_ahead).map(|(key, _)| key.clone());
+        let ahead: Vec<Key> = ahead.collect();
+        for stored in self.truth.0.get(self.entity, &ahead).await?.value.into_iter().flatten() {
+            match rewrite(stored).await {
+                // Somebody else has written it: that is newer, too.
+                Err(error) if error.kind() == ErrorKind::VersionConflict => {}
+                rewritten => rewritten?,
+            }
+        }
+        Ok(())
     }
 
     /// Whether each key differs after repair. One that changes at this moment is on its way by the log.
@@ -193,6 +197,14 @@ impl Audit<'_> {
             Error::new(ErrorKind::TooStale, "the follower does not catch up with the truth")
                 .hint("see `unisono status` for what holds its delivery up")
         })
+    }
+}
+
+/// Waits for as long as so many records take at a rate.
+pub(super) async fn pace(rate: Option<u32>, records: usize, runtime: &Runtime) {
+    if let Some(rate) = rate {
+        let second = Duration::from_secs(1);
+        runtime.sleep(second.mul_f64(records as f64 / f64::from(rate.max(1)))).await;
     }
 }
 

@@ -7,7 +7,8 @@ use futures::{SinkExt as _, StreamExt as _, try_join};
 use unisono_core::source::Auditor;
 use unisono_core::{Entity, Key, Result, Stored};
 
-use crate::verify::audit::{Audit, Tell};
+use crate::runtime::Runtime;
+use crate::verify::audit::{Audit, Tell, pace};
 
 /// Records read at once.
 const PAGE: usize = 2_000;
@@ -22,8 +23,9 @@ impl Audit<'_> {
         let (entity, delivery) = (Arc::clone(self.entity), self.delivery);
         let (to_truth, truth) = mpsc::channel(1);
         let (to_follower, follower) = mpsc::channel(1);
-        let truth_pages = pages(self.truth.1, &entity, to_truth);
-        let follower_pages = pages(delivery.target().auditor.as_ref(), &entity, to_follower);
+        let pace = (self.rate, self.runtime);
+        let truth_pages = pages(self.truth.1, &entity, to_truth, pace);
+        let follower_pages = pages(delivery.target().auditor.as_ref(), &entity, to_follower, pace);
         let compared = self.merge(Ahead::new(truth), Ahead::new(follower), tell);
         // The sides are read ahead of the comparison, and at the same time.
         try_join!(truth_pages, follower_pages, compared).map(drop)
@@ -64,15 +66,18 @@ async fn pages(
     auditor: &dyn Auditor,
     entity: &Arc<Entity>,
     mut to: mpsc::Sender<Page>,
+    (rate, runtime): (Option<u32>, &Runtime),
 ) -> Result<()> {
     let mut last: Option<Key> = None;
     loop {
         let page = auditor.scan(entity, last.as_ref(), PAGE).await?.value;
         last = page.records.last().map(|stored| stored.key.clone());
         let end = page.end || last.is_none();
+        let read = page.records.len();
         if to.send(page.records).await.is_err() || end {
             return Ok(());
         }
+        pace(rate, read, runtime).await;
     }
 }
 

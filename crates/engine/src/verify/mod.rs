@@ -5,5 +5,7 @@ mod deep;
 mod ledger;
 mod observed;
 pub mod report;
+mod sweep;
 
 pub(crate) use audit::{Audit, Repair};
+pub(crate) use sweep::run as sweep;

@@ -17,7 +17,7 @@ pub struct VerifyOptions {
     pub depth: Depth,
     /// Repair what differs by delivering the truth's current record again.
     pub repair: bool,
-    /// The most records that are repaired in a second; as many as can be if absent.
+    /// The most records a second that are read back in a deep comparison, or repaired; as many as can be if absent.
     pub rate: Option<u32>,
 }
 

@@ -249,3 +249,13 @@ fn how_much_is_sampled_can_change_but_not_whether_anything_is() {
     assert_eq!(plan(&with(1), &with(5)).changes, ["sampler.one_in: 1 -> 5"]);
     assert_eq!(plan(&running(), &with(5)).restart, ["sampler"]);
 }
+
+#[test]
+fn how_often_followers_are_compared_changes_while_it_runs() {
+    let mut wanted = running();
+    wanted.sweep = SweepDeclaration { every: SECOND, deep: 60 * SECOND, rate: 5, repair: false };
+    let changes = plan(&running(), &wanted).outcome().unwrap();
+    let expected =
+        ["every: 10m -> 1s", "deep: 0ms -> 1m", "rate: 1000 -> 5", "repair: true -> false"];
+    assert_eq!(changes, expected.map(|change| format!("sweep.{change}")));
+}
