@@ -1,9 +1,41 @@
-//! Options of what watches: the sampler and hooks.
+//! Options of what watches: the sweep, the sampler and hooks.
 
 use std::time::Duration;
 
-use super::DAY;
+use super::{DAY, YEARS};
 use crate::options::{Key, Section, Shape};
+
+/// `[sweep]`
+pub(crate) static SWEEP: Section = Section::new(
+    "How often followers are compared with their truth without anybody's asking.",
+    &[
+        Key::defaulting(
+            "every",
+            Shape::Duration { min: Duration::ZERO, max: YEARS },
+            "10m",
+            "How often each is compared by sums of versions, which the engines make: about a second for a million records. 0s for never.",
+        ),
+        Key::defaulting(
+            "deep",
+            Shape::Duration { min: Duration::ZERO, max: YEARS },
+            "0s",
+            "How often the data of every record is read back from both sides instead, which also finds what was changed without its version. 0s for never.",
+        ),
+        Key::defaulting(
+            "rate",
+            Shape::Integer { min: 1, max: 1_000_000 },
+            "1000",
+            "The most records a second that are read back for that from one follower, or repaired.",
+        ),
+        Key::defaulting(
+            "repair",
+            Shape::Choice(&["auto", "report"]),
+            "auto",
+            "Whether what differs is repaired, up to 1 % of the records, or only reported.",
+        ),
+    ],
+    &[],
+);
 
 /// `[sampler]`
 pub(crate) static SAMPLER: Section = Section::new(
