@@ -180,6 +180,7 @@ fn dependencies_point_one_way() {
         ("crates/policy", vec![core]),
         ("crates/config", vec![core, "unisono-policy"]),
         ("crates/engine", vec![core, "unisono-policy"]),
+        ("crates/hooks", vec![core, "unisono-policy", "unisono-engine"]),
         ("crates/sql", vec![core]),
         ("crates/testkit", vec![core]),
     ]);

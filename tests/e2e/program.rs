@@ -89,10 +89,11 @@ impl Place {
 
     /// Starts a server and waits until it answers.
     pub(crate) fn serve(&self) -> Server {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|l| l.local_addr())
-            .expect("a free port")
-            .port();
+        self.serve_at(free_port())
+    }
+
+    /// The same, at a port.
+    pub(crate) fn serve_at(&self, port: u16) -> Server {
         let log = std::fs::File::create(self.folder.path().join("server.log")).expect("a log file");
         let child = Command::new(binary())
             .args([
@@ -114,6 +115,12 @@ impl Place {
         server.wait_ready(self.folder.path());
         server
     }
+}
+
+/// A port that nobody listens at.
+pub(crate) fn free_port() -> u16 {
+    let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    address.expect("a free port").port()
 }
 
 /// A running server; killed when dropped.

@@ -14,7 +14,7 @@ use unisono_core::{Entity, Field, FieldType, Timestamp};
 use unisono_engine::{Engine, Runtime};
 use unisono_policy::declaration::{
     CacheDeclaration, Declaration, EntityDeclaration, FollowerDeclaration, LogDeclaration,
-    SweepDeclaration, WarmQuestion,
+    SamplerDeclaration, SweepDeclaration, WarmQuestion,
 };
 use unisono_policy::rule::Rule;
 use unisono_policy::strategy;
@@ -295,6 +295,8 @@ impl World {
                 outcomes: Duration::from_secs(3600),
             },
             region: None,
+            sampler: Some(SamplerDeclaration { one_in: 4, pending_max: 20 }),
+            hooks: BTreeMap::new(),
         })
     }
 }

@@ -8,6 +8,7 @@ mod document;
 mod entities;
 mod example;
 mod fields;
+mod hooks;
 mod interpolate;
 mod kinds;
 mod options;
@@ -125,6 +126,8 @@ fn read(file: Table<'_>, kinds: Kinds<'_>) -> Option<Configuration> {
     let names: Vec<&str> = entities.keys().map(String::as_str).collect();
     let server = server::section(&file, &names);
     let log = server::log(&file);
+    let sampler = server::sampler(&file);
+    let hooks = hooks::hooks(&file, &names);
     let sweep = server::sweep(&file);
     let data = file.text("data");
     file.finish();
@@ -145,6 +148,8 @@ fn read(file: Table<'_>, kinds: Kinds<'_>) -> Option<Configuration> {
         log,
         sweep,
         region: region.map(|found| found.value.into()),
+        sampler,
+        hooks: hooks?,
     };
     Some(Configuration {
         server: server?,

@@ -7,6 +7,10 @@ use unisono_policy::strategy;
 
 use crate::options::{Key, Section, Shape};
 
+mod watching;
+
+pub(crate) use watching::{HOOK, SAMPLER, SWEEP};
+
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 pub(crate) const YEARS: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -30,13 +34,14 @@ pub(crate) static FILE: Section = Section::new(
         Key::optional("server", Shape::Table(&SERVER), SERVER.doc),
         Key::optional("log", Shape::Table(&LOG), LOG.doc),
         Key::optional("sweep", Shape::Table(&SWEEP), SWEEP.doc),
+        Key::optional("sampler", Shape::Table(&SAMPLER), SAMPLER.doc),
+        Key::optional("hooks", Shape::Named(&HOOK), "Who is told of what is found, by name."),
         Key::optional("sources", Shape::Sources, "The stores, by name."),
         Key::optional("entities", Shape::Named(&ENTITY), "The kinds of records, by name."),
     ],
     &[
         "projections",
         "streams",
-        "webhooks",
         "cluster",
         "regions",
         "residency",
@@ -190,38 +195,6 @@ pub(crate) static LOG: Section = Section::new(
         ),
     ],
     &["partitions", "archive"],
-);
-
-/// `[sweep]`
-pub(crate) static SWEEP: Section = Section::new(
-    "How often followers are compared with their truth without anybody's asking.",
-    &[
-        Key::defaulting(
-            "every",
-            Shape::Duration { min: Duration::ZERO, max: YEARS },
-            "10m",
-            "How often each is compared by sums of versions, which the engines make: about a second for a million records. 0s for never.",
-        ),
-        Key::defaulting(
-            "deep",
-            Shape::Duration { min: Duration::ZERO, max: YEARS },
-            "0s",
-            "How often the data of every record is read back from both sides instead, which also finds what was changed without its version. 0s for never.",
-        ),
-        Key::defaulting(
-            "rate",
-            Shape::Integer { min: 1, max: 1_000_000 },
-            "1000",
-            "The most records a second that are read back for that from one follower, or repaired.",
-        ),
-        Key::defaulting(
-            "repair",
-            Shape::Choice(&["auto", "report"]),
-            "auto",
-            "Whether what differs is repaired, up to 1 % of the records, or only reported.",
-        ),
-    ],
-    &[],
 );
 
 /// `[entities.NAME]`

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use unisono_core::Timestamp;
 use unisono_core::spelling::closest;
-use unisono_policy::declaration::{LogDeclaration, SweepDeclaration};
+use unisono_policy::declaration::{LogDeclaration, SamplerDeclaration, SweepDeclaration};
 
-use crate::sections::{LOG, ROUTE, SERVER, SWEEP, TLS, TOKEN};
+use crate::sections::{LOG, ROUTE, SAMPLER, SERVER, SWEEP, TLS, TOKEN};
 use crate::table::{Found, Table};
 
 /// How the HTTP server is run.
@@ -116,6 +116,16 @@ pub(crate) fn log(file: &Table<'_>) -> LogDeclaration {
     };
     table.finish();
     log
+}
+
+/// Reads `[sampler]`, if there is one.
+pub(crate) fn sampler(file: &Table<'_>) -> Option<SamplerDeclaration> {
+    let table = file.table("sampler", &SAMPLER)?;
+    let one_in = table.integer("one_in").and_then(|n| u64::try_from(n).ok());
+    let pending_max = table.integer("pending_max").and_then(|n| usize::try_from(n).ok());
+    table.finish();
+    // What is missing was reported.
+    Some(SamplerDeclaration { one_in: one_in?, pending_max: pending_max? })
 }
 
 /// Reads `[sweep]`.
@@ -352,7 +362,7 @@ fn expires(table: &Table<'_>) -> Option<Timestamp> {
     }
 }
 
-fn patterns(table: &Table<'_>, entities: &[&str]) -> Vec<Arc<str>> {
+pub(crate) fn patterns(table: &Table<'_>, entities: &[&str]) -> Vec<Arc<str>> {
     let patterns = table.texts("entities");
     for Found { value, spot } in &patterns {
         let known = value == "*" || entities.iter().any(|entity| covers(value, entity));

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use futures::future::{join, join_all};
+use futures::future::join_all;
 use unisono_core::query::{Aggregate, Filter, Groups, Page, Query};
 use unisono_core::source::{LogBounds, Source};
 use unisono_core::spelling;
@@ -18,16 +18,13 @@ use unisono_policy::declaration::Declaration;
 use crate::answer::Answer;
 use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::{Delivery, Redelivered, all_letters};
-use crate::observe;
 use crate::open::{self, Running};
 use crate::policies::{Policies, Present};
 use crate::read::ask::Reading;
 use crate::read::explain::{self, Operation};
-use crate::read::handle::SourceHandle;
 use crate::read::serving::Serving;
 use crate::read::{get, pending, question};
 use crate::runtime::Runtime;
-use crate::status::{EntityStatus, LogStatus, SourceStatus, Status};
 use crate::write::behind::Behind;
 use crate::write::idempotency::InFlight;
 
@@ -35,6 +32,7 @@ pub(crate) use verifying::Swept;
 
 mod reload;
 mod verifying;
+mod watching;
 mod writing;
 
 /// A running Unisono: sources opened, deliveries going. Cheap to clone; all clones are the same engine.
@@ -57,8 +55,6 @@ const CLOSE_MAX: Duration = Duration::from_secs(10);
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// How long closing waits until it is kept what was read most.
 const KEEP_MAX: Duration = Duration::from_secs(2);
-/// How long a source may take to answer a look at it.
-const LOOK_MAX: Duration = Duration::from_secs(2);
 
 impl Engine {
     /// Prepares every source, and starts delivery. The texts say what was changed in the sources' schemas. If it fails,
@@ -220,81 +216,6 @@ impl Engine {
         // No change within the time is an empty answer, not a failure.
         let _ = self.0.runtime.within(wait, more).await;
         log.tail.read(after, max, 8 << 20).await
-    }
-
-    /// How everything is doing.
-    pub async fn status(&self) -> Status {
-        let running = &self.0.running;
-        // At the same time, and bounded: one that does not answer must not keep back what is said of the others.
-        let sources = running.sources.values().map(|handle| self.look_at(handle));
-        let logs = running.logs.values().map(|log| async move {
-            let head = log.tail.head();
-            let bounds = self.0.runtime.within(LOOK_MAX, log.truth.bounds()).await;
-            let trimmed = bounds.map_or(Position::ZERO, |b| b.trimmed);
-            LogStatus { log: log.name.to_string(), head, trimmed, retained: head.since(trimmed) }
-        });
-        let (sources, logs) = join(join_all(sources), join_all(logs)).await;
-        Status {
-            time: self.0.runtime.now(),
-            sources,
-            logs,
-            deliveries: running.deliveries.iter().map(|d| d.status()).collect(),
-            caches: running
-                .entities
-                .values()
-                .filter_map(|s| s.cache.as_ref())
-                .map(|c| c.statistics())
-                .collect(),
-            entities: self.entities(),
-            journals: running.behinds().map(|behind| behind.status()).collect(),
-        }
-    }
-
-    fn entities(&self) -> Vec<EntityStatus> {
-        let adaptive = |name| self.serving(name).ok()?.policies.adaptive.status();
-        let declaration = self.declaration();
-        let declared = declaration.entities.iter();
-        declared.map(|(name, declared)| EntityStatus::of(declared, adaptive(name))).collect()
-    }
-
-    async fn look_at(&self, handle: &SourceHandle) -> SourceStatus {
-        let source = &handle.source;
-        let probe = self.0.runtime.within(LOOK_MAX, source.probe()).await;
-        let (state, probe) = match probe {
-            Ok(probe) => ("up".to_owned(), probe),
-            Err(error) => {
-                let error = error.on("probe").at(source.name());
-                let remedy = error.hint_text().map_or(String::new(), |hint| format!("; {hint}"));
-                (format!("{error}{remedy}"), Default::default())
-            }
-        };
-        SourceStatus {
-            name: Arc::clone(source.name()),
-            kind: source.kind().to_owned(),
-            state,
-            engine: probe.engine,
-            bytes: probe.bytes,
-            breaker: handle.breaker_state(),
-            load: handle.load(),
-        }
-    }
-
-    /// Sets the metrics of sources, deliveries, caches and logs to what they are now; called before they are collected.
-    pub fn observe(&self) {
-        let running = &self.0.running;
-        running.deliveries.iter().for_each(|d| observe::delivery(&d.status()));
-        let caches = running.entities.values().filter_map(|s| s.cache.as_ref());
-        caches.for_each(|c| observe::cache(&c.statistics()));
-        running.behinds().for_each(|behind| observe::journal(&behind.status()));
-        for (name, serving) in &running.entities {
-            if let Some(status) = serving.policies.adaptive.status() {
-                observe::adaptive(name, &status);
-            }
-        }
-        for (name, handle) in &running.sources {
-            observe::source(name, handle.breaker_state(), &handle.load());
-        }
-        running.logs.values().for_each(|l| observe::log(&l.name.to_string(), l.tail.head()));
     }
 
     /// Waits until every follower has applied the token's positions.

@@ -19,10 +19,12 @@ use crate::delivery::{Delivery, Target};
 use crate::late::Late;
 use crate::log::tail::Tail;
 use crate::log::{Log, trim};
+use crate::notice::Notices;
 use crate::policies::{Present, PresentEntity};
 use crate::read::handle::SourceHandle;
 use crate::read::serving::{Answering, Serving};
 use crate::runtime::Runtime;
+use crate::sample::{self, Sampler};
 use crate::write::behind::Behind;
 use crate::write::commit::Committer;
 
@@ -32,6 +34,10 @@ pub(crate) struct Running {
     pub(crate) logs: BTreeMap<Arc<str>, Arc<Log>>,
     pub(crate) entities: HashMap<Arc<str>, Arc<Serving>>,
     pub(crate) deliveries: Vec<Arc<Delivery>>,
+    /// Who is told of what is found.
+    pub(crate) notices: Arc<Notices>,
+    /// Set if it is declared.
+    pub(crate) sampler: Option<Arc<Sampler>>,
     /// What was changed in the sources' schemas.
     pub(crate) notes: Vec<String>,
 }
@@ -55,6 +61,8 @@ pub(crate) async fn open(
         logs: BTreeMap::new(),
         entities: HashMap::new(),
         deliveries: Vec::new(),
+        notices: Arc::default(),
+        sampler: None,
         notes,
     };
     let mut all = Vec::new();
@@ -88,6 +96,7 @@ pub(crate) async fn open(
         let deliveries = running.deliveries.iter().filter(of_log).cloned().collect();
         runtime.spawn(trim::run(Arc::clone(log), deliveries, Arc::clone(present), runtime.clone()));
     }
+    running.sampler = sample::start(present, &running.entities, running.logs.values(), runtime);
     Ok(running)
 }
 
@@ -161,6 +170,7 @@ impl Running {
             reader: require(Arc::clone(source).reader(), name, "reader")?,
             auditor: require(Arc::clone(source).auditor(), name, "auditor")?,
             turns: Turns::default(),
+            notices: Arc::clone(&self.notices),
             committer: Committer::new(Arc::clone(&truth), Arc::clone(&tail), runtime),
             truth,
             tail,

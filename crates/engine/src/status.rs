@@ -26,6 +26,50 @@ pub struct Status {
     pub entities: Vec<EntityStatus>,
     /// Every entity that is written behind.
     pub journals: Vec<JournalStatus>,
+    /// What the sampler found, if there is one.
+    pub sampler: Option<SamplerStatus>,
+}
+
+/// What the sampler has found since the start.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SamplerStatus {
+    /// Samples that wait for a look.
+    pub pending: u64,
+    /// Changes that would have been samples and found no room.
+    pub dropped: u64,
+    /// How consistent each source was, so long after a change.
+    pub consistency: Vec<ConsistencyStatus>,
+    /// The looks from which that is worked out.
+    pub samples: Vec<SampleStatus>,
+}
+
+/// How consistent a source was, some time after changes, over all entities.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ConsistencyStatus {
+    /// The source.
+    pub source: Arc<str>,
+    /// How long after, at least.
+    pub delay_seconds: u64,
+    /// The nines of the share of looks that found the change or what came after it: 3 for 99.9 %. Without one that did
+    /// not, as many as so few looks can show; at most 9.
+    pub nines: f64,
+}
+
+/// How often a source had a change of an entity, some time after it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SampleStatus {
+    /// The source.
+    pub source: Arc<str>,
+    /// The entity.
+    pub entity: Arc<str>,
+    /// How long after, at least.
+    pub delay_seconds: u64,
+    /// Looks that found it, or what came after it.
+    pub consistent: u64,
+    /// Looks that found an older state.
+    pub inconsistent: u64,
+    /// Looks that were not answered, which says nothing about consistency.
+    pub unavailable: u64,
 }
 
 /// How the changes of one entity reach its followers.
@@ -182,6 +226,23 @@ pub struct LogStatus {
     pub trimmed: Position,
     /// Records of changes kept.
     pub retained: u64,
+    /// A follower that lags by more changes than this no longer keeps them.
+    pub changes_max: u64,
+    /// The follower for which trimming keeps most of them, if it does for any.
+    pub held_by: Option<HeldBy>,
+    /// When the log was last found to be another one, or to end before what was known of it.
+    pub split: Option<Timestamp>,
+}
+
+/// For whom a log keeps changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HeldBy {
+    /// The entity.
+    pub entity: Arc<str>,
+    /// The follower's source.
+    pub source: Arc<str>,
+    /// How many changes it has not durably taken in.
+    pub changes: u64,
 }
 
 /// What a delivery is doing.
@@ -215,8 +276,11 @@ pub struct DeliveryStatus {
     pub position: Position,
     /// Changes of the log that it has not come to yet.
     pub lag_changes: u64,
-    /// Seconds since the oldest change that is not applied was committed.
+    /// Seconds since the oldest change that is not applied was committed. While it is not known how far the follower is,
+    /// at least as many as have passed since it was.
     pub lag_seconds: f64,
+    /// Changes that trimming keeps for it.
+    pub held_changes: u64,
     /// Seconds for which there has been something to do and nothing was achieved.
     pub stalled_seconds: f64,
     /// Changes applied since the start.
@@ -229,14 +293,113 @@ pub struct DeliveryStatus {
     pub copied: u64,
     /// Batches tried again.
     pub retries: u64,
-    /// Dead letters that wait.
+    /// Batches taken in since the start.
+    pub batches: u64,
+    /// The most changes that the next batch has; 0 before the first one.
+    pub batch_changes_max: u64,
+    /// Batches that the follower takes at the same time.
+    pub lanes: u64,
+    /// When the follower last took something in or confirmed its checkpoint.
+    pub last_success: Option<Timestamp>,
+    /// The copy under way, if there is one.
+    pub copy: Option<CopyStatus>,
+    /// When the follower was last found to be ahead of its truth, or one of another log; it is copied again then.
+    pub split: Option<Timestamp>,
+    /// What the last comparisons with the truth found, by how thorough they were.
+    pub verification: Vec<VerificationStatus>,
+    /// Dead letters that wait: each holds up its own key.
     pub dead_letters: u64,
+    /// Seconds since the oldest of them was refused first; 0 if there is none.
+    pub dead_letter_seconds: f64,
     /// Records that had to be repaired three times or more since the start: somebody else writes there.
     pub repaired_often: u64,
     /// What the last comparison with the truth found, whoever asked for it.
     pub compared: Option<Compared>,
     /// The last failure, in one line.
     pub last_error: Option<String>,
+}
+
+/// How far a copy has come.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CopyStatus {
+    /// Records of the truth that are dealt with.
+    pub records: u64,
+    /// Records of the truth, counted when the copy began; `None` while that is not known.
+    pub records_total: Option<u64>,
+    /// How long the rest takes at the pace so far; `None` while that is not known.
+    pub seconds_left: Option<f64>,
+}
+
+/// What comparisons of a follower with the truth have found, of those that were equally thorough.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct VerificationStatus {
+    /// How thorough they were.
+    pub depth: Depth,
+    /// When the last complete one ended; `None` if none has.
+    pub completed: Option<Timestamp>,
+    /// Records that it compared.
+    pub records: u64,
+    /// How many it found to differ and were not repaired, by class. A class that was found once stays, with 0. A complete
+    /// comparison that was more thorough makes all of them 0: it found what there is.
+    pub different: BTreeMap<Divergence, u64>,
+    /// Those of them of which the class is not known, as some were repaired and not all are listed.
+    pub different_unlisted: u64,
+    /// Records repaired by all since the start.
+    pub repaired: u64,
+    /// Comparisons that could not be finished, since the start.
+    pub failed: u64,
+}
+
+impl VerificationStatus {
+    fn of(depth: Depth) -> Self {
+        VerificationStatus {
+            depth,
+            completed: None,
+            records: 0,
+            different: BTreeMap::new(),
+            different_unlisted: 0,
+            repaired: 0,
+            failed: 0,
+        }
+    }
+
+    /// Takes in what one more comparison found. One that could not be finished leaves what was found before.
+    pub(crate) fn take_in(all: &mut Vec<Self>, found: &Comparison, now: Timestamp) {
+        if !all.iter().any(|status| status.depth == found.depth) {
+            all.push(VerificationStatus::of(found.depth));
+        }
+        if found.error.is_none() {
+            let rank = |depth| {
+                [Depth::Ledger, Depth::Observed, Depth::Deep].iter().position(|d| *d == depth)
+            };
+            let seen = all.iter_mut().filter(|status| rank(status.depth) <= rank(found.depth));
+            seen.for_each(VerificationStatus::forget);
+        }
+        all.iter_mut().filter(|status| status.depth == found.depth).for_each(|s| s.add(found, now));
+    }
+
+    fn forget(&mut self) {
+        self.different.values_mut().for_each(|records| *records = 0);
+        self.different_unlisted = 0;
+    }
+
+    fn add(&mut self, found: &Comparison, now: Timestamp) {
+        self.repaired += found.repaired;
+        if found.error.is_some() {
+            self.failed += 1;
+            return;
+        }
+        (self.completed, self.records) = (Some(now), found.records);
+        if found.repaired == 0 {
+            self.different.extend(&found.classes);
+            return;
+        }
+        for difference in found.differences.iter().filter(|difference| !difference.repaired) {
+            *self.different.entry(difference.class).or_default() += 1;
+        }
+        let left = found.different.saturating_sub(found.repaired);
+        self.different_unlisted = left.saturating_sub(self.different.values().sum());
+    }
 }
 
 /// How a cache is doing for one entity.
@@ -289,4 +452,45 @@ pub struct JournalStatus {
     pub refused: u64,
     /// The last failure that has not been overcome, in one line.
     pub last_error: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::report::Difference;
+
+    fn found(depth: Depth, class: Divergence, records: u64, repaired: u64) -> Comparison {
+        let mut found = Comparison::new(&"e".into(), &"s".into(), depth);
+        for n in 0..records {
+            let (key, repaired) = (n.to_string(), n < repaired);
+            found.add(Difference { key, class, truth: None, follower: None, repaired });
+        }
+        found
+    }
+
+    fn left(all: &[VerificationStatus]) -> Vec<u64> {
+        all.iter().map(|s| s.different.values().sum::<u64>() + s.different_unlisted).collect()
+    }
+
+    #[test]
+    fn what_differs_stays_until_a_comparison_that_would_find_it_does_not() {
+        let mut all = Vec::new();
+        let mut take_in = |found| {
+            VerificationStatus::take_in(&mut all, &found, Timestamp::EPOCH);
+            left(&all)
+        };
+        assert_eq!(take_in(found(Depth::Deep, Divergence::Corrupt, 3, 0)), [3]);
+        assert_eq!(take_in(found(Depth::Observed, Divergence::Stale, 2, 0)), [3, 2]);
+        let broken =
+            Comparison { error: Some("cut".into()), ..found(Depth::Deep, Divergence::Stale, 0, 0) };
+        assert_eq!(take_in(broken), [3, 2], "what was not finished found nothing out");
+        assert_eq!(
+            take_in(found(Depth::Observed, Divergence::Stale, 0, 0)),
+            [3, 0],
+            "it does not look so far"
+        );
+        assert_eq!(take_in(found(Depth::Observed, Divergence::Stale, 1500, 1)), [3, 1499]);
+        assert_eq!(take_in(found(Depth::Deep, Divergence::Corrupt, 3, 3)), [0, 0]);
+        assert_eq!((all[0].repaired, all[0].failed, all[1].repaired), (3, 1, 1));
+    }
 }

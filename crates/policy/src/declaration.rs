@@ -11,6 +11,7 @@ use unisono_core::query::{Aggregate, Filter, Query};
 use crate::ack::AckPolicy;
 use crate::adaptive::AdaptivePolicy;
 use crate::delivery::DeliveryPolicy;
+use crate::hook::HookDeclaration;
 use crate::read::ReadPolicy;
 use crate::rule::Rule;
 use crate::strategy::Strategy;
@@ -29,6 +30,10 @@ pub struct Declaration {
     pub sweep: SweepDeclaration,
     /// Where this process runs, in the words that its sources are declared with.
     pub region: Option<Arc<str>>,
+    /// Which changes are looked for again in the sources; none if absent.
+    pub sampler: Option<SamplerDeclaration>,
+    /// Who is told of divergences and dead letters, by name.
+    pub hooks: BTreeMap<Arc<str>, HookDeclaration>,
 }
 
 impl Declaration {
@@ -140,6 +145,15 @@ pub struct FollowerDeclaration {
     pub filter: Option<Arc<Rule>>,
     /// How changes are delivered to it.
     pub delivery: DeliveryPolicy,
+}
+
+/// Which changes are looked for again in the sources, to measure how consistent they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SamplerDeclaration {
+    /// One change in so many is a sample; at least 1.
+    pub one_in: u64,
+    /// The most samples that wait for a look; further changes are no samples.
+    pub pending_max: usize,
 }
 
 /// How long changes are kept, in every log.

@@ -5,7 +5,7 @@
 //! | how an entity is read, when a write is answered (`ack`), `batch` and `priority` of its followers | its fields, key, truth and followers, and which entities there are |
 //! | how it is written, within `write_around` and `write_through`, or within `write_behind` | to or from `write_behind`, another journal |
 //! | how long and how its cache keeps what, and `results` | which source its cache is, `warm`, `warm_hot`, `warm_questions`, options of the kind |
-//! | `[log]`, `[sweep]` | sources, `region` |
+//! | `[log]`, `[sweep]`, how many samples `[sampler]` takes | sources, `region`, hooks, whether there is a sampler |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::ack::AckPolicy;
 use crate::adaptive::AdaptivePolicy;
 use crate::declaration::{
     CacheDeclaration, Declaration, EntityDeclaration, FollowerDeclaration, LogDeclaration,
-    SourceDeclaration, SweepDeclaration,
+    SamplerDeclaration, SourceDeclaration, SweepDeclaration,
 };
 use crate::delivery::{BatchPolicy, DeliveryPolicy};
 use crate::read::{ReadPolicy, ReadRule};
@@ -102,13 +102,26 @@ impl Plan {
 /// What it takes to go from one declaration to another.
 pub fn plan(running: &Declaration, wanted: &Declaration) -> Plan {
     // Taken apart, here and below, so that nothing that is ever added is left out of the comparison.
-    let Declaration { sources, entities, log, sweep, region } = running;
+    let Declaration { sources, entities, log, sweep, region, sampler, hooks } = running;
     let mut plan = Plan::default();
     plan.fixed("region", region, &wanted.region);
     plan.each("sources", sources, &wanted.sources, source);
     plan.each("entities", entities, &wanted.entities, entity);
     self::log(&mut plan, log, &wanted.log);
     self::sweep(&mut plan, sweep, &wanted.sweep);
+    match (sampler, &wanted.sampler) {
+        (None, None) => {}
+        (Some(running), Some(wanted)) => {
+            let SamplerDeclaration { one_in, pending_max } = running;
+            plan.set("sampler.one_in".to_owned(), one_in, &wanted.one_in, u64::to_string);
+            let key = "sampler.pending_max".to_owned();
+            plan.set(key, pending_max, &wanted.pending_max, usize::to_string);
+        }
+        _ => plan.restart.push("sampler".to_owned()),
+    }
+    plan.each("hooks", hooks, &wanted.hooks, |plan, key, running, wanted| {
+        plan.fixed(key, running, wanted);
+    });
     plan
 }
 

@@ -124,7 +124,7 @@ async fn run(call: &Call<'_>, endpoint: Endpoint, body: Incoming) -> Reply {
         Endpoint::Root => pages::root(call),
         Endpoint::Live => pages::live(call),
         Endpoint::Ready => pages::ready(call).await,
-        Endpoint::Metrics => pages::metrics(call),
+        Endpoint::Metrics => pages::metrics(call).await,
         Endpoint::OpenApi => pages::openapi(call),
         Endpoint::Docs => pages::docs(call),
         Endpoint::Style => pages::style(call),

@@ -137,12 +137,12 @@ fn reasons(status: &Status, declaration: &Declaration) -> Reasons {
 }
 
 /// `GET /metrics`
-pub(crate) fn metrics(call: &Call<'_>) -> Reply {
+pub(crate) async fn metrics(call: &Call<'_>) -> Reply {
     const PROMETHEUS: HeaderValue =
         HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     match &call.shared.app.metrics {
         Some(handle) => {
-            call.shared.app.engine.observe();
+            call.shared.app.engine.observe().await;
             Ok(reply::bytes(StatusCode::OK, PROMETHEUS, handle.render()))
         }
         None => Err(Error::unsupported("this process keeps no metrics").into()),
@@ -235,13 +235,22 @@ mod tests {
             position: Position::ZERO,
             lag_changes: 0,
             lag_seconds: 0.0,
+            held_changes: 0,
             stalled_seconds: 0.0,
             applied: 0,
             stale: 0,
             folded: 0,
             copied: 0,
             retries: 0,
+            batches: 0,
+            batch_changes_max: 0,
+            lanes: 1,
+            last_success: None,
+            copy: None,
+            split: None,
+            verification: Vec::new(),
             dead_letters: 0,
+            dead_letter_seconds: 0.0,
             repaired_often: 0,
             compared: None,
             last_error: None,
@@ -279,6 +288,7 @@ mod tests {
             deliveries: vec![delivery(state)],
             caches: Vec::new(),
             journals: Vec::new(),
+            sampler: None,
             entities: Vec::new(),
         };
         let counts = |s: &Status| {

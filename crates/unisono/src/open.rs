@@ -37,8 +37,16 @@ impl Unisono {
     ) -> Result<Unisono> {
         let sources = open_sources(&configuration, registry, &runtime).await?;
         let Configuration { declaration, server, data, warnings: _ } = configuration;
+        let hooks = declaration.hooks.clone();
         match Engine::open(declaration, sources.clone(), runtime).await {
-            Ok((engine, notes)) => Ok(Unisono { engine, notes, server, data }),
+            Ok((engine, notes)) => match unisono_hooks::start(&engine, &hooks) {
+                Ok(()) => Ok(Unisono { engine, notes, server, data }),
+                Err(error) => {
+                    // That it cannot start is what there is to report.
+                    let _ = engine.close().await;
+                    Err(error)
+                }
+            },
             Err(error) => {
                 close_all(&sources).await;
                 Err(error)

@@ -1,5 +1,7 @@
 //! `unisono status`: how sources, logs, deliveries, caches and journals are doing.
 
+use std::time::Duration;
+
 use serde_json::Value as Json;
 use unisono::core::Result;
 
@@ -33,10 +35,7 @@ fn show(status: &Json, output: Output) -> Result<()> {
         vec![of(row, "name"), of(row, "kind"), state, of(row, "engine"), size(row)]
     });
     output.table(&["source", "kind", "state", "engine", "size"], sources)?;
-    let logs = rows(status, "logs", &|row| {
-        vec![of(row, "log"), of(row, "head"), of(row, "trimmed"), number(row, "retained")]
-    });
-    output.table(&["log", "head", "trimmed", "changes kept"], logs)?;
+    logs(status, output)?;
     let deliveries = rows(status, "deliveries", &|row| {
         let seconds = format!("{:.1} s", row["lag_seconds"].as_f64().unwrap_or(0.0));
         let lag = format!("{} changes, {seconds}", number(row, "lag_changes"));
@@ -44,7 +43,7 @@ fn show(status: &Json, output: Output) -> Result<()> {
         vec![
             of(row, "entity"),
             of(row, "source"),
-            of(row, "state"),
+            of(row, "state") + &copied(&row["copy"]),
             of(row, "position"),
             lag,
             letters,
@@ -78,6 +77,7 @@ fn show(status: &Json, output: Output) -> Result<()> {
         let heading = ["entity", "journal", "pending", "oldest", "flushed", "refused"];
         output.table(&heading, journals)?;
     }
+    consistency(status, output)?;
     let failing = rows(status, "deliveries", &|row| vec![of(row, "last_error")]);
     for (error, row) in
         failing.iter().flatten().zip(status["deliveries"].as_array().into_iter().flatten())
@@ -88,6 +88,22 @@ fn show(status: &Json, output: Output) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Where logs begin and end, and for whom they are kept.
+fn logs(status: &Json, output: Output) -> Result<()> {
+    let logs = rows(status, "logs", &|row| {
+        let held = &row["held_by"];
+        let whom = format!(
+            "{} of {} ({})",
+            of(held, "source"),
+            of(held, "entity"),
+            number(held, "changes")
+        );
+        let held = if held.is_object() { whom } else { String::new() };
+        vec![of(row, "log"), of(row, "head"), of(row, "trimmed"), number(row, "retained"), held]
+    });
+    output.table(&["log", "head", "trimmed", "changes kept", "of these for"], logs)
 }
 
 /// How changes reach followers, where that is declared.
@@ -117,6 +133,32 @@ fn adaptive(status: &Json, output: Output) -> Result<()> {
         std::iter::once(present).chain(moves.map(before))
     });
     output.table(&["entity", "level", "since", "why"], levels.collect())
+}
+
+/// How consistent sources were, where that is sampled.
+fn consistency(status: &Json, output: Output) -> Result<()> {
+    let found = rows(&status["sampler"], "consistency", &|row| {
+        let nines = row["nines"].as_f64().unwrap_or_default();
+        vec![
+            of(row, "source"),
+            format!("{} s", number(row, "delay_seconds")),
+            format!("{nines:.1}"),
+        ]
+    });
+    match found.is_empty() {
+        true => Ok(()),
+        false => output.table(&["source", "after a change", "nines of consistency"], found),
+    }
+}
+
+/// How far a copy has come, if one is under way and its size is known.
+fn copied(copy: &Json) -> String {
+    let (done, total) = (copy["records"].as_u64(), copy["records_total"].as_u64());
+    let share = done.zip(total).and_then(|(done, total)| (done * 100).checked_div(total));
+    let Some(share) = share else { return String::new() };
+    let left = copy["seconds_left"].as_f64().map(Duration::from_secs_f64).map(text::duration);
+    let left = left.map(|left| format!(", {left} left")).unwrap_or_default();
+    format!(", {share} %{left}")
 }
 
 /// A remark about a source that is not asked at present.

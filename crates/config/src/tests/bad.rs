@@ -32,6 +32,27 @@ const BAD: &[(&str, &str, &str)] = &[
     ("+[§servr]\nlisten = \"127.0.0.1:1\"\n", "unknown key `servr`", "did you mean `server`?"),
     ("+[server]\n§lisen = \"127.0.0.1:1\"\n", "unknown key `lisen`", "did you mean `listen`?"),
     ("+[log]\n§zzz = 1\n", "unknown key `zzz`", "known here are retention, changes_max, outcomes"),
+    ("+[sampler]\none_in = §0\n", "0 is not between 1 and 1000000000", ""),
+    (
+        "+[hooks.a]\nurl = §\"http://example.org/\"\nsecret = \"whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3\"\n",
+        "the URL of a hook begins with https://",
+        "a receiver on this machine",
+    ),
+    (
+        "+[hooks.a]\nurl = \"https://example.org/\"\nsecret = §\"whsec_c2hvcnQ=\"\n",
+        "24 to 64 bytes in Base64",
+        "openssl rand",
+    ),
+    (
+        "+[hooks.a]\nurl = \"https://example.org/\"\nsecret = \"whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3\"\non = [§\"divergenc\"]\n",
+        "`divergenc` is not one of divergence, dead_letter",
+        "did you mean `divergence`?",
+    ),
+    (
+        "+[hooks.a]\nurl = \"https://example.org/\"\nsecret = \"whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3\"\nentities = [§\"prodct\"]\n",
+        "`prodct` is no declared entity",
+        "did you mean `product`?",
+    ),
     (
         "+[§projections.sold]\nfrom = \"product\"\n",
         "`projections` is not available in this release",

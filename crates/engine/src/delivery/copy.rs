@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use unisono_core::query::{Comparison, Filter, Path};
 use unisono_core::source::{Applied, At, Batch, Checkpoint, ScanPage};
 use unisono_core::{Change, Key, Operation, Position, Result, Stored};
 
@@ -23,6 +24,9 @@ const CHUNK: usize = 1000;
 /// How long chunks are copied in lanes before the stream has its turn again.
 const TURN: Duration = Duration::from_millis(250);
 
+/// How long counting the records may take.
+const COUNT_MAX: Duration = Duration::from_secs(60);
+
 /// What a chunk leaves to the next one.
 #[derive(Default)]
 pub(super) struct Ahead {
@@ -33,6 +37,8 @@ pub(super) struct Ahead {
     /// The follower held nothing beyond the keys that were copied. What it gets there since comes from the stream,
     /// which also takes it away again.
     is_rest_empty: bool,
+    /// How many records are to come is being counted, or was.
+    is_counted: bool,
 }
 
 impl Ahead {
@@ -59,6 +65,9 @@ impl Delivery {
         if after.is_none() {
             session.ahead = Ahead::default();
         }
+        if !std::mem::replace(&mut session.ahead.is_counted, true) {
+            self.count_records(after.as_ref());
+        }
         match self.target.capability.apply.copy_lanes {
             0 | 1 => self.copy_chunk(session, after).await?,
             lanes => self.copy_in_lanes(session, after, lanes).await?,
@@ -68,6 +77,32 @@ impl Delivery {
             tracing::info!(%entity, %source, "copy finished");
         }
         Ok(())
+    }
+
+    /// Has it told how much there is to copy, beside the copy: on a large truth that takes a while.
+    fn count_records(&self, after: Option<&Key>) {
+        if !self.progress.copying.begin(after.is_none(), self.runtime.now()) {
+            return;
+        }
+        let (log, entity) = (Arc::clone(&self.log), Arc::clone(&self.target.entity));
+        let (copying, runtime) = (Arc::clone(&self.progress.copying), self.runtime.clone());
+        let beyond = after.map(|key| {
+            Filter::Compare(Path::whole(entity.key_index()), Comparison::Gt, key.to_value())
+        });
+        self.runtime.spawn(async move {
+            let counts = async {
+                let total = log.reader.count(&entity, &Filter::All, None).await?.value;
+                let to_come = match &beyond {
+                    None => total,
+                    Some(beyond) => log.reader.count(&entity, beyond, None).await?.value,
+                };
+                Ok((total, to_come))
+            };
+            // Without it the copy goes on, and only its end is not foretold.
+            if let Ok((total, to_come)) = runtime.within(COUNT_MAX, counts).await {
+                copying.counted(total, to_come);
+            }
+        });
     }
 
     /// One chunk, with the checkpoint in the same batch; the next one is read meanwhile.
@@ -160,6 +195,7 @@ impl Delivery {
             None => self.log.auditor.scan(entity, after.as_ref(), size).await?,
         };
         self.comes_to(position).await?;
+        self.progress.copying.passed(chunk.records.len());
         let bytes: usize = chunk.records.iter().map(|s| s.record.weight()).sum();
         if let Some(each) = bytes.checked_div(chunk.records.len()) {
             let most = self.target.capability.apply.batch_bytes_max;

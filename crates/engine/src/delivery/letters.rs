@@ -6,6 +6,7 @@ use unisono_core::{Change, Error, ErrorKind, Result};
 
 use crate::delivery::Delivery;
 use crate::delivery::dead_letter::{DeadLetter, SPACE, state_name};
+use crate::notice::Notice;
 
 /// The dead letters that wait, by the text of their key.
 pub(super) type Letters = BTreeMap<String, DeadLetter>;
@@ -42,6 +43,7 @@ impl Delivery {
     ) -> Result<()> {
         let key = change.key.to_string();
         let earlier = letters.get(&key);
+        let is_told = earlier.is_some_and(|earlier| earlier.version == change.position);
         let letter = DeadLetter {
             entity: self.target.entity.name().clone(),
             source: self.target.source.clone(),
@@ -56,6 +58,9 @@ impl Delivery {
             .map_err(|e| Error::internal("a dead letter cannot be encoded").caused_by(e))?;
         self.log.truth.put_state(SPACE, &letter.name(), Some(json)).await?;
         tracing::warn!(key, source = %self.target.source, reason = %letter.reason, "a change became a dead letter");
+        if !is_told {
+            self.log.notices.tell(|| Notice::of_dead_letter(&letter));
+        }
         letters.insert(key, letter);
         self.tell_letters(letters);
         Ok(())
@@ -73,6 +78,6 @@ impl Delivery {
     }
 
     fn tell_letters(&self, letters: &Letters) {
-        self.progress.refuses(letters.keys());
+        self.progress.refuses(letters.values());
     }
 }

@@ -7,6 +7,7 @@
 
 mod before;
 mod copy;
+mod copying;
 pub mod dead_letter;
 mod letters;
 mod progress;
@@ -27,7 +28,7 @@ use unisono_policy::delivery::DeliveryPolicy;
 use unisono_policy::retry;
 use unisono_policy::rule::Rule;
 
-use crate::log::Log;
+use crate::log::{Log, trim};
 use crate::policies::PresentEntity;
 use crate::runtime::Runtime;
 use crate::status::{Compared, DeliveryState, DeliveryStatus};
@@ -112,6 +113,11 @@ impl Delivery {
         delivery
     }
 
+    /// Whether it carries the changes of a log.
+    pub(crate) fn is_of(&self, log: &Arc<Log>) -> bool {
+        Arc::ptr_eq(&self.log, log)
+    }
+
     /// What it works with.
     pub(crate) fn target(&self) -> &Target {
         &self.target
@@ -178,6 +184,18 @@ impl Delivery {
         (facts, failed)
     }
 
+    /// Seconds since the oldest change that is not applied was committed.
+    pub(crate) fn lag_seconds(&self) -> f64 {
+        self.progress.lag_seconds(self.log.tail.head(), self.runtime.now())
+    }
+
+    /// How many changes trimming keeps for it, of those that the log has.
+    pub(crate) fn held_changes(&self, trimmed: Position) -> u64 {
+        let changes_max = self.target.policies.present.load().declaration.log.changes_max;
+        trim::held(self.log.tail.head(), self.saved_position(), changes_max)
+            .map_or(0, |from| self.log.tail.head().since(from.max(trimmed)))
+    }
+
     /// Has everything copied again, beside the stream.
     pub(crate) async fn copy_again(&self) -> Result<()> {
         self.send(Command::Copy).await
@@ -185,6 +203,7 @@ impl Delivery {
 
     /// Takes note of a comparison with the truth.
     pub(crate) fn was_compared(&self, found: &Comparison) {
+        self.progress.compared(found, self.runtime.now());
         let now = Compared::of(found, self.runtime.now());
         *self.compared.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
     }

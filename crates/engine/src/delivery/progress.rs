@@ -12,7 +12,10 @@ use unisono_core::{Error, ErrorKind, Key, Position, Result, Timestamp};
 use unisono_policy::pace::Pace;
 
 use crate::delivery::Target;
-use crate::status::{DeliveryState, DeliveryStatus};
+use crate::delivery::copying::Copying;
+use crate::delivery::dead_letter::DeadLetter;
+use crate::status::{DeliveryState, DeliveryStatus, VerificationStatus};
+use crate::verify::report::Comparison;
 use crate::watched::Watched;
 
 /// So many failures in a row say more than a hiccup: as many as open a breaker.
@@ -28,6 +31,16 @@ pub(crate) struct Progress {
     waiting_since: AtomicI64,
     /// When the follower last took something in, or this delivery began, in microseconds.
     moved: AtomicI64,
+    /// When the first copy last was not complete that is not yet, in microseconds.
+    incomplete_since: AtomicI64,
+    /// When the follower last took something in or confirmed its checkpoint, in microseconds; 0 if it has not yet.
+    answered: AtomicI64,
+    /// When the follower was last found not to be one of its truth, in microseconds; 0 if it was not.
+    split: AtomicI64,
+    /// The most changes that the next batch has.
+    batch_max: AtomicU64,
+    pub(super) copying: Arc<Copying>,
+    verified: Mutex<Vec<VerificationStatus>>,
     /// The key up to which the first copy has come.
     copied_to: Mutex<Option<String>>,
     refused: Mutex<Refused>,
@@ -63,12 +76,15 @@ pub(super) struct Counts {
     pub(super) folded: AtomicU64,
     pub(super) copied: AtomicU64,
     pub(super) retries: AtomicU64,
+    pub(super) batches: AtomicU64,
 }
 
 /// The keys of the dead letters that wait, as readers see them.
 #[derive(Default)]
 struct Refused {
     keys: BTreeSet<String>,
+    /// When the first of them was refused.
+    oldest: Option<Timestamp>,
     /// Grows with every change of the set.
     changes: u64,
 }
@@ -100,6 +116,12 @@ impl Progress {
             saved: AtomicU64::new(0),
             waiting_since: AtomicI64::new(0),
             moved: AtomicI64::new(clock.now().micros()),
+            incomplete_since: AtomicI64::new(clock.now().micros()),
+            answered: AtomicI64::new(0),
+            split: AtomicI64::new(0),
+            batch_max: AtomicU64::new(0),
+            copying: Arc::default(),
+            verified: Mutex::default(),
             copied_to: Mutex::default(),
             refused: Mutex::default(),
             counts: Counts::default(),
@@ -138,9 +160,34 @@ impl Progress {
             self.has_moved();
         }
         drop(copied_to);
+        self.has_answered();
+        if checkpoint.backfill.is_none() {
+            self.copying.end();
+        }
         let position = checkpoint.position;
         let reach = Reach { saved: position, applied: position };
         self.set_reach(|_| checkpoint.backfill.is_none().then_some(reach));
+    }
+
+    /// The follower has what it is taken to have.
+    pub(super) fn has_answered(&self) {
+        self.answered.store(self.clock.now().micros(), Ordering::Relaxed);
+    }
+
+    /// The follower is not one of its truth.
+    pub(super) fn found_split(&self) {
+        self.split.store(self.clock.now().micros(), Ordering::Relaxed);
+    }
+
+    /// The next batch has at most so many changes.
+    pub(super) fn batch_is_at_most(&self, changes: usize) {
+        self.batch_max.store(changes as u64, Ordering::Relaxed);
+    }
+
+    /// The follower was compared with the truth.
+    pub(super) fn compared(&self, found: &Comparison, now: Timestamp) {
+        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        VerificationStatus::take_in(&mut verified, found, now);
     }
 
     /// Nothing is known to be in the follower.
@@ -170,6 +217,9 @@ impl Progress {
         let mut moved = false;
         self.reach.change(|reach| {
             let before = std::mem::replace(reach, next(*reach));
+            if before.is_some() && reach.is_none() {
+                self.incomplete_since.store(self.clock.now().micros(), Ordering::Relaxed);
+            }
             moved = before != *reach;
             moved
         });
@@ -189,9 +239,10 @@ impl Progress {
     }
 
     /// These keys have dead letters. Told before the checkpoint passes a refused change.
-    pub(super) fn refuses<'a>(&self, keys: impl Iterator<Item = &'a String>) {
+    pub(super) fn refuses<'a>(&self, letters: impl Iterator<Item = &'a DeadLetter> + Clone) {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        refused.keys = keys.cloned().collect();
+        refused.oldest = letters.clone().map(|letter| letter.since).min();
+        refused.keys = letters.map(|letter| letter.key.clone()).collect();
         refused.changes += 1;
     }
 
@@ -264,11 +315,23 @@ impl Progress {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Seconds since the oldest change was committed that is not applied. While it is not known how far the follower is,
+    /// at least as many as have passed since it was.
+    pub(super) fn lag_seconds(&self, head: Position, now: Timestamp) -> f64 {
+        let applied = self.reach().map(|reach| reach.applied);
+        if head <= applied.unwrap_or(Position::ZERO) {
+            return 0.0;
+        }
+        let since = match applied {
+            Some(_) => self.waiting_since.load(Ordering::Relaxed),
+            None => self.incomplete_since.load(Ordering::Relaxed),
+        };
+        time(since).map_or(0.0, |since| now.seconds_since(since))
+    }
+
     pub(super) fn status(&self, target: &Target, head: Position, now: Timestamp) -> DeliveryStatus {
         let position = self.applied();
-        let lag = head.since(position);
-        let since = self.waiting_since.load(Ordering::Relaxed);
-        let since = if lag > 0 && since != 0 { Timestamp::from_micros_clamped(since) } else { now };
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         DeliveryStatus {
@@ -276,21 +339,34 @@ impl Progress {
             source: target.source.clone(),
             state: told.state,
             position,
-            lag_changes: lag,
-            lag_seconds: now.seconds_since(since),
+            lag_changes: head.since(position),
+            lag_seconds: self.lag_seconds(head, now),
+            held_changes: 0,
             stalled_seconds: self.stalled_since().map_or(0.0, |since| now.seconds_since(since)),
             applied: load(&self.counts.applied),
             stale: load(&self.counts.stale),
             folded: load(&self.counts.folded),
             copied: load(&self.counts.copied),
             retries: load(&self.counts.retries),
+            batches: load(&self.counts.batches),
+            batch_changes_max: load(&self.batch_max),
+            lanes: target.capability.apply.lanes.max(1) as u64,
+            last_success: time(self.answered.load(Ordering::Relaxed)),
+            copy: self.copying.status(now),
+            split: time(self.split.load(Ordering::Relaxed)),
+            verification: self.verified.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            dead_letters: refused.keys.len() as u64,
+            dead_letter_seconds: refused.oldest.map_or(0.0, |since| now.seconds_since(since)),
             repaired_often: 0,
             compared: None,
-            dead_letters: self.refused.lock().unwrap_or_else(PoisonError::into_inner).keys.len()
-                as u64,
             last_error: told.error.clone(),
         }
     }
+}
+
+/// A time of which 0 says that there is none.
+fn time(micros: i64) -> Option<Timestamp> {
+    (micros != 0).then(|| Timestamp::from_micros_clamped(micros))
 }
 
 #[cfg(test)]

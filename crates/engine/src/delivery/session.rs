@@ -110,9 +110,17 @@ impl Delivery {
                 tracing::info!(entity = %entity.name(), source = %self.target.source, "follower lags beyond the log; copying");
                 return self.begin_copy(stored, bounds.head).await;
             }
-            _ => {}
+            Some(c) => {
+                let (checkpoint, head) = (c.position, bounds.head);
+                let other_log = c.log != bounds.log;
+                tracing::warn!(entity = %entity.name(), source = %self.target.source, %checkpoint, %head, other_log,
+                    "the follower is not one of this truth as it is now, or is ahead of it: it is copied again");
+                self.progress.found_split();
+            }
+            None => {
+                tracing::info!(entity = %entity.name(), source = %self.target.source, "follower has no checkpoint; copying");
+            }
         }
-        tracing::info!(entity = %entity.name(), source = %self.target.source, "follower has no usable checkpoint; copying");
         self.progress.lost();
         self.target.follower.reset(entity).await?;
         self.begin_copy(None, bounds.head).await
@@ -173,6 +181,7 @@ impl Delivery {
         let looking = self.target.follower.checkpoint(&self.target.entity);
         let stored = self.progress.measured(looking).await?;
         if stored.as_ref() == Some(&session.saved) {
+            self.progress.has_answered();
             return Ok(());
         }
         Err(Error::new(
@@ -227,6 +236,7 @@ impl Delivery {
     ) -> Result<()> {
         loop {
             let applied = self.apply(session, &changes, copied, &to).await?;
+            count(&self.progress.counts.batches, 1);
             let refused = self.sort_out(session, &changes, &applied).await?;
             if applied.advanced {
                 session.saved = to;

@@ -47,10 +47,12 @@ impl Delivery {
                 session
                     .sizer
                     .succeeded(watch.elapsed(), usize::try_from(backlog).unwrap_or(usize::MAX));
+                self.progress.batch_is_at_most(self.batch_changes_max(session));
                 Ok(true)
             }
             Err(error) => {
                 session.sizer.failed();
+                self.progress.batch_is_at_most(self.batch_changes_max(session));
                 Err(error)
             }
         }

@@ -152,7 +152,7 @@ impl Engine {
         if let Err(error) = audit.run(&tell).await {
             audit.found.error = Some(error.to_string());
         }
-        delivery.was_compared(&audit.found);
+        self.compared(delivery, &audit.found);
         Ok(audit.found)
     }
 

@@ -9,6 +9,7 @@ use unisono_core::source::{Auditor, Reader, Truth};
 use unisono_core::{LogName, Uuid};
 
 use crate::delivery::turns::Turns;
+use crate::notice::Notices;
 use crate::write::commit::Committer;
 use tail::Tail;
 
@@ -28,6 +29,8 @@ pub(crate) struct Log {
     pub(crate) tail: Arc<Tail>,
     /// Who works through a backlog of it.
     pub(crate) turns: Turns,
+    /// Who is told of what is found wrong with its followers.
+    pub(crate) notices: Arc<Notices>,
     /// Where writes to it go.
     pub(crate) committer: Committer,
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use unisono_core::source::{LogBounds, Truth};
-use unisono_core::{Change, Position, Result, Timestamp};
+use unisono_core::{Change, Position, Result, Timestamp, Uuid};
 
 use crate::runtime::Runtime;
 use crate::watched::Watched;
@@ -25,6 +25,10 @@ pub(crate) struct Tail {
     head: Watched<Position>,
     /// When the truth was last heard of, in microseconds.
     heard: AtomicI64,
+    /// Its identity.
+    log: Uuid,
+    /// When it was last found to be another one, or to end before what was known of it, in microseconds; 0 if never.
+    split: AtomicI64,
     /// Whether the last attempt to hear of it failed.
     failing: AtomicBool,
 }
@@ -40,7 +44,8 @@ impl Tail {
     pub(crate) fn new(truth: Arc<dyn Truth>, bounds: LogBounds, now: Timestamp) -> Self {
         let (recent, head) = (Mutex::default(), Watched::new(bounds.head));
         let heard = AtomicI64::new(now.micros());
-        Tail { truth, recent, head, heard, failing: AtomicBool::new(false) }
+        let (failing, split) = (AtomicBool::new(false), AtomicI64::new(0));
+        Tail { truth, recent, head, heard, log: bounds.log, split, failing }
     }
 
     /// Takes in changes that were just committed here, in order, and wakes everyone who waits for them.
@@ -64,6 +69,13 @@ impl Tail {
     /// When the truth was last heard of.
     pub(crate) fn heard(&self) -> Timestamp {
         Timestamp::from_micros_clamped(self.heard.load(Ordering::Relaxed))
+    }
+
+    /// When the truth was last found to have another log than the one that is followed, or one that ends before what was
+    /// committed to it.
+    pub(crate) fn split(&self) -> Option<Timestamp> {
+        let found = self.split.load(Ordering::Relaxed);
+        (found != 0).then(|| Timestamp::from_micros_clamped(found))
     }
 
     /// Waits until the head is beyond a position.
@@ -93,8 +105,12 @@ impl Tail {
         let mut pause = self.truth.poll_every();
         loop {
             runtime.sleep(pause).await;
+            let known = self.head();
             pause = match self.truth.bounds().await {
                 Ok(bounds) => {
+                    if bounds.log != self.log || bounds.head < known {
+                        self.split.store(runtime.now().micros(), Ordering::Relaxed);
+                    }
                     self.heard.store(runtime.now().micros(), Ordering::Relaxed);
                     self.failing.store(false, Ordering::Relaxed);
                     self.advance(bounds.head);

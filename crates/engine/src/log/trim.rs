@@ -45,12 +45,16 @@ pub(crate) async fn once(
     let bounds = log.truth.bounds().await?;
     let needed = deliveries
         .iter()
-        .map(|d| d.saved_position())
-        .filter(|p| bounds.head.since(*p) <= keep.changes_max)
+        .filter_map(|d| held(bounds.head, d.saved_position(), keep.changes_max))
         .min()
         .unwrap_or(bounds.head);
     let through = expired(log, bounds.trimmed, needed, now.minus(keep.retention)).await?;
     log.truth.trim(through, now.minus(keep.outcomes)).await
+}
+
+/// The position after which a follower with this checkpoint has the log kept for it; `None` if it lags too much to count.
+pub(crate) fn held(head: Position, saved: Position, changes_max: u64) -> Option<Position> {
+    (head.since(saved) <= changes_max).then_some(saved)
 }
 
 /// The last position, at most `needed`, of the changes committed before `before`.

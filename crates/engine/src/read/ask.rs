@@ -263,7 +263,7 @@ impl<'a> Reading<'a> {
         let silent = answering.role != Role::Truth && log.tail.is_silent(now);
         let unknown = stale || asked_in_vain || silent;
         let lag = match &answering.delivery {
-            Some(delivery) if behind => delivery.status().lag_seconds,
+            Some(delivery) if behind => delivery.lag_seconds(),
             // Until then every answer had what the truth had.
             None if replica && unknown => now.seconds_since(log.tail.heard()).max(0.0),
             _ => 0.0,

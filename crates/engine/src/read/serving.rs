@@ -56,7 +56,7 @@ impl Serving {
             lag: a
                 .delivery
                 .as_ref()
-                .map_or(Duration::ZERO, |d| Duration::from_secs_f64(d.status().lag_seconds)),
+                .map_or(Duration::ZERO, |d| Duration::from_secs_f64(d.lag_seconds())),
             load: a.handle.expected(operation),
             filtered: a.delivery.as_ref().is_some_and(|d| d.target().filter.is_some()),
             far: a.handle.far,

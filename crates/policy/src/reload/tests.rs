@@ -4,6 +4,7 @@ use unisono_core::{Entity, Field, FieldType};
 
 use super::*;
 use crate::declaration::WarmQuestion;
+use crate::hook::{HookDeclaration, Secret};
 use crate::read::{Place, ReadStrategy};
 use crate::rule::Rule;
 use crate::strategy;
@@ -220,6 +221,35 @@ fn how_long_the_log_is_kept_changes_while_it_runs() {
     let changes = plan(&running(), &wanted).outcome().unwrap();
     let expected = ["retention: 7d -> 1h", "changes_max: 10000000 -> 5", "outcomes: 1d -> 1s"];
     assert_eq!(changes, expected.map(|change| format!("log.{change}")));
+}
+
+#[test]
+fn hooks_need_a_restart_and_are_not_shown() {
+    let with = |secret: u8| {
+        let hook = HookDeclaration {
+            url: "https://example.org/path".into(),
+            secret: Secret::new(&[secret; 32]).unwrap(),
+            on: Vec::new(),
+            entities: Vec::new(),
+            timeout: Duration::ZERO,
+            retry_for: Duration::ZERO,
+        };
+        Declaration { hooks: [("ops".into(), hook)].into(), ..running() }
+    };
+    assert_eq!(plan(&with(1), &with(1)), Plan::default());
+    let restart = |plan: Plan| plan.restart;
+    assert_eq!(restart(plan(&with(1), &with(2))), ["hooks.ops"]);
+    assert_eq!(restart(plan(&running(), &with(1))), ["hooks.ops (added)"]);
+}
+
+#[test]
+fn how_much_is_sampled_can_change_but_not_whether_anything_is() {
+    let with = |one_in| Declaration {
+        sampler: Some(SamplerDeclaration { one_in, pending_max: 10 }),
+        ..running()
+    };
+    assert_eq!(plan(&with(1), &with(5)).changes, ["sampler.one_in: 1 -> 5"]);
+    assert_eq!(plan(&running(), &with(5)).restart, ["sampler"]);
 }
 
 #[test]

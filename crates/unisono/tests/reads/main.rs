@@ -5,6 +5,7 @@ mod adaptive;
 mod behind;
 mod gated;
 mod reload;
+mod sampled;
 mod shared;
 mod shared_behind;
 mod warm;

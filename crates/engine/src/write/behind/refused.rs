@@ -8,6 +8,7 @@ use unisono_core::{Error, ErrorKind, Result, Uuid, Version};
 
 use crate::delivery::all_letters;
 use crate::delivery::dead_letter::{DeadLetter, RefusedWrite, SPACE};
+use crate::notice::Notice;
 use crate::write::behind::Behind;
 use crate::write::behind::entry::AcceptedWrite;
 
@@ -40,6 +41,7 @@ impl Behind {
         self.log.truth.put_state(SPACE, &letter.name(), Some(json)).await?;
         tracing::warn!(key = letter.key, journal = %letter.source, reason = %letter.reason,
             "an acknowledged write became a dead letter");
+        self.log.notices.tell(|| Notice::of_dead_letter(&letter));
         Ok(())
     }
 
