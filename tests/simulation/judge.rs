@@ -2,13 +2,14 @@
 //! what is changed by hand and repairs it, reads go on without the truth, and closing loses nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use unisono_core::query::{Filter, Query};
 use unisono_core::write::{Action, Condition, Write};
 use unisono_core::{
-    Ack, Consistency, Context, Effect, ErrorKind, Key, Position, Stored, Token, Value, Version,
+    Ack, Consistency, Context, Effect, ErrorKind, Key, Position, Stored, Token, Value,
 };
 use unisono_engine::Engine;
 use unisono_engine::delivery::dead_letter::DeadLetter;
@@ -175,9 +176,14 @@ impl World {
     fn spoil(&self, good: &Records) -> (Records, BTreeMap<String, Divergence>) {
         let mut held = good.clone();
         let mut wrong = BTreeMap::new();
-        let older = |v: Version| Position::new(v.as_u64() - 1).unwrap_or(v);
-        let is_even = |v: Version| v.as_u64().is_multiple_of(2);
-        let newest = good.values().map(|stored| stored.version).max().unwrap_or_default();
+        // Versions that are exchanged for each other are no difference to an observed comparison: each is a new one.
+        let mut used: BTreeSet<_> = good.values().map(|stored| stored.version.as_u64()).collect();
+        let newest = used.last().copied().unwrap_or_default();
+        let mut unused = |among: Range<u64>| {
+            let version = among.rev().find(|v| !used.contains(v))?;
+            used.insert(version);
+            Position::new(version).ok()
+        };
         for (key, stored) in good {
             let other = Arc::new(record(key, 77, "changed by hand".to_owned()));
             let class = match self.faults.below(if good.len() > 100 { 200 } else { 8 }) {
@@ -189,14 +195,14 @@ impl World {
                     held.insert(key.clone(), Stored::new(key.clone(), stored.version, other));
                     Divergence::Corrupt
                 }
-                // Versions that are exchanged for each other are no difference to an observed comparison.
-                2 if is_even(stored.version) => {
-                    let version = older(stored.version);
+                2 => {
+                    let Some(version) = unused(1..stored.version.as_u64()) else { continue };
                     held.insert(key.clone(), Stored::new(key.clone(), version, other));
                     Divergence::Stale
                 }
-                3 if is_even(stored.version) && stored.version < newest => {
-                    let version = stored.version.next();
+                3 => {
+                    let later = stored.version.as_u64() + 1..newest;
+                    let Some(version) = unused(later) else { continue };
                     held.insert(key.clone(), Stored::new(key.clone(), version, other));
                     Divergence::Ahead
                 }
@@ -206,9 +212,7 @@ impl World {
         }
         let key = Key::Integer(1_000_000);
         let orphan = Arc::new(record(&key, 77, "added by hand".to_owned()));
-        let used: BTreeSet<_> = good.values().map(|stored| stored.version).collect();
-        let mut versions = std::iter::successors(Some(Position::ZERO.next()), |v| Some(v.next()));
-        if let Some(version) = versions.find(|v| !used.contains(v)).filter(|v| *v < newest) {
+        if let Some(version) = unused(1..newest) {
             held.insert(key.clone(), Stored::new(key.clone(), version, orphan));
             wrong.insert(key.to_string(), Divergence::Orphan);
         }

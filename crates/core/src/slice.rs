@@ -2,13 +2,13 @@
 //!
 //! A version is the position of a record's last change, and no two records of one log have the same one, so the set of
 //! versions that a source holds says which records it holds and in which state. Positions are divided into slices of
-//! equal width; of the versions in each slice a source sums up how many there are, their places within the slice, and
-//! the squares of these. Sources whose slices agree hold the same versions; of a slice that differs the keys are listed.
+//! equal width; of the versions in each slice a source sums up how many there are, and two numbers into which each is
+//! scrambled. Sources whose slices agree hold the same versions; of a slice that differs the keys are listed.
 //! This is range-based set reconciliation (A. Meyer, "Range-Based Set Reconciliation", 2023) with a fingerprint that
 //! every engine can sum up exactly, in whole numbers below 2^53, over what it stores anyway.
 //!
-//! Three sums tell two sets of the same slice apart unless at least three versions were exchanged for three others with
-//! the same sum and the same sum of squares; who fears that compares the records themselves.
+//! The sums of two different sets of as many versions are equal by chance once in about four thousand million times. Who
+//! fears somebody that makes them equal compares the records themselves.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -28,17 +28,54 @@ pub struct SliceDigest {
     pub slice: u64,
     /// How many records have a version in it.
     pub records: u64,
-    /// The sum of the places of their versions, counted from the beginning of the slice.
-    pub places: u64,
-    /// The sum of the squares of these.
-    pub squares: u64,
+    /// The sums of their versions, scrambled in each way.
+    pub sums: [u64; 2],
+}
+
+/// A number below 2^16 for each version, in no order that anybody would hit by accident: the cube in a prime field, times
+/// a factor.
+#[derive(Clone, Copy, Debug)]
+pub struct Scramble {
+    modulus: u64,
+    factor: u64,
+}
+
+impl Scramble {
+    /// Two ways that have nothing to do with each other.
+    pub const BOTH: [Scramble; 2] = [
+        Scramble { modulus: 65_521, factor: 40_503 },
+        Scramble { modulus: 65_497, factor: 52_711 },
+    ];
+
+    /// The prime, below 2^16.
+    pub fn modulus(self) -> u64 {
+        self.modulus
+    }
+
+    /// The factor, below 2^16.
+    pub fn factor(self) -> u64 {
+        self.factor
+    }
+
+    /// The number of a version.
+    pub fn of(self, version: Version) -> u64 {
+        let Scramble { modulus, factor } = self;
+        let place = version.as_u64() % modulus;
+        place * place % modulus * place % modulus * factor % modulus
+    }
+
+    /// The same as an expression over a whole number of 64 bits, as SQL and most languages have it.
+    pub fn expression(self, version: &str) -> String {
+        let Scramble { modulus: m, factor } = self;
+        let place = format!("({version} % {m})");
+        format!("{place} * {place} % {m} * {place} % {m} * {factor} % {m}")
+    }
 }
 
 impl Slices {
     /// A log has about so many slices: few enough to be sent, and each so small that its keys are listed in no time.
     const WANTED: u64 = 1 << 14;
     const BITS_MIN: u32 = 4;
-    /// A square fits 32 bits with a sign, and the sum of as many as a slice has is exact in a double.
     const BITS_MAX: u32 = 15;
 
     /// A division that fits a log with this head.
@@ -120,12 +157,12 @@ impl Sums {
     /// One more record.
     pub fn add(&mut self, version: Version) {
         let slice = self.slices.of_version(version);
-        let place = version.as_u64() & (self.slices.width() - 1);
         let sum = self.sums.entry(slice).or_default();
         sum.slice = slice;
         sum.records += 1;
-        sum.places += place;
-        sum.squares += place * place;
+        for (sum, scramble) in sum.sums.iter_mut().zip(Scramble::BOTH) {
+            *sum += scramble.of(version);
+        }
     }
 
     /// In ascending order of slices.
@@ -157,6 +194,25 @@ mod tests {
         let slices = Slices::of(Position::ZERO);
         let digests = slices.digests(vec![position(3); 17]);
         assert_eq!(slices.differing(&digests, &digests), [0]);
+    }
+
+    #[test]
+    fn versions_are_scrambled_as_the_engines_do_it() {
+        let first = Scramble::BOTH[0];
+        assert_eq!(
+            first.expression("v"),
+            "(v % 65521) * (v % 65521) % 65521 * (v % 65521) % 65521 * 40503 % 65521"
+        );
+        assert_eq!([0, 1, 65_521, 65_522].map(|v| first.of(position(v))), [0, 40_503, 0, 40_503]);
+        assert!(Scramble::BOTH.iter().all(|s| s.of(Position::MAX) < 1 << 16));
+    }
+
+    /// An exchange that sums of versions and of their squares do not see.
+    #[test]
+    fn equal_powers_are_told_apart() {
+        let slices = Slices::of(Position::ZERO);
+        let digests = |versions: [u64; 3]| slices.digests(versions.map(position));
+        assert_eq!(slices.differing(&digests([1, 5, 6]), &digests([2, 3, 7])), [0]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use mongodb::bson::{Bson, Document, doc};
-use unisono_core::slice::{SliceDigest, Slices};
+use unisono_core::slice::{Scramble, SliceDigest, Slices};
 use unisono_core::source::{At, Auditor, ScanPage};
 use unisono_core::{Entity, Key, Result, Version};
 
@@ -13,6 +13,17 @@ use crate::document::{self, NULL, VERSION};
 use crate::query::aggregate::whole;
 use crate::query::batch_size;
 use crate::source::MongodbSource;
+
+/// A version as [`Scramble::of`] has it.
+fn scrambled(scramble: Scramble) -> Document {
+    let (modulus, factor) = (scramble.modulus() as i64, scramble.factor() as i64);
+    let place = doc! { "$mod": ["$v", modulus] };
+    let times = |one: Document, other: Bson| {
+        doc! { "$mod": [doc! { "$multiply": [one, other] }, modulus] }
+    };
+    let square = times(place.clone(), place.clone().into());
+    times(times(square, place.into()), factor.into())
+}
 
 /// Small documents of one answer of the server.
 const GROUPS: u32 = 10_000;
@@ -60,16 +71,16 @@ impl Auditor for MongodbSource {
             let client = self.client();
             let position = place.position(client).await?;
             let version = doc! { "$ifNull": [format!("${VERSION}"), 0_i64] };
-            let places = doc! { "$mod": ["$v", slices.width() as i64] };
+            let place_in = doc! { "$mod": ["$v", slices.width() as i64] };
+            let [one, other] = Scramble::BOTH.map(scrambled);
             let stages = [
                 doc! { "$match": place.records(Document::new()) },
                 doc! { "$project": { "_id": 0, "v": version } },
-                doc! { "$project": { "v": 1, "place": places } },
                 doc! { "$group": {
-                    "_id": { "$subtract": ["$v", "$place"] },
+                    "_id": { "$subtract": ["$v", place_in] },
                     "records": { "$sum": 1_i64 },
-                    "places": { "$sum": "$place" },
-                    "squares": { "$sum": { "$multiply": ["$place", "$place"] } },
+                    "one": { "$sum": one },
+                    "other": { "$sum": other },
                 } },
             ];
             let request = place.documents.aggregate(stages).allow_disk_use(true);
@@ -80,8 +91,7 @@ impl Auditor for MongodbSource {
                 digests.push(SliceDigest {
                     slice: number("_id") >> slices.bits(),
                     records: number("records"),
-                    places: number("places"),
-                    squares: number("squares"),
+                    sums: [number("one"), number("other")],
                 });
             }
             digests.sort_unstable_by_key(|digest| digest.slice);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use mysql_async::Row;
-use unisono_core::slice::{SliceDigest, Slices};
+use unisono_core::slice::{Scramble, SliceDigest, Slices};
 use unisono_core::source::{At, Auditor, ScanPage};
 use unisono_core::{Entity, Key, Position, Result, Role, Value, Version};
 
@@ -68,10 +68,11 @@ async fn page(rows: &mut TableRows, after: Option<&Key>, limit: usize) -> Result
 
 async fn digests(rows: &mut TableRows, slices: Slices) -> Result<Vec<SliceDigest>> {
     let table = rows.table();
-    let (bits, mask) = (slices.bits(), slices.width() - 1);
+    let [one, other] = Scramble::BOTH.map(|scramble| scramble.expression("v"));
     let sql = format!(
-        "SELECT v >> {bits}, COUNT(*), SUM(v & {mask}), SUM((v & {mask}) * (v & {mask})) FROM \
+        "SELECT v >> {}, COUNT(*), SUM({one}), SUM({other}) FROM \
          (SELECT {} AS v FROM {}) r GROUP BY 1 ORDER BY 1",
+        slices.bits(),
         table.sole_version(),
         table.name
     );
@@ -80,12 +81,7 @@ async fn digests(rows: &mut TableRows, slices: Slices) -> Result<Vec<SliceDigest
             let number = number_of(cell(row, n)?)?;
             Result::<u64>::Ok(number.unwrap_or_default().unsigned_abs())
         };
-        Ok(SliceDigest {
-            slice: number(0)?,
-            records: number(1)?,
-            places: number(2)?,
-            squares: number(3)?,
-        })
+        Ok(SliceDigest { slice: number(0)?, records: number(1)?, sums: [number(2)?, number(3)?] })
     };
     rows.rows(&sql).await?.iter().map(digest).collect()
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio_postgres::Row;
-use unisono_core::slice::{SliceDigest, Slices};
+use unisono_core::slice::{Scramble, SliceDigest, Slices};
 use unisono_core::source::{At, Auditor, ScanPage};
 use unisono_core::{Entity, Key, Position, Result, Role, Stored, Value, Version};
 
@@ -117,27 +117,23 @@ async fn scan(
     Ok((At { value: ScanPage { records, end }, position }, table.lags(said)))
 }
 
-/// The sums of four-byte numbers, which the server adds up without going over to its decimals.
+/// Sums of four-byte numbers, which the server adds up without going over to its decimals.
 async fn digests(
     session: &Session,
     table: &Table,
     slices: Slices,
 ) -> Result<(At<Vec<SliceDigest>>, bool), Failed> {
-    let (bits, mask) = (slices.bits(), slices.width() - 1);
+    let [one, other] = Scramble::BOTH.map(|scramble| scramble.expression("v"));
     let sql = format!(
-        "SELECT v >> {bits}, count(*), sum(place), sum(place * place) FROM \
-         (SELECT v, (v & {mask})::int AS place FROM (SELECT {version} AS v FROM {name}) r) p GROUP BY 1",
+        "SELECT v >> {bits}, count(*), sum(({one})::int), sum(({other})::int) FROM \
+         (SELECT {version} AS v FROM {name}) r GROUP BY 1",
+        bits = slices.bits(),
         version = table.version,
         name = table.name
     );
     let digest = |row: &Row| {
         let number = |column| Ok::<_, unisono_core::Error>(integer(row, column)?.unsigned_abs());
-        Ok(SliceDigest {
-            slice: number(1)?,
-            records: number(2)?,
-            places: number(3)?,
-            squares: number(4)?,
-        })
+        Ok(SliceDigest { slice: number(1)?, records: number(2)?, sums: [number(3)?, number(4)?] })
     };
     let (mut at, lags) = of_one_moment(session, table, &sql, digest).await?;
     at.value.sort_unstable_by_key(|digest| digest.slice);

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use serde::Deserialize;
 use serde_json::{Map, json};
 use unisono_core::query::Filter;
-use unisono_core::slice::{SliceDigest, Slices};
+use unisono_core::slice::{Scramble, SliceDigest, Slices};
 use unisono_core::{Key, Result, Version};
 
 use crate::error;
@@ -28,8 +28,8 @@ struct Buckets {
 struct Bucket {
     key: Slice,
     doc_count: u64,
-    places: Sum,
-    squares: Sum,
+    one: Sum,
+    other: Sum,
 }
 
 /// The engine's numbers are doubles. The beginning of a slice is exact in one where it is a multiple of the width below
@@ -50,7 +50,10 @@ pub(crate) async fn digests(view: &View<'_>, slices: Slices) -> Result<Vec<Slice
     let layout = &view.handle.layout;
     let matching = Matching::new(layout, &Filter::All, None)?;
     let ranking = Ranking::by_key(layout, None);
-    let script = |source: &str| json!({"sum": {"script": {"source": source, "params": {"mask": slices.width() - 1}}}});
+    let [one, other] = Scramble::BOTH.map(|scramble| {
+        let source = format!("long v = doc['version'].value; return {}", scramble.expression("v"));
+        json!({"sum": {"script": {"source": source}}})
+    });
     let width = slices.width() as f64;
     let (mut digests, mut after) = (Vec::new(), None);
     loop {
@@ -63,10 +66,7 @@ pub(crate) async fn digests(view: &View<'_>, slices: Slices) -> Result<Vec<Slice
         }
         let sums = json!({
             "composite": composite,
-            "aggs": {
-                "places": script("doc['version'].value & params.mask"),
-                "squares": script("long p = doc['version'].value & params.mask; return p * p"),
-            },
+            "aggs": {"one": one, "other": other},
         });
         let aggregations = Map::from_iter([("slices".to_owned(), sums)]);
         let request = Request { query: &matching.query, ranking: &ranking, size: 0, aggregations };
@@ -77,8 +77,7 @@ pub(crate) async fn digests(view: &View<'_>, slices: Slices) -> Result<Vec<Slice
         digests.extend(found.buckets.into_iter().map(|bucket| SliceDigest {
             slice: (bucket.key.from / width) as u64,
             records: bucket.doc_count,
-            places: bucket.places.value as u64,
-            squares: bucket.squares.value as u64,
+            sums: [bucket.one.value as u64, bucket.other.value as u64],
         }));
         if after.is_none() {
             return Ok(digests);
