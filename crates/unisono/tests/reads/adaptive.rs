@@ -134,9 +134,9 @@ async fn who_waits_for_a_follower_that_stands_still_is_answered_when_less_is_dem
 
 #[tokio::test(start_paused = true)]
 async fn a_follower_that_fails_fails_no_write() {
-    let unisono = open("failing").await;
+    let unisono = open("unfit").await;
     until(&unisono, "all").await;
-    for one in ["failing_a", "failing_b", "failing_c"] {
+    for one in ["unfit_a", "unfit_b", "unfit_c"] {
         gate(one).lags.store(true, Ordering::SeqCst);
     }
     for id in 0..100 {
@@ -145,8 +145,8 @@ async fn a_follower_that_fails_fails_no_write() {
     }
     let low = status(&unisono).await.adaptive.unwrap();
     assert_eq!(low.level, "truth");
-    assert!(low.why.contains("failing_a failed") || low.why.contains("takes in nothing"));
-    for one in ["failing_a", "failing_b", "failing_c"] {
+    assert!(low.why.contains("unfit_a failed") || low.why.contains("takes in nothing"));
+    for one in ["unfit_a", "unfit_b", "unfit_c"] {
         gate(one).lags.store(false, Ordering::SeqCst);
     }
     until(&unisono, "all").await;
