@@ -151,36 +151,6 @@ impl EntityStatus {
     }
 }
 
-/// What a comparison of a follower with its truth found.
-#[derive(Clone, Debug, Serialize)]
-pub struct Compared {
-    /// When.
-    pub time: Timestamp,
-    /// How thoroughly.
-    pub depth: Depth,
-    /// Records compared.
-    pub records: u64,
-    /// How many differed in which way.
-    pub classes: BTreeMap<Divergence, u64>,
-    /// How many still do.
-    pub different: u64,
-    /// Why it could not be finished.
-    pub error: Option<String>,
-}
-
-impl Compared {
-    pub(crate) fn of(found: &Comparison, time: Timestamp) -> Self {
-        Compared {
-            time,
-            depth: found.depth,
-            records: found.records,
-            classes: found.classes.clone(),
-            different: found.different - found.repaired,
-            error: found.error.clone(),
-        }
-    }
-}
-
 /// How one source is doing.
 #[derive(Clone, Debug, Serialize)]
 pub struct SourceStatus {
@@ -313,8 +283,6 @@ pub struct DeliveryStatus {
     pub dead_letter_seconds: f64,
     /// Records that had to be repaired three times or more since the start: somebody else writes there.
     pub repaired_often: u64,
-    /// What the last comparison with the truth found, whoever asked for it.
-    pub compared: Option<Compared>,
     /// The last failure, in one line.
     pub last_error: Option<String>,
 }
@@ -369,10 +337,7 @@ impl VerificationStatus {
             all.push(VerificationStatus::of(found.depth));
         }
         if found.error.is_none() {
-            let rank = |depth| {
-                [Depth::Ledger, Depth::Observed, Depth::Deep].iter().position(|d| *d == depth)
-            };
-            let seen = all.iter_mut().filter(|status| rank(status.depth) <= rank(found.depth));
+            let seen = all.iter_mut().filter(|status| status.depth <= found.depth);
             seen.for_each(VerificationStatus::forget);
         }
         all.iter_mut().filter(|status| status.depth == found.depth).for_each(|s| s.add(found, now));

@@ -252,7 +252,6 @@ mod tests {
             dead_letters: 0,
             dead_letter_seconds: 0.0,
             repaired_often: 0,
-            compared: None,
             last_error: None,
         }
     }

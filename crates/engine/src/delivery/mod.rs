@@ -17,7 +17,7 @@ mod session;
 mod stream;
 pub(crate) mod turns;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -31,7 +31,7 @@ use unisono_policy::rule::Rule;
 use crate::log::{Log, trim};
 use crate::policies::PresentEntity;
 use crate::runtime::Runtime;
-use crate::status::{Compared, DeliveryState, DeliveryStatus};
+use crate::status::{DeliveryState, DeliveryStatus};
 use crate::verify::report::Comparison;
 use crate::watched::Watched;
 pub(crate) use letters::all as all_letters;
@@ -71,7 +71,6 @@ pub(crate) struct Delivery {
     runtime: Runtime,
     progress: Progress,
     repairs: Repairs,
-    compared: Mutex<Option<Compared>>,
     commands: mpsc::Sender<Command>,
     closing: Watched<bool>,
 }
@@ -105,7 +104,6 @@ impl Delivery {
             runtime: runtime.clone(),
             progress: Progress::new(runtime.clock()),
             repairs: Repairs::default(),
-            compared: Mutex::default(),
             commands,
             closing: Watched::new(false),
         });
@@ -163,8 +161,7 @@ impl Delivery {
     /// How it is doing.
     pub(crate) fn status(&self) -> DeliveryStatus {
         let status = self.progress.status(&self.target, self.log.tail.head(), self.runtime.now());
-        let compared = self.compared.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        DeliveryStatus { repaired_often: self.repairs.often(), compared, ..status }
+        DeliveryStatus { repaired_often: self.repairs.often(), ..status }
     }
 
     /// What `adaptive` judges its follower by; `blocked` if it is not asked at present, and with how many sessions had
@@ -204,8 +201,6 @@ impl Delivery {
     /// Takes note of a comparison with the truth.
     pub(crate) fn was_compared(&self, found: &Comparison) {
         self.progress.compared(found, self.runtime.now());
-        let now = Compared::of(found, self.runtime.now());
-        *self.compared.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
     }
 
     /// The records that the follower refuses.

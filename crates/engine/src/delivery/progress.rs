@@ -358,7 +358,6 @@ impl Progress {
             dead_letters: refused.keys.len() as u64,
             dead_letter_seconds: refused.oldest.map_or(0.0, |since| now.seconds_since(since)),
             repaired_often: 0,
-            compared: None,
             last_error: told.error.clone(),
         }
     }

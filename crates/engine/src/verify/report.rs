@@ -21,8 +21,8 @@ pub struct VerifyOptions {
     pub rate: Option<u32>,
 }
 
-/// How thoroughly followers are compared with the truth.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// How thoroughly followers are compared with the truth; each finds what those before it find.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Depth {
     /// What the follower has acknowledged, by its own word: in milliseconds, whatever it holds.
