@@ -167,14 +167,13 @@ impl Delivery {
     /// What `adaptive` judges its follower by; `blocked` if it is not asked at present, and with how many sessions had
     /// failed at the last look.
     pub(crate) fn facts(&self, blocked: bool, failed_before: u64) -> (Facts, u64) {
-        let status = self.status();
         let (failed, in_a_row) = self.progress.failures();
         let facts = Facts {
             source: Arc::clone(&self.target.source),
             filtered: self.target.filter.is_some(),
             latency: self.progress.latency(),
-            lag: Duration::from_secs_f64(status.lag_seconds.max(0.0)),
-            lag_changes: status.lag_changes,
+            lag: Duration::from_secs_f64(self.lag_seconds().max(0.0)),
+            lag_changes: self.log.tail.head().since(self.applied()),
             failures: failed.saturating_sub(failed_before).max(in_a_row.into()),
             away: blocked || self.is_stuck() || !self.is_complete(),
         };
