@@ -167,7 +167,7 @@ const COUNTERS: &[(&str, &str)] = &[
         "Reads answered although newer data may exist, because nobody else could answer.",
     ),
     ("unisono_cache_refreshed_total", "Entries read again before their end, or soon after."),
-    ("unisono_cache_warmed_total", "Records and answers taken in because the cache began empty."),
+    ("unisono_cache_warmed_total", "Records and answers that were seen to when the cache began."),
     ("unisono_adaptive_moves_total", "Changes of that level."),
     ("unisono_journal_accepted_total", "Writes acknowledged."),
     ("unisono_journal_flushed_total", "Commits made of them."),

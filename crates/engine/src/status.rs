@@ -386,9 +386,9 @@ pub struct CacheStatistics {
     pub stale: u64,
     /// Entries read again before their end, or soon after.
     pub refreshed: u64,
-    /// Records and answers taken in because the cache began empty, since the start.
+    /// Records and answers that were seen to because the cache began, since the start: taken in, or there already.
     pub warmed: u64,
-    /// How many there were to take in; what is missing is under way, or could not be had.
+    /// How many there were to see to; what is missing is under way, or could not be had.
     pub wanted: u64,
 }
 

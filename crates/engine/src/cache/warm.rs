@@ -44,7 +44,7 @@ impl Warmed {
         self.wanted.load(Ordering::Relaxed)
     }
 
-    /// What has been taken in.
+    /// What of it is there: taken in, or found to be there or gone by another way meanwhile.
     pub(super) fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
     }
@@ -54,14 +54,14 @@ impl Warmed {
         self.wanted.fetch_add(more as u64, Ordering::Relaxed);
     }
 
-    /// So much of it is not wanted any more, because a reader or another life sees to it.
+    /// So much of it is not wanted any more, because it cannot be had or another life sees to it.
     pub(super) fn forget(&self, some: usize) {
         self.wanted.fetch_sub(some as u64, Ordering::Relaxed);
     }
 
-    /// One more has been taken in.
-    pub(super) fn add(&self) {
-        self.done.fetch_add(1, Ordering::Relaxed);
+    /// So much more of it is there.
+    pub(super) fn add(&self, more: usize) {
+        self.done.fetch_add(more as u64, Ordering::Relaxed);
     }
 }
 
@@ -110,17 +110,16 @@ impl Feed {
             let entry = self.entry(declared, change.stored().map(Arc::new), bounds.head);
             match self.cache.fill(&self.entity, &change.key, entry, bounds.head, life.epoch).await?
             {
-                Filled::Stored => {
-                    filled += 1;
-                    self.warmed.add();
-                }
-                Filled::Outdated => self.warmed.forget(1),
+                Filled::Stored => filled += 1,
+                // The life that was joined came to it by itself.
+                Filled::Outdated => {}
                 // Another life has begun, and is warmed by itself.
                 Filled::OtherEpoch => {
                     self.warmed.forget(recent.len() - n);
                     break;
                 }
             }
+            self.warmed.add(1);
         }
         Ok(filled)
     }
@@ -171,7 +170,7 @@ impl HotFill<'_> {
                 Ok(Some(taken)) => {
                     filled += taken;
                     left -= some.len();
-                    warmed.forget(some.len() - taken);
+                    warmed.add(some.len());
                 }
                 // Another life has begun, and is warmed by itself.
                 Ok(None) => break,
@@ -221,11 +220,7 @@ impl HotFill<'_> {
         let fills = missing.iter().zip(answer.value).map(|(key, stored)| async move {
             let stored = stored.map(Arc::new);
             let (position, epoch) = (answer.position, self.life.epoch);
-            let taken = self.feed.fill(self.declared, key, stored, position, epoch).await;
-            if taken {
-                self.feed.warmed.add();
-            }
-            taken
+            self.feed.fill(self.declared, key, stored, position, epoch).await
         });
         Ok(Some(join_all(fills).await.into_iter().filter(|taken| *taken).count()))
     }

@@ -27,7 +27,7 @@ pub(crate) async fn run(serving: Arc<Serving>, questions: Vec<WarmQuestion>, run
             let mut again = Vec::new();
             for question in left {
                 match keep(&serving, question, &runtime).await {
-                    true => feed.warmed.add(),
+                    true => feed.warmed.add(1),
                     false => again.push(question),
                 }
             }
