@@ -162,6 +162,9 @@ impl Field {
     }
 }
 
+/// What the names of entities, tables and indexes begin with that are the engine's own.
+pub const SYSTEM: &str = "unisono_";
+
 /// A declared kind of record.
 #[derive(Clone, Debug)]
 pub struct Entity {
@@ -178,8 +181,24 @@ impl Entity {
     /// Declares an entity whose identity is the field named `key`.
     ///
     /// The key must be a `string`, `integer` or `uuid` field; it becomes required.
-    pub fn new(name: &str, key: &str, mut fields: Vec<Field>) -> Result<Self> {
+    pub fn new(name: &str, key: &str, fields: Vec<Field>) -> Result<Self> {
         check_name(name)?;
+        Self::named(name, key, fields)
+    }
+
+    /// An entity that the engine declares for itself, beside those of the application: kept, ordered and carried to
+    /// followers as any other. Its name begins with [`SYSTEM`], which [`Entity::new`] refuses.
+    pub fn system(name: &str, key: &str, fields: Vec<Field>) -> Result<Self> {
+        check_name(name)?;
+        Self::named(&format!("{SYSTEM}{name}"), key, fields)
+    }
+
+    /// Whether the engine declared it for itself.
+    pub fn is_system(&self) -> bool {
+        self.name.starts_with(SYSTEM)
+    }
+
+    fn named(name: &str, key: &str, mut fields: Vec<Field>) -> Result<Self> {
         if fields.len() > Self::FIELDS_MAX {
             return Err(config("has too many fields", name).with("limit", Self::FIELDS_MAX));
         }
@@ -272,7 +291,7 @@ pub fn check_name(name: &str) -> Result<()> {
         )
         .with("name", name));
     }
-    if name.starts_with("unisono_") || name.starts_with("sqlite_") {
+    if name.starts_with(SYSTEM) || name.starts_with("sqlite_") {
         return Err(Error::new(
             ErrorKind::InvalidConfig,
             "names starting with unisono_ or sqlite_ are reserved",

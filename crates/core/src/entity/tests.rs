@@ -89,3 +89,12 @@ fn rules_are_checked_and_the_error_names_the_field() {
         assert_eq!(error.entity(), Some("thing"));
     }
 }
+
+#[test]
+fn the_engine_alone_declares_entities_under_its_prefix() {
+    let fields = || vec![Field::new("id", FieldType::String)];
+    let own = Entity::system("audit", "id", fields()).unwrap();
+    assert_eq!((&**own.name(), own.is_system()), ("unisono_audit", true));
+    assert!(Entity::new("unisono_audit", "id", fields()).is_err());
+    assert!(!Entity::new("audit", "id", fields()).unwrap().is_system());
+}
