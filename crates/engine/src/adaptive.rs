@@ -11,13 +11,17 @@ use std::time::Duration;
 use unisono_core::{Ack, Timestamp};
 use unisono_policy::adaptive::{AdaptivePolicy, Controller, Facts, Level};
 
-use crate::read::serving::Serving;
+use crate::policies::EntityPolicies;
+use crate::read::serving::{Answering, Serving};
 use crate::runtime::Runtime;
 use crate::status::{AdaptiveMove, AdaptiveStatus};
 use crate::watched::Watched;
 
 /// How often it looks.
 const LOOK: Duration = Duration::from_secs(1);
+/// The sources of an entity.
+type Answerings = BTreeMap<Arc<str>, Answering>;
+
 /// How many of its moves it tells.
 const MOVES_TOLD: usize = 8;
 
@@ -70,8 +74,14 @@ impl Adaptive {
         })
     }
 
-    fn look(&self, serving: &Serving, policy: &AdaptivePolicy, now: Timestamp) {
-        let look = |state: &mut State| state.look(serving, policy, now);
+    fn look(
+        &self,
+        serving: &Serving,
+        answering: &Answerings,
+        policy: &AdaptivePolicy,
+        now: Timestamp,
+    ) {
+        let look = |state: &mut State| state.look(serving, answering, policy, now);
         self.0.change(|state| state.as_mut().is_some_and(look));
     }
 
@@ -102,9 +112,14 @@ impl State {
     }
 
     /// Answers whether the level is another one.
-    fn look(&mut self, serving: &Serving, policy: &AdaptivePolicy, now: Timestamp) -> bool {
-        let facts: Vec<Facts> = serving
-            .answering
+    fn look(
+        &mut self,
+        serving: &Serving,
+        answering: &Answerings,
+        policy: &AdaptivePolicy,
+        now: Timestamp,
+    ) -> bool {
+        let facts: Vec<Facts> = answering
             .values()
             .filter_map(|answering| {
                 let delivery = answering.delivery.as_ref()?;
@@ -131,15 +146,15 @@ impl State {
 /// What the writes of an entity demand: of the caller, of `adaptive` with its level, or as it is declared.
 pub(crate) fn demanded(
     serving: &Serving,
-    declared: (&Ack, Option<&AdaptivePolicy>),
+    policies: &EntityPolicies,
     asked: Option<&Ack>,
 ) -> (Ack, Option<Level>) {
-    match (asked, declared) {
+    match (asked, &policies.adaptive) {
         (Some(asked), _) => (asked.clone(), None),
-        (None, (declared, None)) => (declared.clone(), None),
-        (None, (_, Some(_))) => {
+        (None, None) => (policies.ack.ack.clone(), None),
+        (None, Some(_)) => {
             let level = serving.policies.adaptive.level();
-            let followers = serving.answering.values().filter(|a| a.delivery.is_some());
+            let followers = policies.answering.values().filter(|a| a.delivery.is_some());
             (level.ack(followers.count()), Some(level))
         }
     }
@@ -151,8 +166,10 @@ pub(crate) async fn run(entities: Vec<Arc<Serving>>, runtime: Runtime) {
         runtime.sleep(LOOK).await;
         for serving in &entities {
             let policies = serving.policies.present.load();
-            if let Some(policy) = &policies.of(&serving.policies).adaptive {
-                serving.policies.adaptive.look(serving, policy, runtime.now());
+            let policies = policies.of(&serving.policies);
+            if let Some(policy) = &policies.adaptive {
+                let answering = &policies.answering;
+                serving.policies.adaptive.look(serving, answering, policy, runtime.now());
             }
         }
     }

@@ -136,6 +136,8 @@ async fn run(call: &Call<'_>, endpoint: Endpoint, body: Incoming) -> Reply {
         Endpoint::Explain => admin::explain(call),
         Endpoint::Verify => admin::verify(call, body).await,
         Endpoint::Backfill => admin::backfill(call, body).await,
+        Endpoint::PauseSource => admin::pause_source(call).await,
+        Endpoint::ResumeSource => admin::resume_source(call).await,
         Endpoint::DeadLetters => admin::dead_letters(call).await,
         Endpoint::Replay => admin::replay(call, body).await,
         Endpoint::Discard => admin::discard(call, body).await,

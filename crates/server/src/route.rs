@@ -37,6 +37,8 @@ pub(crate) enum Endpoint {
     Explain,
     Verify,
     Backfill,
+    PauseSource,
+    ResumeSource,
     DeadLetters,
     Replay,
     Discard,
@@ -68,6 +70,8 @@ pub(crate) enum Place {
     Explain,
     Verify,
     Backfill,
+    PauseSource,
+    ResumeSource,
     DeadLetters,
     Replay,
     Discard,
@@ -100,6 +104,8 @@ impl Place {
             Place::Explain => "/admin/v1/explain",
             Place::Verify => "/admin/v1/verify",
             Place::Backfill => "/admin/v1/backfill",
+            Place::PauseSource => "/admin/v1/sources/{source}/pause",
+            Place::ResumeSource => "/admin/v1/sources/{source}/resume",
             Place::DeadLetters => "/admin/v1/dead-letters",
             Place::Replay => "/admin/v1/dead-letters/replay",
             Place::Discard => "/admin/v1/dead-letters/discard",
@@ -163,6 +169,8 @@ pub(crate) const ROUTES: &[Route] = &[
     route(Place::Explain, "GET", Endpoint::Explain, ADMIN),
     route(Place::Verify, "POST", Endpoint::Verify, ADMIN),
     route(Place::Backfill, "POST", Endpoint::Backfill, ADMIN),
+    route(Place::PauseSource, "POST", Endpoint::PauseSource, ADMIN),
+    route(Place::ResumeSource, "POST", Endpoint::ResumeSource, ADMIN),
     route(Place::DeadLetters, "GET", Endpoint::DeadLetters, ADMIN),
     route(Place::Replay, "POST", Endpoint::Replay, ADMIN),
     route(Place::Discard, "POST", Endpoint::Discard, ADMIN),
@@ -174,7 +182,7 @@ pub(crate) struct Target<'a> {
     pub(crate) place: Place,
     /// The entity, or the code of an error page.
     pub(crate) first: &'a str,
-    /// The key.
+    /// The key, or the name of a source.
     pub(crate) second: &'a str,
 }
 
@@ -217,6 +225,8 @@ pub(crate) fn target(path: &str) -> Option<Target<'_>> {
         ["admin", "v1", "explain"] => at(Place::Explain),
         ["admin", "v1", "verify"] => at(Place::Verify),
         ["admin", "v1", "backfill"] => at(Place::Backfill),
+        ["admin", "v1", "sources", name, "pause"] => with(Place::PauseSource, "", name),
+        ["admin", "v1", "sources", name, "resume"] => with(Place::ResumeSource, "", name),
         ["admin", "v1", "dead-letters"] => at(Place::DeadLetters),
         ["admin", "v1", "dead-letters", "replay"] => at(Place::Replay),
         ["admin", "v1", "dead-letters", "discard"] => at(Place::Discard),

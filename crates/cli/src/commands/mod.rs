@@ -18,6 +18,7 @@ mod put;
 mod reload;
 mod repair;
 mod serve;
+mod source;
 mod status;
 mod top;
 mod verify;
@@ -107,6 +108,7 @@ pub(crate) enum Command {
     Verify(verify::Args),
     Repair(repair::Args),
     Backfill(backfill::Args),
+    Source(source::Args),
     DeadLetters(dead_letters::Args),
     Explain(explain::Args),
     Adopt(adopt::Args),
@@ -134,6 +136,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         Command::Verify(args) => verify::run(args, &session).await,
         Command::Repair(args) => repair::run(args, &session).await,
         Command::Backfill(args) => backfill::run(args, &session).await,
+        Command::Source(args) => source::run(args, &session).await,
         Command::DeadLetters(args) => dead_letters::run(args, &session).await,
         Command::Explain(args) => explain::run(args, &session).await,
         Command::Adopt(args) => adopt::run(args, &session).await,

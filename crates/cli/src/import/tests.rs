@@ -116,6 +116,14 @@ impl Target for Fake {
     async fn verify(&self, _: &VerifyOptions, _: &ReportProgress<'_>) -> Result<Json> {
         unreachable!()
     }
+    async fn pause_source(&self, _: &str) -> Result<Json> {
+        unreachable!("an import does not ask")
+    }
+
+    async fn resume_source(&self, _: &str) -> Result<bool> {
+        unreachable!("an import does not ask")
+    }
+
     async fn backfill(&self, _: &str, _: &str) -> Result<()> {
         unreachable!()
     }

@@ -337,6 +337,16 @@ impl Target for Remote {
         self.admin(Method::POST, &["backfill"], Some(&body)).await.map(|_| ())
     }
 
+    async fn pause_source(&self, source: &str) -> Result<Json> {
+        let mut answer = self.admin(Method::POST, &["sources", source, "pause"], None).await?;
+        Ok(answer["paused"].take())
+    }
+
+    async fn resume_source(&self, source: &str) -> Result<bool> {
+        let answer = self.admin(Method::POST, &["sources", source, "resume"], None).await?;
+        Ok(answer["was_paused"] == true)
+    }
+
     async fn dead_letters(&self) -> Result<Vec<DeadLetter>> {
         let mut page = self.admin(Method::GET, &["dead-letters"], None).await?;
         serde_json::from_value(page["items"].take())

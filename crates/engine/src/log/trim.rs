@@ -17,16 +17,12 @@ const EVERY: Duration = Duration::from_secs(60);
 const STEP: usize = 10_000;
 
 /// Trims a log from time to time, until the engine ends.
-pub(crate) async fn run(
-    log: Arc<Log>,
-    deliveries: Vec<Arc<Delivery>>,
-    present: Present,
-    runtime: Runtime,
-) {
+pub(crate) async fn run(log: Arc<Log>, present: Present, runtime: Runtime) {
     loop {
         runtime.sleep(EVERY).await;
-        let declaration = Arc::clone(&present.load().declaration);
-        if let Err(error) = once(&log, &deliveries, &declaration.log, runtime.now()).await {
+        let policies = present.load_full();
+        let keep = &policies.declaration.log;
+        if let Err(error) = once(&log, &policies.deliveries, keep, runtime.now()).await {
             tracing::warn!(%error, log = %log.name, "the log cannot be trimmed");
         }
     }
@@ -45,6 +41,7 @@ pub(crate) async fn once(
     let bounds = log.truth.bounds().await?;
     let needed = deliveries
         .iter()
+        .filter(|d| d.is_of(log))
         .filter_map(|d| held(bounds.head, d.saved_position(), keep.changes_max))
         .min()
         .unwrap_or(bounds.head);

@@ -299,6 +299,14 @@ pub(super) fn of_service(paths: &mut Map<String, Json>) {
             guarded("post", "backfill", "Copy an entity into a follower anew", Some(follower)),
         ),
         (
+            "/admin/v1/sources/{source}/pause",
+            of_source(guarded("post", "pause_source", "Leave a source alone", None)),
+        ),
+        (
+            "/admin/v1/sources/{source}/resume",
+            of_source(guarded("post", "resume_source", "Go on with a source", None)),
+        ),
+        (
             "/admin/v1/dead-letters",
             guarded(
                 "get",
@@ -353,6 +361,13 @@ fn reload() -> Json {
     json!({ "post": { "operationId": "reload", "tags": ["operation"],
         "summary": "Read the configuration again; all of it takes effect, or nothing",
         "parameters": [query_parameter("dry_run", dry_run, "Only tell what would change.")], "responses": answers } })
+}
+
+fn of_source(mut item: Json) -> Json {
+    let name =
+        json!({ "name": "source", "in": "path", "required": true, "schema": { "type": "string" } });
+    merge(&mut item, json!({ "parameters": [name] }));
+    item
 }
 
 fn error_page() -> Json {
