@@ -233,7 +233,12 @@ impl World {
             };
             sources.insert(name.into(), Arc::new(faulty));
         }
-        Ok(Engine::open(self.declaration()?, sources, runtime.clone()).await?.0)
+        let (engine, _) = Engine::open(self.declaration()?, sources, runtime.clone()).await?;
+        for name in FOLLOWERS {
+            // One that cannot be told so now rests for a further life; in the last one nothing fails.
+            let _ = engine.resume_source(name).await;
+        }
+        Ok(engine)
     }
 
     fn declaration(&self) -> unisono_core::Result<Declaration> {

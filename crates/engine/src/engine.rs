@@ -329,7 +329,9 @@ impl Engine {
         if let Err(error) = self.0.runtime.within(DRAIN_MAX, drained).await {
             tracing::warn!(%error, "acknowledged writes stay in the journal until the next start");
         }
-        let _reloading = self.0.reloading.lock().await;
+        let turn = async { Ok(self.0.reloading.lock().await) };
+        // A reload that hangs is ended with everything else.
+        let _reloading = self.0.runtime.within(CLOSE_MAX, turn).await;
         let present = self.0.present.load_full();
         for delivery in &present.deliveries {
             delivery.close();

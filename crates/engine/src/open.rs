@@ -74,6 +74,8 @@ pub(crate) async fn open(
     let policies = Policies::new(Arc::clone(&declaration), topology, Some(&before));
     present.store(Arc::new(policies));
     running.begin(&declaration, present, runtime);
+    // What is warmed goes by what was read before this start, and not by what is read from now on.
+    tokio::task::yield_now().await;
     Ok(running)
 }
 

@@ -23,10 +23,10 @@ impl Engine {
             return Ok(pause);
         }
         let pause = Pause { since: self.0.runtime.now(), by };
-        for log in &logs {
-            pause::keep(log.truth.as_ref(), name, Some(&pause))
-                .await
-                .map_err(|e| e.at(&log.name.truth))?;
+        if let Err(error) = remember(&logs, name, Some(&pause)).await {
+            // Where it cannot be forgotten either, it is paused after the next start, and says so.
+            let _ = remember(&logs, name, None).await;
+            return Err(error);
         }
         handle.pause(pause.clone());
         audit("source.pause", name);
@@ -40,9 +40,8 @@ impl Engine {
         let handle = self.source(name)?;
         let was_paused = handle.is_paused();
         // In every truth: it may have been the follower of another one when it was paused.
-        for log in self.0.running.logs.values() {
-            pause::keep(log.truth.as_ref(), name, None).await.map_err(|e| e.at(&log.name.truth))?;
-        }
+        let logs: Vec<_> = self.0.running.logs.values().cloned().collect();
+        remember(&logs, name, None).await?;
         handle.resume();
         audit("source.resume", name);
         Ok(was_paused)
@@ -94,4 +93,12 @@ impl Engine {
             false => Ok(logs),
         }
     }
+}
+
+async fn remember(logs: &[Arc<Log>], name: &str, pause: Option<&Pause>) -> Result<()> {
+    for log in logs {
+        let kept = pause::keep(log.truth.as_ref(), name, pause).await;
+        kept.map_err(|e| e.at(&log.name.truth))?;
+    }
+    Ok(())
 }

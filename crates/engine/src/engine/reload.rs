@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::future::{BoxFuture, join_all};
 use unisono_core::query::Filter;
 use unisono_core::source::Source;
-use unisono_core::{Error, Result};
+use unisono_core::{Error, ErrorKind, Result};
 use unisono_policy::declaration::{Declaration, SourceDeclaration};
 use unisono_policy::reload::{self, Plan};
 
@@ -55,13 +55,11 @@ impl Engine {
     /// they cannot be opened or prepared. One reload waits for another.
     pub async fn reload(&self, wanted: Declaration, open: OpenSource<'_>) -> Result<Vec<String>> {
         let _reloading = self.0.reloading.lock().await;
-        if self.0.runtime.has_ended() {
-            return Err(Error::new(unisono_core::ErrorKind::Cancelled, "the engine was closed"));
-        }
         let changes = self.plan_reload(&wanted).await.outcome()?;
         let before = self.0.present.load_full();
         let added = open_added(&before, &wanted, open).await?;
-        let blueprint = match self.blueprint(&before, &wanted, &added).await {
+        let blueprint = self.blueprint(&before, &wanted, &added).await;
+        let blueprint = match blueprint.and_then(|b| self.still_runs().map(|()| b)) {
             Ok(blueprint) => blueprint,
             Err(error) => {
                 close_all(&added).await;
@@ -75,6 +73,13 @@ impl Engine {
         retire(before, &policies, &self.0.runtime);
         changes.iter().for_each(|change| audit("reload", change));
         Ok(changes)
+    }
+
+    fn still_runs(&self) -> Result<()> {
+        match self.0.runtime.has_ended() {
+            true => Err(Error::new(ErrorKind::Cancelled, "the engine was closed").on("reload")),
+            false => Ok(()),
+        }
     }
 
     /// Has the sources keep what is wanted of them, beside what they keep; nothing is delivered yet.
