@@ -33,6 +33,7 @@ use crate::write::idempotency::InFlight;
 pub use reload::OpenSource;
 pub(crate) use verifying::Swept;
 
+mod archiving;
 mod pausing;
 mod reload;
 mod verifying;

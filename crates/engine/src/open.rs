@@ -8,6 +8,7 @@ use unisono_core::{Error, ErrorKind, LogName, Result};
 use unisono_policy::declaration::{CacheDeclaration, Declaration, EntityDeclaration};
 
 use crate::adaptive;
+use crate::archive::{self, Archive};
 use crate::cache::{Feed, warm, warm_questions};
 use crate::delivery::turns::Turns;
 use crate::late::Late;
@@ -29,6 +30,8 @@ pub(crate) struct Running {
     pub(crate) entities: HashMap<Arc<str>, Arc<Serving>>,
     /// Who is told of what is found.
     pub(crate) notices: Arc<Notices>,
+    /// One for each log, if that is declared.
+    pub(crate) archives: Vec<Arc<Archive>>,
     /// Set if it is declared.
     pub(crate) sampler: Option<Arc<Sampler>>,
     /// What was changed in the sources' schemas.
@@ -54,6 +57,7 @@ pub(crate) async fn open(
         logs: BTreeMap::new(),
         entities: HashMap::new(),
         notices: Arc::default(),
+        archives: Vec::new(),
         sampler: None,
         notes,
     };
@@ -68,6 +72,11 @@ pub(crate) async fn open(
         running.entities.insert(Arc::clone(declared.entity.name()), serving);
     }
     running.refuse_forgotten_journals(&handles).await?;
+    let vault = declaration.archive.as_ref().and_then(|declared| {
+        let handle = handles.get(&declared.source)?;
+        Arc::clone(&handle.source).vault()
+    });
+    running.archives = archive::start(&declaration, vault, running.logs.values(), runtime)?;
     let blueprint = Blueprint::new(&declaration, handles, &running.entities)?;
     let before = present.load_full();
     let topology = topology::build(blueprint, &before, runtime);
@@ -125,7 +134,9 @@ impl Running {
         runtime.spawn(adaptive::run(all, runtime.clone()));
         for log in self.logs.values() {
             runtime.spawn(Arc::clone(&log.tail).poll(runtime.clone()));
-            runtime.spawn(trim::run(Arc::clone(log), Arc::clone(present), runtime.clone()));
+            let archive = self.archives.iter().find(|a| Arc::ptr_eq(&a.log, log)).cloned();
+            let present = Arc::clone(present);
+            runtime.spawn(trim::run(Arc::clone(log), archive, present, runtime.clone()));
         }
         self.sampler = sample::start(present, &self.entities, self.logs.values(), runtime);
     }

@@ -5,7 +5,7 @@
 //! | how an entity is read, when a write is answered (`ack`), which followers it has, and their `where`, `after`, `batch` and `priority` | its fields, key and truth, place and options of a follower, and which entities there are |
 //! | how it is written, within `write_around` and `write_through`, or within `write_behind` | to or from `write_behind`, another journal |
 //! | how long and how its cache keeps what, and `results` | which source its cache is, `warm`, `warm_hot`, `warm_questions`, options of the kind |
-//! | which sources there are, `[log]`, `[sweep]`, how many samples `[sampler]` takes | options of a source, `region`, hooks, whether there is a sampler |
+//! | which sources there are, `[log]`, `[sweep]`, how many samples `[sampler]` takes | options of a source, `region`, `[archive]`, hooks, whether there is a sampler |
 
 mod step;
 
@@ -109,9 +109,10 @@ impl Plan {
 /// What it takes to go from one declaration to another.
 pub fn plan(running: &Declaration, wanted: &Declaration) -> Plan {
     // Taken apart, here and below, so that nothing that is ever added is left out of the comparison.
-    let Declaration { sources, entities, log, sweep, region, sampler, hooks } = running;
+    let Declaration { sources, entities, log, archive, sweep, region, sampler, hooks } = running;
     let mut plan = Plan::default();
     plan.fixed("region", region, &wanted.region);
+    plan.fixed("archive", archive, &wanted.archive);
     self::sources(&mut plan, sources, &wanted.sources);
     plan.each("entities", entities, &wanted.entities, entity);
     self::log(&mut plan, log, &wanted.log);

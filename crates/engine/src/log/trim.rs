@@ -6,7 +6,7 @@ use std::time::Duration;
 use unisono_core::{Position, Result, Timestamp};
 use unisono_policy::declaration::LogDeclaration;
 
-use crate::delivery::Delivery;
+use crate::archive::Archive;
 use crate::log::Log;
 use crate::policies::Present;
 use crate::runtime::Runtime;
@@ -17,12 +17,22 @@ const EVERY: Duration = Duration::from_secs(60);
 const STEP: usize = 10_000;
 
 /// Trims a log from time to time, until the engine ends.
-pub(crate) async fn run(log: Arc<Log>, present: Present, runtime: Runtime) {
+pub(crate) async fn run(
+    log: Arc<Log>,
+    archive: Option<Arc<Archive>>,
+    present: Present,
+    runtime: Runtime,
+) {
     loop {
         runtime.sleep(EVERY).await;
         let policies = present.load_full();
-        let keep = &policies.declaration.log;
-        if let Err(error) = once(&log, &policies.deliveries, keep, runtime.now()).await {
+        let deliveries = policies.deliveries.iter().filter(|d| d.is_of(&log));
+        // Up to where each of those has come that have the log kept for them.
+        let needed: Vec<Position> = deliveries
+            .map(|delivery| delivery.saved_position())
+            .chain(archive.iter().map(|archive| archive.position()))
+            .collect();
+        if let Err(error) = once(&log, &needed, &policies.declaration.log, runtime.now()).await {
             tracing::warn!(%error, log = %log.name, "the log cannot be trimmed");
         }
     }
@@ -34,15 +44,14 @@ pub(crate) async fn run(log: Arc<Log>, present: Present, runtime: Runtime) {
 /// dead follower never fills the truth's disk.
 pub(crate) async fn once(
     log: &Log,
-    deliveries: &[Arc<Delivery>],
+    needed: &[Position],
     keep: &LogDeclaration,
     now: Timestamp,
 ) -> Result<u64> {
     let bounds = log.truth.bounds().await?;
-    let needed = deliveries
+    let needed = needed
         .iter()
-        .filter(|d| d.is_of(log))
-        .filter_map(|d| held(bounds.head, d.saved_position(), keep.changes_max))
+        .filter_map(|position| held(bounds.head, *position, keep.changes_max))
         .min()
         .unwrap_or(bounds.head);
     let through = expired(log, bounds.trimmed, needed, now.minus(keep.retention)).await?;
