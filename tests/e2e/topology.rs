@@ -79,8 +79,9 @@ impl Place {
 }
 
 fn fill(place: &Place, records: u64) {
-    let line =
-        |n| json!({ "id": n.to_string(), "name": format!("n{n}"), "price": n % 100 }).to_string();
+    let line = |n: u64| {
+        json!({ "id": n.to_string(), "name": format!("n{n}"), "price": n % 100 }).to_string()
+    };
     let lines: Vec<String> = (0..records).map(line).collect();
     std::fs::write(place.folder.path().join("all.jsonl"), lines.join("\n")).expect("written");
     let output = place.run(&["import", "product", "all.jsonl", "--data", "data"]);
