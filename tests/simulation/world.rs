@@ -292,6 +292,7 @@ impl World {
         Ok(Declaration {
             sources: BTreeMap::new(),
             entities: BTreeMap::from([("thing".into(), declared)]),
+            archive: None,
             // The judge has to see what the engine itself leaves.
             sweep: SweepDeclaration::NEVER,
             log: LogDeclaration {
