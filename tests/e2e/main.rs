@@ -11,3 +11,4 @@ mod kill;
 mod kill_behind;
 mod lost_follower;
 mod program;
+mod topology;

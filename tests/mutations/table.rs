@@ -270,8 +270,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     guard(
         "copy-obeys-where",
         "crates/engine/src/delivery/copy.rs",
-        "(false, Some(_)) => changes.push(self.removal(&stored.key, position)),",
-        "(false, Some(_)) => {}",
+        "changes.push(self.removal(&stored.key, stored.version));",
+        "",
     ),
     guard(
         "stream-removes-what-where-excludes",

@@ -44,6 +44,7 @@ pub(crate) const WANTED: &[&str] = &[
     "log truncated for a reader",
     "long outage",
     "outage",
+    "paused and resumed",
     "process ended quietly",
     "question answered by a follower",
     "question answered by the truth",

@@ -43,7 +43,7 @@ impl Operator {
     async fn operate(&mut self, engine: &Engine) {
         let follower = FOLLOWERS[self.faults.below(4) as usize];
         let long = self.shape.pause > 1_000_000 && self.faults.below(2) == 0;
-        match if long { 6 } else { self.faults.below(8) } {
+        match if long { 6 } else { self.faults.below(9) } {
             0..2 => self.verify(engine, false).await,
             2..4 => self.verify(engine, true).await,
             4 => {
@@ -51,6 +51,7 @@ impl Operator {
                 self.history.trace_result(&format!("operator copies {follower}"), &result);
             }
             5 => self.replay(engine).await,
+            7 => self.rest(engine, follower).await,
             6 => {
                 // What the cache misses meanwhile is in the log alone, until that is trimmed.
                 let lasts = Duration::from_secs(u64::from(self.faults.below(150)));
@@ -90,6 +91,19 @@ impl Operator {
                     false => "verified while clients write",
                 });
             }
+        }
+    }
+
+    /// Leaves a follower alone for a while; when the process ends meanwhile, until after the next start.
+    async fn rest(&self, engine: &Engine, follower: &str) {
+        let paused = engine.pause_source(follower, None).await;
+        self.history.trace_result(&format!("operator pauses {follower}"), &paused);
+        let micros = self.shape.pause * u64::from(self.faults.below(20));
+        tokio::time::sleep(Duration::from_micros(micros)).await;
+        let resumed = engine.resume_source(follower).await;
+        self.history.trace_result(&format!("operator resumes {follower}"), &resumed);
+        if paused.is_ok() && resumed.is_ok() {
+            self.history.count("paused and resumed");
         }
     }
 

@@ -233,7 +233,12 @@ impl World {
             };
             sources.insert(name.into(), Arc::new(faulty));
         }
-        Ok(Engine::open(self.declaration()?, sources, runtime.clone()).await?.0)
+        let (engine, _) = Engine::open(self.declaration()?, sources, runtime.clone()).await?;
+        for name in FOLLOWERS {
+            // One that cannot be told so now rests for a further life; in the last one nothing fails.
+            let _ = engine.resume_source(name).await;
+        }
+        Ok(engine)
     }
 
     fn declaration(&self) -> unisono_core::Result<Declaration> {
@@ -287,6 +292,7 @@ impl World {
         Ok(Declaration {
             sources: BTreeMap::new(),
             entities: BTreeMap::from([("thing".into(), declared)]),
+            archive: None,
             // The judge has to see what the engine itself leaves.
             sweep: SweepDeclaration::NEVER,
             log: LogDeclaration {

@@ -6,6 +6,7 @@ mod import;
 mod lock;
 mod open;
 mod reload;
+mod rewrite;
 mod session;
 mod target;
 mod telemetry;

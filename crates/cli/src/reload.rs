@@ -1,10 +1,11 @@
 //! [`Reloader`]: reads the configuration of a server again, for whoever asks: a signal, or its interface.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 
+use tokio::sync::Mutex;
 use unisono::Unisono;
 use unisono::config::Configuration;
-use unisono::core::Result;
+use unisono::core::{Error, Result};
 
 /// Reads the configuration as it is now.
 pub(crate) type Read = Box<dyn Fn() -> Result<Configuration> + Send + Sync>;
@@ -12,23 +13,24 @@ pub(crate) type Read = Box<dyn Fn() -> Result<Configuration> + Send + Sync>;
 /// What it takes to reload a server.
 pub(crate) struct Reloader {
     unisono: Unisono,
-    read: Read,
+    read: Arc<Read>,
     /// Held from reading the file on, so that an older text never takes the place of a newer one.
     turn: Mutex<()>,
 }
 
 impl Reloader {
     pub(crate) fn new(unisono: Unisono, read: Read) -> Self {
-        Reloader { unisono, read, turn: Mutex::default() }
+        Reloader { unisono, read: Arc::new(read), turn: Mutex::default() }
     }
 
     /// Has the configuration take effect as it is now, or only tells what that would change. Both go to the log.
-    pub(crate) fn reload(&self, dry_run: bool) -> Result<Vec<String>> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = (self.read)().and_then(|wanted| match dry_run {
-            true => self.unisono.plan_reload(&wanted).outcome(),
-            false => self.unisono.reload(wanted),
-        });
+    pub(crate) async fn reload(&self, dry_run: bool) -> Result<Vec<String>> {
+        let _turn = self.turn.lock().await;
+        let result = match self.wanted().await {
+            Ok(wanted) if dry_run => self.unisono.plan_reload(&wanted).await.outcome(),
+            Ok(wanted) => self.unisono.reload(wanted).await,
+            Err(error) => Err(error),
+        };
         match &result {
             Ok(_) if dry_run => {}
             Ok(changes) if changes.is_empty() => tracing::info!("reloaded: nothing is different"),
@@ -38,5 +40,12 @@ impl Reloader {
             }
         }
         result
+    }
+
+    /// Reading files blocks.
+    async fn wanted(&self) -> Result<Configuration> {
+        let read = Arc::clone(&self.read);
+        let reading = tokio::task::spawn_blocking(move || read()).await;
+        reading.map_err(|e| Error::internal("reading the configuration was ended").caused_by(e))?
     }
 }

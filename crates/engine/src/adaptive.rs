@@ -13,13 +13,17 @@ use unisono_core::{Ack, Timestamp};
 use unisono_policy::adaptive::{AdaptivePolicy, Controller, Facts, Level};
 
 use crate::audit::Entry;
-use crate::read::serving::Serving;
+use crate::policies::EntityPolicies;
+use crate::read::serving::{Answering, Serving};
 use crate::runtime::Runtime;
 use crate::status::{AdaptiveMove, AdaptiveStatus};
 use crate::watched::Watched;
 
 /// How often it looks.
 const LOOK: Duration = Duration::from_secs(1);
+/// The sources of an entity.
+type Answerings = BTreeMap<Arc<str>, Answering>;
+
 /// How many of its moves it tells.
 const MOVES_TOLD: usize = 8;
 
@@ -76,12 +80,13 @@ impl Adaptive {
     fn look(
         &self,
         serving: &Serving,
+        answering: &Answerings,
         policy: &AdaptivePolicy,
         now: Timestamp,
     ) -> Option<AdaptiveMove> {
         let mut made = None;
         self.0.change(|state| {
-            made = state.as_mut().and_then(|state| state.look(serving, policy, now));
+            made = state.as_mut().and_then(|state| state.look(serving, answering, policy, now));
             made.is_some()
         });
         made
@@ -117,11 +122,11 @@ impl State {
     fn look(
         &mut self,
         serving: &Serving,
+        answering: &Answerings,
         policy: &AdaptivePolicy,
         now: Timestamp,
     ) -> Option<AdaptiveMove> {
-        let facts: Vec<Facts> = serving
-            .answering
+        let facts: Vec<Facts> = answering
             .values()
             .filter_map(|answering| {
                 let delivery = answering.delivery.as_ref()?;
@@ -149,15 +154,15 @@ impl State {
 /// What the writes of an entity demand: of the caller, of `adaptive` with its level, or as it is declared.
 pub(crate) fn demanded(
     serving: &Serving,
-    declared: (&Ack, Option<&AdaptivePolicy>),
+    policies: &EntityPolicies,
     asked: Option<&Ack>,
 ) -> (Ack, Option<Level>) {
-    match (asked, declared) {
+    match (asked, &policies.adaptive) {
         (Some(asked), _) => (asked.clone(), None),
-        (None, (declared, None)) => (declared.clone(), None),
-        (None, (_, Some(_))) => {
+        (None, None) => (policies.ack.ack.clone(), None),
+        (None, Some(_)) => {
             let level = serving.policies.adaptive.level();
-            let followers = serving.answering.values().filter(|a| a.delivery.is_some());
+            let followers = policies.answering.values().filter(|a| a.delivery.is_some());
             (level.ack(followers.count()), Some(level))
         }
     }
@@ -169,8 +174,10 @@ pub(crate) async fn run(entities: Vec<Arc<Serving>>, runtime: Runtime) {
         runtime.sleep(LOOK).await;
         for serving in &entities {
             let policies = serving.policies.present.load();
-            let Some(policy) = &policies.of(&serving.policies).adaptive else { continue };
-            if let Some(made) = serving.policies.adaptive.look(serving, policy, runtime.now()) {
+            let policies = policies.of(&serving.policies);
+            let Some(policy) = &policies.adaptive else { continue };
+            let (adaptive, answering) = (&serving.policies.adaptive, &policies.answering);
+            if let Some(made) = adaptive.look(serving, answering, policy, runtime.now()) {
                 let details = json!({ "from": made.from, "to": made.to, "why": made.why });
                 let entity = Some(Arc::clone(serving.entity.name()));
                 let entry =

@@ -7,8 +7,10 @@ use std::sync::{Arc, LazyLock};
 
 use serde_json::Value as Json;
 use unisono_core::entity::{Field, FieldType};
+use unisono_core::kind::Options;
+use unisono_core::source::{Binding, Source};
 use unisono_core::write::{Action, Condition, Unit, Write};
-use unisono_core::{Entity, Key, Record, Result, Value};
+use unisono_core::{Entity, Key, Record, Result, Role, Value};
 use unisono_policy::retry;
 
 use crate::log::Log;
@@ -53,6 +55,14 @@ pub(crate) fn entity() -> &'static Arc<Entity> {
         Arc::new(entity.expect("a declaration that never changes"))
     });
     &ENTITY
+}
+
+/// Where a truth keeps entries, if it can.
+pub(crate) fn binding(source: &Arc<dyn Source>) -> Option<Binding> {
+    let entity = Arc::clone(entity());
+    Arc::clone(source).truth().filter(|truth| truth.keeps(&entity))?;
+    let (place, options) = (Arc::clone(entity.name()), Options::default());
+    Some(Binding { entity, role: Role::Truth, place, options })
 }
 
 impl Log {

@@ -1,12 +1,13 @@
 //! [`Engine`]: everything that a caller can ask for. Each operation only names its steps; they live in the modules.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures::future::join_all;
 use serde_json::{Value as Json, json};
+use tokio::sync::Mutex;
 use unisono_core::query::{Aggregate, Filter, Groups, Page, Query};
 use unisono_core::source::{LogBounds, Source};
 use unisono_core::spelling;
@@ -27,12 +28,15 @@ use crate::read::explain::{self, Operation};
 use crate::read::serving::Serving;
 use crate::read::{get, pending, question};
 use crate::runtime::Runtime;
+use crate::topology::Topology;
 use crate::write::behind::Behind;
 use crate::write::idempotency::InFlight;
 
+pub use reload::OpenSource;
 pub(crate) use verifying::Swept;
 
 mod archiving;
+mod pausing;
 mod reload;
 mod verifying;
 mod watching;
@@ -52,6 +56,17 @@ struct Inner {
     in_flight: InFlight,
 }
 
+impl Drop for Inner {
+    /// What runs knows the present policies, which know what runs: that must not outlive the engine.
+    fn drop(&mut self) {
+        if self.runtime.has_ended() {
+            let declaration = Arc::clone(&self.present.load().declaration);
+            let nothing = Policies::new(declaration, Topology::default(), None);
+            self.present.store(Arc::new(nothing));
+        }
+    }
+}
+
 /// How long closing waits for running work.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
 /// How long closing waits for acknowledged writes to be flushed; what is left stays in the journal.
@@ -67,7 +82,11 @@ impl Engine {
         sources: BTreeMap<Arc<str>, Arc<dyn Source>>,
         runtime: Runtime,
     ) -> Result<(Engine, Vec<String>)> {
-        let present = Arc::new(ArcSwap::from_pointee(Policies::new(declaration, None)));
+        let present = Arc::new(ArcSwap::from_pointee(Policies::new(
+            Arc::new(declaration),
+            Topology::default(),
+            None,
+        )));
         let running = match open::open(&present, sources, &runtime).await {
             Ok(running) => running,
             Err(error) => {
@@ -85,7 +104,7 @@ impl Engine {
             in_flight: InFlight::default(),
         };
         let engine = Engine(Arc::new(inner), None);
-        engine.sweep();
+        engine.sweep(engine.0.present.load_full().deliveries.iter());
         Ok((engine, notes))
     }
 
@@ -251,7 +270,7 @@ impl Engine {
     /// Waits until every follower has applied the token's positions.
     pub async fn wait_applied(&self, token: &Token, limit: Duration) -> Result<()> {
         let all = async {
-            for delivery in &self.0.running.deliveries {
+            for delivery in &self.0.present.load_full().deliveries {
                 let serving = self.serving(delivery.target().entity.name())?;
                 delivery.wait_applied(token.position(&serving.log.name)).await;
             }
@@ -350,11 +369,15 @@ impl Engine {
         if let Err(error) = self.0.runtime.within(DRAIN_MAX, drained).await {
             tracing::warn!(%error, "acknowledged writes stay in the journal until the next start");
         }
-        for delivery in &running.deliveries {
+        let turn = async { Ok(self.0.reloading.lock().await) };
+        // A reload that hangs is ended with everything else.
+        let _reloading = self.0.runtime.within(CLOSE_MAX, turn).await;
+        let present = self.0.present.load_full();
+        for delivery in &present.deliveries {
             delivery.close();
         }
         let stopped = async {
-            for delivery in &running.deliveries {
+            for delivery in &present.deliveries {
                 delivery.wait_stopped().await;
             }
             Ok(())
@@ -365,7 +388,7 @@ impl Engine {
         self.wait_audited().await;
         self.0.runtime.abort();
         self.0.runtime.join().await;
-        for handle in running.sources.values() {
+        for handle in present.sources.values() {
             handle.source.close().await?;
         }
         Ok(())
@@ -387,11 +410,11 @@ impl Engine {
         let _ = self.0.runtime.within(KEEP_MAX, kept).await;
     }
 
-    fn delivery(&self, entity: &str, source: &str) -> Result<&Arc<Delivery>> {
+    fn delivery(&self, entity: &str, source: &str) -> Result<Arc<Delivery>> {
         let is = |d: &&Arc<Delivery>| {
             **d.target().entity.name() == *entity && *d.target().source == *source
         };
-        self.0.running.deliveries.iter().find(is).ok_or_else(|| {
+        self.0.present.load().deliveries.iter().find(is).cloned().ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "there is no such follower of this entity")
                 .at(source)
                 .of(entity)

@@ -21,11 +21,13 @@ mod read;
 pub mod runtime;
 mod sample;
 pub mod status;
+mod topology;
 pub mod verify;
 mod watched;
 mod write;
 
 pub use answer::{Accepted, Answer, CacheStatus, Written};
-pub use engine::Engine;
+pub use engine::{Engine, OpenSource};
 pub use read::explain::Operation;
 pub use runtime::Runtime;
+pub use topology::pause::Pause;

@@ -20,6 +20,11 @@ const GAUGES: &[(&str, Unit, &str)] = &[
         "Bytes that the source occupies, where that is cheap to tell.",
     ),
     (
+        "unisono_source_paused",
+        Unit::Count,
+        "Whether the source is left alone on purpose, by `unisono source pause`.",
+    ),
+    (
         "unisono_source_asked",
         Unit::Count,
         "Whether the source is asked: 0 while it is left alone after repeated failures.",
@@ -236,6 +241,7 @@ fn adaptive(status: &EntityStatus) {
 fn source(status: &SourceStatus) {
     let name = status.name.to_string();
     gauge!("unisono_source_up", "source" => name.clone()).set(flag(status.state == "up"));
+    gauge!("unisono_source_paused", "source" => name.clone()).set(flag(status.paused.is_some()));
     gauge!("unisono_source_asked", "source" => name.clone()).set(flag(status.breaker == "closed"));
     if let Some(bytes) = status.bytes {
         gauge!("unisono_source_bytes", "source" => name.clone()).set(bytes as f64);
@@ -255,6 +261,21 @@ fn log(status: &LogStatus) {
     gauge!("unisono_log_retained_changes", &labels).set(status.retained as f64);
     gauge!("unisono_log_changes_max", &labels).set(status.changes_max as f64);
     gauge!("unisono_log_split_timestamp_seconds", &labels).set(time(status.split));
+}
+
+/// Of a follower that is not one any more, nothing is to be complained of.
+pub(crate) fn forget_delivery(entity: &str, source: &str) {
+    let labels = [("entity", entity.to_owned()), ("source", source.to_owned())];
+    for name in [
+        "unisono_delivery_lag_changes",
+        "unisono_delivery_lag_seconds",
+        "unisono_delivery_stalled_seconds",
+        "unisono_delivery_held_changes",
+        "unisono_delivery_dead_letters",
+        "unisono_delivery_dead_letter_oldest_seconds",
+    ] {
+        gauge!(name, &labels).set(0.0);
+    }
 }
 
 fn delivery(status: &DeliveryStatus) {

@@ -1,4 +1,4 @@
-//! [`Policies`]: what is declared at present. It is replaced as a whole by [`Engine::reload`](crate::Engine::reload);
+//! [`Policies`]: what is declared at present, and what runs because of it. It is replaced as a whole by [`Engine::reload`](crate::Engine::reload);
 //! a call looks once, and works to its end with what it saw.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,10 @@ use unisono_policy::read::ReadPolicy;
 use unisono_policy::write::{BehindPolicy, WritePolicy};
 
 use crate::adaptive::Adaptive;
+use crate::delivery::Delivery;
 use crate::read::results::Results;
+use crate::read::serving::Answering;
+use crate::topology::{Handles, Topology};
 
 /// Where the present policies are.
 pub(crate) type Present = Arc<ArcSwap<Policies>>;
@@ -22,6 +25,8 @@ pub(crate) type Present = Arc<ArcSwap<Policies>>;
 /// Everything that is declared, and for each entity what calls need of it.
 pub(crate) struct Policies {
     pub(crate) declaration: Arc<Declaration>,
+    pub(crate) sources: Handles,
+    pub(crate) deliveries: Vec<Arc<Delivery>>,
     /// In the order of the declaration.
     entities: Vec<EntityPolicies>,
 }
@@ -38,11 +43,20 @@ pub(crate) struct EntityPolicies {
     pub(crate) cache: Option<CacheDeclaration>,
     /// The answers that are kept, if any are to be.
     pub(crate) results: Option<Results>,
+    /// The sources that can answer for it.
+    pub(crate) answering: BTreeMap<Arc<str>, Answering>,
 }
 
 impl Policies {
-    /// Those of a declaration. Answers that were kept under the policies `before` stay where they are still to be.
-    pub(crate) fn new(declaration: Declaration, before: Option<&Policies>) -> Self {
+    /// Those of a declaration, and what runs for it. Answers that were kept under the policies `before` stay where they
+    /// are still to be.
+    pub(crate) fn new(
+        declaration: Arc<Declaration>,
+        topology: Topology,
+        before: Option<&Policies>,
+    ) -> Self {
+        let Topology { sources, deliveries, answering } = topology;
+        let mut answering = answering.into_iter();
         let entities = declaration.entities.values().enumerate().map(|(number, declared)| {
             let before = before.and_then(|before| before.entities.get(number)?.results.as_ref());
             let ttl = declared.cache.as_ref().map_or(Duration::ZERO, |cache| cache.results);
@@ -54,9 +68,10 @@ impl Policies {
                 deliveries: declared.followers.iter().map(delivery).collect(),
                 cache: declared.cache.clone(),
                 results: (!ttl.is_zero()).then(|| Results::new(ttl, before)),
+                answering: answering.next().unwrap_or_default(),
             }
         });
-        Policies { entities: entities.collect(), declaration: Arc::new(declaration) }
+        Policies { entities: entities.collect(), declaration, sources, deliveries }
     }
 
     pub(crate) fn of(&self, entity: &PresentEntity) -> &EntityPolicies {

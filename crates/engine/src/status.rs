@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::topology::pause::Pause;
 use serde::Serialize;
 use unisono_core::{Position, Timestamp};
 use unisono_policy::declaration::{EntityDeclaration, FollowerDeclaration};
@@ -171,6 +172,19 @@ pub struct SourceStatus {
     pub breaker: &'static str,
     /// How busy it is, for each class of questions that it was asked.
     pub load: Vec<LoadStatus>,
+    /// What it is for.
+    pub uses: Vec<SourceUse>,
+    /// Set while it is left alone on purpose: then its state is `paused`.
+    pub paused: Option<Pause>,
+}
+
+/// What a source does for one entity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SourceUse {
+    /// The entity.
+    pub entity: Arc<str>,
+    /// `truth`, `follower`, `cache` or `journal`.
+    pub role: &'static str,
 }
 
 /// How busy a source is with one class of questions.
@@ -232,6 +246,8 @@ pub enum DeliveryState {
     Live,
     /// Its follower fails; it tries again.
     Waiting,
+    /// Its follower is left alone on purpose.
+    Paused,
     /// It was ended.
     Stopped,
 }

@@ -149,6 +149,13 @@ pub struct FollowerDeclaration {
     pub delivery: DeliveryPolicy,
 }
 
+impl FollowerDeclaration {
+    /// The text of the rule by which it holds records; `None` if it holds all of them.
+    pub fn rule(&self) -> Option<&str> {
+        self.filter.as_ref().map(|rule| rule.text())
+    }
+}
+
 /// Which changes are looked for again in the sources, to measure how consistent they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SamplerDeclaration {

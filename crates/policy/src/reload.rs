@@ -2,10 +2,12 @@
 //!
 //! | takes effect | needs a restart |
 //! |---|---|
-//! | how an entity is read, when a write is answered (`ack`), `batch` and `priority` of its followers | its fields, key, truth and followers, and which entities there are |
+//! | how an entity is read, when a write is answered (`ack`), which followers it has, and their `where`, `after`, `batch` and `priority` | its fields, key and truth, place and options of a follower, and which entities there are |
 //! | how it is written, within `write_around` and `write_through`, or within `write_behind` | to or from `write_behind`, another journal |
 //! | how long and how its cache keeps what, and `results` | which source its cache is, `warm`, `warm_hot`, `warm_questions`, options of the kind |
-//! | `[log]`, `[sweep]`, how many samples `[sampler]` takes | sources, `region`, `[archive]`, hooks, whether there is a sampler |
+//! | which sources there are, `[log]`, `[sweep]`, how many samples `[sampler]` takes | options of a source, `region`, `[archive]`, hooks, whether there is a sampler |
+
+mod step;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,22 +25,27 @@ use crate::declaration::{
 };
 use crate::delivery::{BatchPolicy, DeliveryPolicy};
 use crate::read::{ReadPolicy, ReadRule};
+use crate::rule::Rule;
 use crate::write::{BehindPolicy, WritePolicy, WriteStrategy};
+
+pub use step::Step;
 
 /// What a reload would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// What takes effect, such as `entities.product.read.strategy: cache_first -> parallel`.
+    /// What becomes of sources and followers.
+    pub steps: Vec<Step>,
+    /// What else takes effect, such as `entities.product.read.strategy: cache_first -> parallel`.
     pub changes: Vec<String>,
     /// The keys of what cannot take effect while the engine runs. If there are any, nothing does.
     pub restart: Vec<String>,
 }
 
 impl Plan {
-    /// The changes; or `invalid_config`, which names everything that needs a restart.
+    /// Everything that takes effect, a line for each; or `invalid_config`, which names everything that needs a restart.
     pub fn outcome(self) -> Result<Vec<String>> {
         if self.restart.is_empty() {
-            return Ok(self.changes);
+            return Ok(self.steps.iter().map(Step::to_string).chain(self.changes).collect());
         }
         let message = "this cannot be changed while it runs, so nothing was changed";
         Err(Error::new(ErrorKind::InvalidConfig, message)
@@ -106,7 +113,7 @@ pub fn plan(running: &Declaration, wanted: &Declaration) -> Plan {
     let mut plan = Plan::default();
     plan.fixed("region", region, &wanted.region);
     plan.fixed("archive", archive, &wanted.archive);
-    plan.each("sources", sources, &wanted.sources, source);
+    self::sources(&mut plan, sources, &wanted.sources);
     plan.each("entities", entities, &wanted.entities, entity);
     self::log(&mut plan, log, &wanted.log);
     self::sweep(&mut plan, sweep, &wanted.sweep);
@@ -124,6 +131,26 @@ pub fn plan(running: &Declaration, wanted: &Declaration) -> Plan {
         plan.fixed(key, running, wanted);
     });
     plan
+}
+
+fn sources(
+    plan: &mut Plan,
+    running: &BTreeMap<Arc<str>, SourceDeclaration>,
+    wanted: &BTreeMap<Arc<str>, SourceDeclaration>,
+) {
+    let names: BTreeSet<_> = running.keys().chain(wanted.keys()).collect();
+    for name in names {
+        match (running.get(name), wanted.get(name)) {
+            (Some(running), Some(wanted)) => {
+                source(plan, &format!("sources.{name}"), running, wanted);
+            }
+            (None, Some(added)) => {
+                let kind = Arc::clone(&added.kind);
+                plan.steps.push(Step::AddSource { source: Arc::clone(name), kind });
+            }
+            (_, None) => plan.steps.push(Step::RemoveSource { source: Arc::clone(name) }),
+        }
+    }
 }
 
 fn source(plan: &mut Plan, key: &str, running: &SourceDeclaration, wanted: &SourceDeclaration) {
@@ -166,12 +193,7 @@ fn entity(plan: &mut Plan, key: &str, running: &EntityDeclaration, wanted: &Enti
         (Some(running), Some(wanted)) => cache(plan, &format!("{key}.cache"), running, wanted),
         _ => plan.restart.push(format!("{key}.cache")),
     }
-    plan.each(
-        &format!("{key}.followers"),
-        &by_source(followers),
-        &by_source(&wanted.followers),
-        |plan, key, running, wanted| follower(plan, key, running, wanted),
-    );
+    self::followers(plan, entity.name(), followers, &wanted.followers);
     read(plan, &format!("{key}.read"), reads, &wanted.read);
     write(plan, &format!("{key}.write"), writes, &wanted.write);
     plan.set(format!("{key}.strategy"), strategy, &wanted.strategy, |strategy| {
@@ -188,24 +210,60 @@ fn entity(plan: &mut Plan, key: &str, running: &EntityDeclaration, wanted: &Enti
     }
 }
 
-fn by_source(followers: &[FollowerDeclaration]) -> BTreeMap<Arc<str>, &FollowerDeclaration> {
-    followers.iter().map(|follower| (Arc::clone(&follower.source), follower)).collect()
+fn followers(
+    plan: &mut Plan,
+    entity: &Arc<str>,
+    running: &[FollowerDeclaration],
+    wanted: &[FollowerDeclaration],
+) {
+    let named = |all: &[FollowerDeclaration], name: &Arc<str>| {
+        all.iter().position(|follower| follower.source == *name)
+    };
+    for gone in running.iter().filter(|f| named(wanted, &f.source).is_none()) {
+        let (entity, source) = (Arc::clone(entity), Arc::clone(&gone.source));
+        plan.steps.push(Step::RemoveFollower { entity, source });
+    }
+    for to in wanted {
+        match named(running, &to.source) {
+            Some(number) => follower(plan, entity, &running[number], to),
+            None => plan.steps.push(Step::AddFollower {
+                entity: Arc::clone(entity),
+                source: Arc::clone(&to.source),
+                filtered: to.filter.is_some(),
+                records: None,
+            }),
+        }
+    }
 }
 
 fn follower(
     plan: &mut Plan,
-    key: &str,
+    entity: &Arc<str>,
     running: &FollowerDeclaration,
     wanted: &FollowerDeclaration,
 ) {
-    let FollowerDeclaration { source: _, place, options, filter, delivery } = running;
+    let FollowerDeclaration { source, place, options, filter, delivery } = running;
+    let key = &format!("entities.{entity}.followers.{source}");
     plan.fixed(format!("{key}.place"), place, &wanted.place);
-    plan.fixed(format!("{key}.where"), filter, &wanted.filter);
     self::options(plan, key, options, &wanted.options);
+    if running.rule() != wanted.rule() {
+        let told = |rule: &Option<Arc<Rule>>| {
+            rule.as_ref().map_or("none".to_owned(), |rule| rule.text().to_owned())
+        };
+        plan.steps.push(Step::ChangeWhere {
+            entity: Arc::clone(entity),
+            source: Arc::clone(source),
+            from: told(filter),
+            to: told(&wanted.filter),
+            records: None,
+        });
+    }
     let DeliveryPolicy { after, priority, batch } = delivery;
     let BatchPolicy { size, bytes, age } = batch;
     let to = &wanted.delivery;
-    plan.fixed(format!("{key}.after"), after, &to.after);
+    plan.set(format!("{key}.after"), after, &to.after, |after| {
+        after.as_ref().map_or("none".to_owned(), |after| after.to_string())
+    });
     plan.set(format!("{key}.priority"), priority, &to.priority, i64::to_string);
     plan.set(format!("{key}.batch.size"), size, &to.batch.size, count);
     plan.set(format!("{key}.batch.bytes"), bytes, &to.batch.bytes, count);

@@ -113,7 +113,7 @@ pub struct Facts {
     pub role: Role,
     /// What it answers itself.
     pub query: QueryCapability,
-    /// Whether its breaker lets no call through.
+    /// Whether its breaker lets no call through, or it is paused.
     pub blocked: bool,
     /// Up to where it has applied the log; `None` while it is being filled for the first time. Not used for the truth.
     pub applied: Option<Position>,
@@ -166,7 +166,7 @@ pub enum Why {
 pub enum Reason {
     /// It cannot answer such questions.
     Unable,
-    /// Its breaker is open.
+    /// Its breaker is open, or it is paused.
     Blocked,
     /// Only the truth may answer a strong read.
     NotTheTruth,
@@ -340,7 +340,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Reason::Unable => "cannot answer such questions",
-            Reason::Blocked => "its breaker is open",
+            Reason::Blocked => "its breaker is open, or it is paused",
             Reason::NotTheTruth => "only the truth answers strong reads",
             Reason::Filtered => "holds only some of the records",
             Reason::NotServing => "is still being filled",

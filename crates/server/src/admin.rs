@@ -10,7 +10,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::HeaderValue;
 use serde::{Deserialize as _, Serialize};
 use serde_json::{Map, Value as Json, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use unisono::Registry;
 use unisono::config::{Access, Problems};
@@ -60,8 +60,10 @@ pub(crate) async fn reload(call: &Call<'_>) -> Reply {
     let reload = call.shared.app.reload.clone().ok_or_else(|| {
         Error::unsupported("this server has no configuration file that could be read again")
     })?;
-    let reloading = tokio::task::spawn_blocking(move || reload(dry_run)).await;
-    let reloaded = reloading.map_err(|e| Error::internal("a reload was ended").caused_by(e))?;
+    // To its end, also if the caller goes away.
+    let (sender, reloaded) = oneshot::channel();
+    call.engine().runtime().spawn(async move { drop(sender.send(reload(dry_run).await)) });
+    let reloaded = reloaded.await.map_err(|_| Error::internal("a reload was ended"))?;
     let changes = reloaded.map_err(not_reloaded)?;
     reply::json(StatusCode::OK, &json!({ "applied": !dry_run, "changes": changes }))
 }
@@ -195,6 +197,24 @@ pub(crate) async fn backfill(call: &Call<'_>, body: Incoming) -> Reply {
         StatusCode::ACCEPTED,
         &json!({ "entity": entity, "source": source, "state": "backfilling" }),
     )
+}
+
+/// `POST /admin/v1/sources/{source}/pause`
+pub(crate) async fn pause_source(call: &Call<'_>) -> Reply {
+    call.known_parameters([])?;
+    // A source is one for all entities.
+    permitted(call, None)?;
+    let by = call.principal.name().cloned();
+    let paused = call.engine().pause_source(&call.second, by).await?;
+    reply::json(StatusCode::OK, &json!({ "source": call.second, "paused": paused }))
+}
+
+/// `POST /admin/v1/sources/{source}/resume`
+pub(crate) async fn resume_source(call: &Call<'_>) -> Reply {
+    call.known_parameters([])?;
+    permitted(call, None)?;
+    let was_paused = call.engine().resume_source(&call.second).await?;
+    reply::json(StatusCode::OK, &json!({ "source": call.second, "was_paused": was_paused }))
 }
 
 /// `GET /admin/v1/dead-letters`

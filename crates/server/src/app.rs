@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -37,9 +38,9 @@ pub struct App {
 }
 
 /// Reads the configuration again and has it take effect, or with `true` only tells what that would change; answers the
-/// changes. It may block. `invalid_config` is told to the caller as it is, caused by
+/// changes. `invalid_config` is told to the caller as it is, caused by
 /// [`Problems`](unisono::config::Problems) if the file has some.
-pub type Reload = Arc<dyn Fn(bool) -> Result<Vec<String>> + Send + Sync>;
+pub type Reload = Arc<dyn Fn(bool) -> BoxFuture<'static, Result<Vec<String>>> + Send + Sync>;
 
 /// What the server is about to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +101,7 @@ pub(crate) struct Call<'a> {
     pub(crate) route: Option<&'a RouteDeclaration>,
     /// The entity, or the code of an error page.
     pub(crate) first: Cow<'a, str>,
-    /// The key.
+    /// The key, or the name of a source.
     pub(crate) second: Cow<'a, str>,
 }
 

@@ -280,6 +280,11 @@ const OPERATION: &[(&str, &str, &str)] = &[
         "compare followers with the truth: {\"entity\", \"source\", \"depth\", \"repair\", \"rate\"}",
     ),
     ("POST", "/admin/v1/backfill", "copy an entity into a follower anew: {\"entity\", \"source\"}"),
+    (
+        "POST",
+        "/admin/v1/sources/{source}/pause",
+        "leave a source alone: nothing is delivered to it, and it is not asked, until …/resume",
+    ),
     ("GET", "/admin/v1/dead-letters", "changes that a follower refuses"),
     (
         "POST",

@@ -109,7 +109,8 @@ fn reasons(status: &Status, declaration: &Declaration) -> Reasons {
     for source in status.sources.iter().filter(|s| s.state != "up") {
         let fatal = is_truth(&source.name);
         let list = if fatal { &mut reasons.fatal } else { &mut reasons.degrading };
-        list.push(format!("source {} is not up", source.name));
+        let what = if source.paused.is_some() { "paused" } else { "not up" };
+        list.push(format!("source {} is {what}", source.name));
     }
     let is_up = |name: &str| status.sources.iter().any(|s| *s.name == *name && s.state == "up");
     for delivery in &status.deliveries {
@@ -124,6 +125,7 @@ fn reasons(status: &Status, declaration: &Declaration) -> Reasons {
             DeliveryState::Backfilling => "makes its first copy",
             DeliveryState::Waiting => "waits for its follower",
             DeliveryState::Stopped => "is stopped",
+            DeliveryState::Paused => "is paused",
         };
         let text = format!("delivery of {} to {} {what}", delivery.entity, delivery.source);
         reasons.degrading.push(text);
@@ -217,6 +219,8 @@ mod tests {
 
     fn source(name: &str, state: &str) -> SourceStatus {
         SourceStatus {
+            uses: Vec::new(),
+            paused: None,
             name: name.into(),
             kind: "memory".into(),
             state: state.into(),
@@ -281,6 +285,7 @@ mod tests {
             ..Declaration::default()
         };
         let status = |main: &str, search: &str, state| Status {
+            archives: Vec::new(),
             time: Timestamp::EPOCH,
             sources: vec![source("main", main), source("search", search)],
             logs: Vec::new(),

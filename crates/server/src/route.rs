@@ -37,6 +37,8 @@ pub(crate) enum Endpoint {
     Explain,
     Verify,
     Backfill,
+    PauseSource,
+    ResumeSource,
     Backups,
     BackUp,
     ArchiveCheck,
@@ -71,6 +73,8 @@ pub(crate) enum Place {
     Explain,
     Verify,
     Backfill,
+    PauseSource,
+    ResumeSource,
     Backups,
     ArchiveCheck,
     DeadLetters,
@@ -105,6 +109,8 @@ impl Place {
             Place::Explain => "/admin/v1/explain",
             Place::Verify => "/admin/v1/verify",
             Place::Backfill => "/admin/v1/backfill",
+            Place::PauseSource => "/admin/v1/sources/{source}/pause",
+            Place::ResumeSource => "/admin/v1/sources/{source}/resume",
             Place::Backups => "/admin/v1/backups",
             Place::ArchiveCheck => "/admin/v1/archive/check",
             Place::DeadLetters => "/admin/v1/dead-letters",
@@ -170,6 +176,8 @@ pub(crate) const ROUTES: &[Route] = &[
     route(Place::Explain, "GET", Endpoint::Explain, ADMIN),
     route(Place::Verify, "POST", Endpoint::Verify, ADMIN),
     route(Place::Backfill, "POST", Endpoint::Backfill, ADMIN),
+    route(Place::PauseSource, "POST", Endpoint::PauseSource, ADMIN),
+    route(Place::ResumeSource, "POST", Endpoint::ResumeSource, ADMIN),
     route(Place::Backups, "GET", Endpoint::Backups, ADMIN),
     route(Place::Backups, "POST", Endpoint::BackUp, ADMIN),
     route(Place::ArchiveCheck, "POST", Endpoint::ArchiveCheck, ADMIN),
@@ -184,7 +192,7 @@ pub(crate) struct Target<'a> {
     pub(crate) place: Place,
     /// The entity, or the code of an error page.
     pub(crate) first: &'a str,
-    /// The key.
+    /// The key, or the name of a source.
     pub(crate) second: &'a str,
 }
 
@@ -227,6 +235,8 @@ pub(crate) fn target(path: &str) -> Option<Target<'_>> {
         ["admin", "v1", "explain"] => at(Place::Explain),
         ["admin", "v1", "verify"] => at(Place::Verify),
         ["admin", "v1", "backfill"] => at(Place::Backfill),
+        ["admin", "v1", "sources", name, "pause"] => with(Place::PauseSource, "", name),
+        ["admin", "v1", "sources", name, "resume"] => with(Place::ResumeSource, "", name),
         ["admin", "v1", "backups"] => at(Place::Backups),
         ["admin", "v1", "archive", "check"] => at(Place::ArchiveCheck),
         ["admin", "v1", "dead-letters"] => at(Place::DeadLetters),

@@ -10,6 +10,7 @@ use unisono_core::source::Source;
 use unisono_core::{Error, ErrorKind, Result};
 use unisono_engine::late::{Late, Opener};
 use unisono_engine::{Engine, Runtime};
+use unisono_policy::declaration::SourceDeclaration;
 
 use crate::handle::Handle;
 use crate::registry::Registry;
@@ -21,6 +22,8 @@ pub struct Unisono {
     /// What a reload cannot change.
     pub(crate) server: ServerOptions,
     pub(crate) data: PathBuf,
+    /// What it takes to open further sources.
+    pub(crate) registry: Registry,
 }
 
 impl Unisono {
@@ -40,7 +43,10 @@ impl Unisono {
         let hooks = declaration.hooks.clone();
         match Engine::open(declaration, sources.clone(), runtime).await {
             Ok((engine, notes)) => match unisono_hooks::start(&engine, &hooks) {
-                Ok(()) => Ok(Unisono { engine, notes, server, data }),
+                Ok(()) => {
+                    let registry = registry.clone();
+                    Ok(Unisono { engine, notes, server, data, registry })
+                }
                 Err(error) => {
                     // That it cannot start is what there is to report.
                     let _ = engine.close().await;
@@ -88,11 +94,7 @@ pub async fn open_sources(
     let environment = Environment { data: configuration.data.clone(), clock: runtime.clock() };
     let mut sources = BTreeMap::new();
     for (name, declared) in &configuration.declaration.sources {
-        let kind = registry.find(&declared.kind).ok_or_else(|| {
-            Error::new(ErrorKind::InvalidConfig, "there is no source kind of this name")
-                .with("kind", &declared.kind)
-        });
-        let opened = match kind {
+        let opened = match kind_of(registry, declared) {
             Ok(kind) => match kind.open(name, &declared.options, &environment).await {
                 Err(reason) if !declared.required => {
                     Ok(late(kind, name, &declared.options, &environment, reason, runtime))
@@ -110,6 +112,17 @@ pub async fn open_sources(
         };
     }
     Ok(sources)
+}
+
+/// The kind of a source.
+pub(crate) fn kind_of(
+    registry: &Registry,
+    declared: &SourceDeclaration,
+) -> Result<&'static dyn SourceKind> {
+    registry.find(&declared.kind).ok_or_else(|| {
+        Error::new(ErrorKind::InvalidConfig, "there is no source kind of this name")
+            .with("kind", &declared.kind)
+    })
 }
 
 /// A source in place of one that cannot be opened yet.

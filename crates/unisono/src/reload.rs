@@ -1,30 +1,56 @@
 //! [`Unisono::reload`]: another configuration in place of the one that was opened, while everything goes on.
 
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
 use unisono_config::{Configuration, ServerOptions};
 use unisono_core::Result;
+use unisono_core::kind::Environment;
+use unisono_core::source::Source;
+use unisono_policy::declaration::SourceDeclaration;
 use unisono_policy::reload::Plan;
 
-use crate::open::Unisono;
+use crate::open::{Unisono, kind_of};
 
 impl Unisono {
     /// What [`Unisono::reload`] would do at present: every change, and the key of everything that takes a restart.
-    pub fn plan_reload(&self, wanted: &Configuration) -> Plan {
-        let mut plan = self.engine.plan_reload(&wanted.declaration);
-        plan.fixed("data", &self.data, &wanted.data);
-        server(&mut plan, &self.server, &wanted.server);
+    pub async fn plan_reload(&self, wanted: &Configuration) -> Plan {
+        let mut plan = self.engine.plan_reload(&wanted.declaration).await;
+        self.fix(&mut plan, wanted);
         plan
     }
 
     /// Has another configuration take effect, all of it or nothing; answers what that changed, such as
-    /// `entities.product.read.strategy: cache_first -> parallel`. Calls that began before end as they began; cache
-    /// entries keep the life that they were filled with.
+    /// `entities.product.read.strategy: cache_first -> parallel` or `+ follower search of product (copies about 92
+    /// records)`. Calls that began before end as they began; cache entries keep the life that they were filled with.
     ///
-    /// How entities are read and written, how long caches keep what, and `[log]` can be changed. Fails with
-    /// `invalid_config`, which names everything else that differs: fields, sources, followers, `[server]` and the like
-    /// take a restart. One reload waits for another.
-    pub fn reload(&self, wanted: Configuration) -> Result<Vec<String>> {
-        self.plan_reload(&wanted).outcome()?;
-        self.engine.reload(wanted.declaration)
+    /// Which sources and followers there are, how entities are read and written, how long caches keep what, and `[log]`
+    /// can be changed. Fails with `invalid_config`, which names everything else that differs: fields, the truth,
+    /// `[server]` and the like take a restart; and as a further source does that cannot be opened. One reload waits for
+    /// another.
+    pub async fn reload(&self, wanted: Configuration) -> Result<Vec<String>> {
+        let mut plan =
+            unisono_policy::reload::plan(&self.engine.declaration(), &wanted.declaration);
+        self.fix(&mut plan, &wanted);
+        plan.outcome()?;
+        let clock = self.engine.runtime().clock();
+        let environment = Environment { data: self.data.clone(), clock };
+        let open = |name: Arc<str>, declared: SourceDeclaration| -> BoxFuture<'_, _> {
+            let environment = environment.clone();
+            Box::pin(async move {
+                let kind = kind_of(&self.registry, &declared)?;
+                let opened: Result<Arc<dyn Source>> =
+                    kind.open(&name, &declared.options, &environment).await;
+                opened
+            })
+        };
+        self.engine.reload(wanted.declaration, &open).await
+    }
+
+    /// Notes what the engine does not know of.
+    fn fix(&self, plan: &mut Plan, wanted: &Configuration) {
+        plan.fixed("data", &self.data, &wanted.data);
+        server(plan, &self.server, &wanted.server);
     }
 }
 

@@ -134,7 +134,7 @@ async fn a_write_that_too_few_have_in_time_is_committed_and_says_so() {
 
     // The batch that gathers goes when it no longer is to.
     let quick = configuration(folder.path(), "strategy = \"parallel\"", "", "");
-    let mut changes = unisono.reload(quick).unwrap();
+    let mut changes = unisono.reload(quick).await.unwrap();
     changes.sort();
     let expected = [
         "entities.order.ack: copy -> all",

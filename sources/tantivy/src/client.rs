@@ -176,6 +176,11 @@ impl Handle {
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
+    /// Whether the index is in a folder.
+    pub(crate) fn is_at(&self, path: &Path) -> bool {
+        self.path == path
+    }
+
     /// Bytes on disk.
     pub(crate) fn bytes(&self) -> u64 {
         let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();

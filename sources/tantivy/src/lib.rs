@@ -133,14 +133,14 @@ impl TantivySource {
                 .of(binding.entity.name()));
         }
         let entity = &binding.entity;
+        let path = self.config.path.join(binding.place.as_ref());
         let bound = self.all()?.into_iter().find(|h| h.layout.entity.name() == entity.name());
         if let Some(handle) = bound {
-            if handle.layout.entity == *entity {
+            if handle.layout.entity == *entity && handle.is_at(&path) {
                 return Ok(handle);
             }
             handle.close().await;
         }
-        let path = self.config.path.join(binding.place.as_ref());
         let handle = Arc::new(Handle::new(&self.name, entity, path, self.config.writer_memory));
         let mut handles = self.handles.write().unwrap_or_else(PoisonError::into_inner);
         handles

@@ -20,6 +20,7 @@ mod reload;
 mod repair;
 mod restore;
 mod serve;
+mod source;
 mod status;
 mod top;
 mod verify;
@@ -109,6 +110,7 @@ pub(crate) enum Command {
     Verify(verify::Args),
     Repair(repair::Args),
     Backfill(backfill::Args),
+    Source(source::Args),
     Backup(backup::Args),
     Restore(restore::Args),
     DeadLetters(dead_letters::Args),
@@ -138,6 +140,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         Command::Verify(args) => verify::run(args, &session).await,
         Command::Repair(args) => repair::run(args, &session).await,
         Command::Backfill(args) => backfill::run(args, &session).await,
+        Command::Source(args) => source::run(args, &session).await,
         Command::Backup(args) => backup::run(args, &session).await,
         Command::Restore(args) => restore::run(args, &session).await,
         Command::DeadLetters(args) => dead_letters::run(args, &session).await,

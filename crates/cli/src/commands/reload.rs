@@ -11,8 +11,9 @@ use crate::target::Remote;
 
 /// Have a running server read its configuration again: all of it takes effect, or nothing
 ///
-/// How entities are read, written and cached, and how long the log is kept, can be changed while it runs; anything else
-/// that differs is named, takes a restart, and keeps the rest from taking effect. SIGHUP does the same.
+/// Which sources and followers there are, how entities are read, written and cached, and how long the log is kept, can be
+/// changed while it runs; anything else that differs is named, takes a restart, and keeps the rest from taking effect.
+/// SIGHUP does the same.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Only tell what would change

@@ -78,8 +78,14 @@ fn reloads(unisono: Unisono, again: Read, session: &Session) -> Result<Reload> {
     let reloader = Arc::new(Reloader::new(unisono, again));
     let (hangup, server) = (Hangup::listen()?, Arc::clone(&reloader));
     // What became of it is in the log.
-    session.runtime.spawn(hangup.each(move || drop(reloader.reload(false))));
-    Ok(Arc::new(move |dry_run| server.reload(dry_run)))
+    session.runtime.spawn(hangup.each(move || {
+        let reloader = Arc::clone(&reloader);
+        async move { drop(reloader.reload(false).await) }
+    }));
+    Ok(Arc::new(move |dry_run| {
+        let server = Arc::clone(&server);
+        Box::pin(async move { server.reload(dry_run).await })
+    }))
 }
 
 async fn work(

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::sync::{Arc, Mutex};
+use unisono::engine::archive::backup::Backup;
 
 use async_trait::async_trait;
 use rand::rngs::StdRng;
@@ -110,12 +111,32 @@ impl Target for Fake {
     async fn changes(&self, _: &str, _: Position, _: usize, _: bool) -> Result<Vec<Json>> {
         unreachable!()
     }
-    async fn history(&self, _: &str, _: &str, _: usize) -> Result<Vec<Json>> {
+    async fn history(&self, _: &str, _: &str, _: Option<Position>, _: usize) -> Result<Vec<Json>> {
         unreachable!()
     }
     async fn verify(&self, _: &VerifyOptions, _: &ReportProgress<'_>) -> Result<Json> {
         unreachable!()
     }
+    async fn back_up(&self, _: Option<&str>, _: &(dyn Fn(u64) + Sync)) -> Result<Vec<Backup>> {
+        unreachable!()
+    }
+
+    async fn backups(&self, _: Option<&str>) -> Result<Vec<Backup>> {
+        unreachable!()
+    }
+
+    async fn check_archive(&self, _: Option<&str>) -> Result<Vec<Json>> {
+        unreachable!()
+    }
+
+    async fn pause_source(&self, _: &str) -> Result<Json> {
+        unreachable!()
+    }
+
+    async fn resume_source(&self, _: &str) -> Result<bool> {
+        unreachable!()
+    }
+
     async fn backfill(&self, _: &str, _: &str) -> Result<()> {
         unreachable!()
     }

@@ -201,6 +201,14 @@ impl Target for Embedded {
         self.engine.backfill(entity, source).await
     }
 
+    async fn pause_source(&self, source: &str) -> Result<Json> {
+        to_json(&self.engine.pause_source(source, context().actor).await?)
+    }
+
+    async fn resume_source(&self, source: &str) -> Result<bool> {
+        self.engine.resume_source(source).await
+    }
+
     async fn back_up(
         &self,
         truth: Option<&str>,

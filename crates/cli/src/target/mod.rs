@@ -81,6 +81,12 @@ pub(crate) trait Target: Send + Sync {
     /// Makes the copy of an entity in a follower anew; answers when it has begun.
     async fn backfill(&self, entity: &str, source: &str) -> Result<()>;
 
+    /// Leaves a source alone; answers since when, and by whom.
+    async fn pause_source(&self, source: &str) -> Result<Json>;
+
+    /// Goes on with a source; answers whether it was paused.
+    async fn resume_source(&self, source: &str) -> Result<bool>;
+
     /// Makes a backup of each truth, or of one; answers what was made.
     async fn back_up(
         &self,

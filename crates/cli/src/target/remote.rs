@@ -351,6 +351,16 @@ impl Target for Remote {
         self.admin(Method::POST, &["backfill"], Some(&body)).await.map(|_| ())
     }
 
+    async fn pause_source(&self, source: &str) -> Result<Json> {
+        let mut answer = self.admin(Method::POST, &["sources", source, "pause"], None).await?;
+        Ok(answer["paused"].take())
+    }
+
+    async fn resume_source(&self, source: &str) -> Result<bool> {
+        let answer = self.admin(Method::POST, &["sources", source, "resume"], None).await?;
+        Ok(answer["was_paused"] == true)
+    }
+
     async fn back_up(&self, truth: Option<&str>, _: &(dyn Fn(u64) + Sync)) -> Result<Vec<Backup>> {
         let made = self.admin(Method::POST, &["backups"], Some(&json!({ "truth": truth }))).await?;
         member(made, "backups")

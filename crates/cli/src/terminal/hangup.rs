@@ -18,10 +18,10 @@ impl Hangup {
         Ok(Hangup { signal })
     }
 
-    /// Does something each time.
-    pub(crate) async fn each(mut self, work: impl Fn()) {
+    /// Does something each time, one after another.
+    pub(crate) async fn each<F: Future<Output = ()>>(mut self, work: impl Fn() -> F) {
         while self.signal.recv().await.is_some() {
-            work();
+            work().await;
         }
     }
 }
@@ -32,7 +32,7 @@ impl Hangup {
         Ok(Hangup {})
     }
 
-    pub(crate) async fn each(self, _work: impl Fn()) {
+    pub(crate) async fn each<F: Future<Output = ()>>(self, _work: impl Fn() -> F) {
         std::future::pending().await
     }
 }

@@ -19,6 +19,7 @@ use unisono_policy::{refresh, retry};
 use crate::limit::{Limit, Slot};
 use crate::log::Log;
 use crate::policies::PresentEntity;
+use crate::read::handle::SourceHandle;
 use crate::runtime::Runtime;
 use crate::status::CacheStatistics;
 use crate::watched::Watched;
@@ -46,6 +47,7 @@ pub(crate) struct Feed {
     source: Arc<str>,
     policies: PresentEntity,
     cache: Arc<dyn Cache>,
+    handle: Arc<SourceHandle>,
     log: Arc<Log>,
     runtime: Runtime,
     applied: AtomicU64,
@@ -80,7 +82,7 @@ impl Feed {
         entity: &Arc<Entity>,
         declared: &CacheDeclaration,
         policies: PresentEntity,
-        cache: Arc<dyn Cache>,
+        (cache, handle): (Arc<dyn Cache>, Arc<SourceHandle>),
         log: Arc<Log>,
         runtime: &Runtime,
     ) -> Arc<Self> {
@@ -89,6 +91,7 @@ impl Feed {
             source: Arc::clone(&declared.source),
             policies,
             cache,
+            handle,
             log,
             runtime: runtime.clone(),
             applied: AtomicU64::new(0),
@@ -108,7 +111,9 @@ impl Feed {
             complained: AtomicI64::new(i64::MIN),
             misses_room: Limit::new(declared.misses_max),
         });
-        if let Err(error) = feed.begin().await {
+        if !feed.handle.is_paused()
+            && let Err(error) = feed.begin().await
+        {
             feed.failed(&error);
         }
         runtime.spawn(Arc::clone(&feed).run());
@@ -125,6 +130,7 @@ impl Feed {
 
     /// What the cache knows of a key.
     pub(crate) async fn lookup(&self, key: &Key, now: Timestamp) -> Result<Lookup> {
+        self.handle.refuse_if_paused()?;
         self.cache.lookup(&self.entity, key, now).await
     }
 
@@ -138,6 +144,7 @@ impl Feed {
         if declared.lease.is_zero() {
             return Ok((self.lookup(key, now).await?, Lease::Free));
         }
+        self.handle.refuse_if_paused()?;
         self.cache.lookup_or_lease(&self.entity, key, now, declared.lease).await
     }
 
@@ -371,6 +378,12 @@ impl Feed {
     async fn run(self: Arc<Self>) {
         let mut attempt = 0;
         loop {
+            if self.handle.is_paused() {
+                self.down.store(true, Ordering::Release);
+                self.handle.comes_to_be(false).await;
+                // As after a start: what was missed is brought in, or the entries are given up.
+                self.begun.store(false, Ordering::Release);
+            }
             let Err(error) = self.step().await else {
                 attempt = 0;
                 continue;

@@ -38,7 +38,7 @@ impl Delivery {
         let arrives = async {
             tokio::select! {
                 biased;
-                () = self.closing.until(|closing| *closing) => Err(self.ended()),
+                () = self.closing.until(Option::is_some) => Err(self.ended()),
                 () = before.wait_applied(position) => Ok(()),
             }
         };

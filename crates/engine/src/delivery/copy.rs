@@ -256,6 +256,10 @@ impl Delivery {
             match (self.wants(&stored), mine) {
                 (true, Some(mine)) if *mine == stored => {}
                 (true, _) => changes.push(self.copy_of(stored)),
+                // By the version that is not held, so that another `where` can have it held again.
+                (false, Some(mine)) if mine.version <= stored.version => {
+                    changes.push(self.removal(&stored.key, stored.version));
+                }
                 (false, Some(_)) => changes.push(self.removal(&stored.key, position)),
                 (false, None) => {}
             }

@@ -30,6 +30,7 @@ use unisono_policy::rule::Rule;
 
 use crate::log::{Log, trim};
 use crate::policies::PresentEntity;
+use crate::read::handle::SourceHandle;
 use crate::runtime::Runtime;
 use crate::status::{DeliveryState, DeliveryStatus};
 use crate::verify::report::Comparison;
@@ -62,6 +63,8 @@ pub(crate) struct Target {
     pub(crate) after: Option<Arc<Delivery>>,
     /// How it is fed at present.
     pub(crate) policies: PresentEntity,
+    /// The source itself.
+    pub(crate) handle: Arc<SourceHandle>,
 }
 
 /// One follower of one entity, and the task that feeds it.
@@ -69,10 +72,11 @@ pub(crate) struct Delivery {
     target: Target,
     log: Arc<Log>,
     runtime: Runtime,
-    progress: Progress,
+    progress: Arc<Progress>,
     repairs: Repairs,
     commands: mpsc::Sender<Command>,
-    closing: Watched<bool>,
+    /// Why it is to end, if it is.
+    closing: Watched<Option<End>>,
 }
 
 /// What a delivery can be told to do, between two batches.
@@ -83,6 +87,22 @@ enum Command {
     Redeliver { keys: Vec<Key>, reply: oneshot::Sender<Result<Vec<Redelivered>>> },
     /// Forget a dead letter.
     Discard { key: String, reply: oneshot::Sender<Result<()>> },
+}
+
+/// Why a delivery ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Nothing is to be delivered any more.
+    Closed,
+    /// Another one goes on in its place.
+    Replaced,
+}
+
+impl Target {
+    /// The text of the rule by which it holds records; `None` if it holds all of them.
+    pub(crate) fn rule(&self) -> Option<&str> {
+        self.filter.as_ref().map(|rule| rule.text())
+    }
 }
 
 /// What became of a record that was delivered again.
@@ -97,23 +117,67 @@ pub(crate) enum Redelivered {
 impl Delivery {
     /// Starts the task.
     pub(crate) fn start(target: Target, log: Arc<Log>, runtime: &Runtime) -> Arc<Self> {
-        let (commands, inbox) = mpsc::channel(64);
-        let delivery = Arc::new(Delivery {
-            target,
-            log,
-            runtime: runtime.clone(),
-            progress: Progress::new(runtime.clock()),
-            repairs: Repairs::default(),
-            commands,
-            closing: Watched::new(false),
-        });
+        let progress = Arc::new(Progress::new(runtime.clock()));
+        let (delivery, inbox) = Delivery::new(target, log, runtime, progress);
         runtime.spawn(Arc::clone(&delivery).run(inbox));
         delivery
     }
 
+    /// Goes on in place of another one to the same follower, as soon as that has ended. If the follower is to hold other
+    /// records it answers nothing until it was brought into line.
+    pub(crate) fn instead_of(other: &Arc<Self>, target: Target) -> Arc<Self> {
+        let progress = match other.target.rule() == target.rule() {
+            true => Arc::clone(&other.progress),
+            false => {
+                other.progress.retire();
+                Arc::new(Progress::new(other.runtime.clock()))
+            }
+        };
+        other.end(End::Replaced);
+        let runtime = &other.runtime;
+        let (delivery, inbox) = Delivery::new(target, Arc::clone(&other.log), runtime, progress);
+        let (begins, ends) = (Arc::clone(&delivery), Arc::clone(other));
+        runtime.spawn(async move {
+            ends.wait_stopped().await;
+            drop(ends);
+            begins.run(inbox).await;
+        });
+        delivery
+    }
+
+    fn new(
+        target: Target,
+        log: Arc<Log>,
+        runtime: &Runtime,
+        progress: Arc<Progress>,
+    ) -> (Arc<Self>, mpsc::Receiver<Command>) {
+        let (commands, inbox) = mpsc::channel(64);
+        let delivery = Delivery {
+            target,
+            log,
+            runtime: runtime.clone(),
+            progress,
+            repairs: Repairs::default(),
+            commands,
+            closing: Watched::default(),
+        };
+        (Arc::new(delivery), inbox)
+    }
+
     /// Whether it carries the changes of a log.
-    pub(crate) fn is_of(&self, log: &Arc<Log>) -> bool {
-        Arc::ptr_eq(&self.log, log)
+    pub(crate) fn is_of(&self, log: &Log) -> bool {
+        std::ptr::eq(&*self.log, log)
+    }
+
+    /// Whether it goes to the same follower.
+    pub(crate) fn is_to(&self, other: &Target) -> bool {
+        self.target.entity.name() == other.entity.name() && self.target.source == other.source
+    }
+
+    /// Whether it does what one with such a target would do.
+    pub(crate) fn is_as(&self, other: &Target) -> bool {
+        let after = |target: &Target| target.after.as_ref().map(Arc::as_ptr);
+        self.target.rule() == other.rule() && after(&self.target) == after(other)
     }
 
     /// What it works with.
@@ -194,6 +258,7 @@ impl Delivery {
 
     /// Has everything copied again, beside the stream.
     pub(crate) async fn copy_again(&self) -> Result<()> {
+        self.target.handle.refuse_if_paused()?;
         self.send(Command::Copy).await
     }
 
@@ -245,7 +310,15 @@ impl Delivery {
 
     /// Ends the task after the batch at hand, with the checkpoint saved.
     pub(crate) fn close(&self) {
-        self.closing.change(|closing| !std::mem::replace(closing, true));
+        self.end(End::Closed);
+    }
+
+    fn end(&self, end: End) {
+        self.closing.change(|closing| {
+            let is_first = closing.is_none();
+            *closing = closing.or(Some(end));
+            is_first
+        });
     }
 
     fn policy(&self) -> DeliveryPolicy {
@@ -253,7 +326,7 @@ impl Delivery {
     }
 
     fn is_closing(&self) -> bool {
-        *self.closing.get()
+        self.closing.get().is_some()
     }
 
     async fn send(&self, command: Command) -> Result<()> {
@@ -270,8 +343,12 @@ impl Delivery {
     async fn run(self: Arc<Self>, mut inbox: mpsc::Receiver<Command>) {
         let mut attempt = 0;
         while !self.is_closing() {
+            if self.target.handle.is_paused() {
+                self.rest(&mut inbox).await;
+                continue;
+            }
             let before = self.progress.applied();
-            let Err(error) = self.session(&mut inbox).await else { break };
+            let Err(error) = self.session(&mut inbox).await else { continue };
             let error = error.at(&self.target.source).of(self.target.entity.name());
             if self.progress.applied() > before {
                 attempt = 0;
@@ -286,13 +363,36 @@ impl Delivery {
             let pause = retry::backoff(attempt, self.runtime.random());
             self.pause(pause.min(PAUSE_MAX)).await;
         }
-        self.progress.enter(DeliveryState::Stopped);
+        // Whoever goes on in its place tells how it is doing from now on.
+        if *self.closing.get() != Some(End::Replaced) {
+            self.progress.enter(DeliveryState::Stopped);
+        }
+    }
+
+    /// Does nothing while its source is paused, and says so to whoever asks for something.
+    async fn rest(&self, inbox: &mut mpsc::Receiver<Command>) {
+        self.progress.enter(DeliveryState::Paused);
+        let refused =
+            || self.target.handle.refuse_if_paused().err().unwrap_or_else(|| self.ended());
+        loop {
+            tokio::select! {
+                biased;
+                () = self.closing.until(Option::is_some) => return,
+                () = self.target.handle.comes_to_be(false) => return,
+                // Who asked may have gone away meanwhile.
+                Some(command) = inbox.recv() => match command {
+                    Command::Copy => {}
+                    Command::Redeliver { reply, .. } => drop(reply.send(Err(refused()))),
+                    Command::Discard { reply, .. } => drop(reply.send(Err(refused()))),
+                },
+            }
+        }
     }
 
     async fn pause(&self, pause: Duration) {
         tokio::select! {
             biased;
-            () = self.closing.until(|closing| *closing) => {}
+            () = self.closing.until(Option::is_some) => {}
             () = self.runtime.sleep(pause) => {}
         }
     }

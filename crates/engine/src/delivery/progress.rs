@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ pub(crate) struct Progress {
     /// Up to where everything is visible in the follower; `None` while that is not known or its copy is not complete.
     reach: Watched<Option<Reach>>,
     saved: AtomicU64,
+    /// Whether it is for others to tell how far the follower is.
+    retired: AtomicBool,
     /// Time of the oldest change seen that is not applied, in microseconds; 0 if there is none.
     waiting_since: AtomicI64,
     /// When the follower last took something in, or this delivery began, in microseconds.
@@ -114,6 +116,7 @@ impl Progress {
         Progress {
             reach: Watched::default(),
             saved: AtomicU64::new(0),
+            retired: AtomicBool::new(false),
             waiting_since: AtomicI64::new(0),
             moved: AtomicI64::new(clock.now().micros()),
             incomplete_since: AtomicI64::new(clock.now().micros()),
@@ -196,6 +199,12 @@ impl Progress {
         self.set_reach(|_| None);
     }
 
+    /// Somebody else makes other records of the follower: what is applied here from now on says nothing of it.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+        self.set_reach(|_| None);
+    }
+
     /// Since when there has been something to do and nothing was achieved.
     fn stalled_since(&self) -> Option<Timestamp> {
         let moved = self.moved.load(Ordering::Relaxed);
@@ -216,7 +225,8 @@ impl Progress {
     fn set_reach(&self, next: impl FnOnce(Option<Reach>) -> Option<Reach>) {
         let mut moved = false;
         self.reach.change(|reach| {
-            let before = std::mem::replace(reach, next(*reach));
+            let next = next(*reach).filter(|_| !self.retired.load(Ordering::Acquire));
+            let before = std::mem::replace(reach, next);
             if before.is_some() && reach.is_none() {
                 self.incomplete_since.store(self.clock.now().micros(), Ordering::Relaxed);
             }
@@ -275,7 +285,7 @@ impl Progress {
         let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         match told.state {
             DeliveryState::Backfilling => !self.is_complete(),
-            DeliveryState::Stopped => true,
+            DeliveryState::Stopped | DeliveryState::Paused => true,
             _ => told.failures >= FAILURES_STUCK,
         }
     }

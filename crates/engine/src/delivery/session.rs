@@ -14,6 +14,7 @@ use crate::delivery::progress::count;
 use crate::delivery::turns::Turn;
 use crate::delivery::{Command, Delivery};
 use crate::status::DeliveryState;
+use crate::topology::rules;
 
 /// How often an idle delivery looks whether its follower still has its data, and saves a checkpoint that moved
 /// without data.
@@ -42,10 +43,11 @@ pub(super) struct Session<'a> {
 }
 
 impl Delivery {
-    /// Delivers until told to close (`Ok`) or until something fails (`Err`); the next session then starts from what
+    /// Delivers until told to close or to rest (`Ok`), or until something fails (`Err`); the next session then starts from what
     /// the follower says, so nothing that failed half-way matters.
     pub(super) async fn session(&self, inbox: &mut mpsc::Receiver<Command>) -> Result<()> {
         let saved = self.start_checkpoint().await?;
+        let saved = self.in_line_with_rule(saved).await?;
         // Before the position is told: a reader must know which records are refused at it.
         let letters = self.load_letters().await?;
         self.progress.saved_at(&saved);
@@ -62,7 +64,7 @@ impl Delivery {
         };
         self.retry_letters(&mut session).await?;
         loop {
-            if self.is_closing() {
+            if self.is_closing() || self.target.handle.is_paused() {
                 return self.save(&mut session).await;
             }
             while let Ok(command) = inbox.try_recv() {
@@ -90,7 +92,8 @@ impl Delivery {
             });
             tokio::select! {
                 biased;
-                () = self.closing.until(|closing| *closing) => {}
+                () = self.closing.until(Option::is_some) => {}
+                () = self.target.handle.comes_to_be(true) => {}
                 Some(command) = inbox.recv() => self.obey(&mut session, command).await?,
                 () = self.beyond(session.position) => {}
                 () = self.runtime.sleep(IDLE) => self.idle(&mut session).await?,
@@ -126,6 +129,22 @@ impl Delivery {
         self.begin_copy(None, bounds.head).await
     }
 
+    /// Where to begin if the follower holds records by another `where` than is declared: with a copy, which adds and
+    /// removes what differs. That is forgotten only when the copy is sure to be made.
+    async fn in_line_with_rule(&self, saved: Checkpoint) -> Result<Checkpoint> {
+        let (truth, target) = (self.log.truth.as_ref(), &self.target);
+        let (entity, source) = (target.entity.name(), &target.source);
+        let kept = rules::kept(truth, entity, source).await?;
+        if kept.as_deref() == target.rule() {
+            return Ok(saved);
+        }
+        tracing::info!(%entity, %source, "the follower is to hold other records than before; comparing all");
+        let position = saved.position;
+        let begun = self.begin_copy(Some(saved), position).await?;
+        rules::keep(truth, entity, source, target.rule()).await?;
+        Ok(begun)
+    }
+
     /// Saves the checkpoint at which a copy begins: the stream goes on from `position`, the copy from the first key.
     pub(super) async fn begin_copy(
         &self,
@@ -149,7 +168,8 @@ impl Delivery {
         let full = session.position.plus(missing).max(self.limit());
         tokio::select! {
             biased;
-            () = self.closing.until(|closing| *closing) => Ok(()),
+            () = self.closing.until(Option::is_some) => Ok(()),
+            () = self.target.handle.comes_to_be(true) => Ok(()),
             Some(command) = inbox.recv() => self.obey(session, command).await,
             () = self.beyond(full) => Ok(()),
             () = self.runtime.sleep(pause.min(IDLE)) => Ok(()),

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use futures::future::BoxFuture;
 use serde_json::json;
 use unisono_core::query::Filter;
+use unisono_core::source::require;
 use unisono_core::write::{Action, Condition, Write};
 use unisono_core::{Context, Entity, Error, ErrorKind, Result, Stored};
 use unisono_policy::declaration::SweepDeclaration;
@@ -45,9 +46,10 @@ impl Swept {
         self.runtime.clone()
     }
 
-    /// How followers are to be compared at present; `None` if the engine is gone.
+    /// How followers are to be compared at present; `None` if the engine or the follower is gone.
     pub(crate) fn declared(&self) -> Option<SweepDeclaration> {
         let engine = self.engine.upgrade()?;
+        self.delivery.upgrade()?;
         Some(engine.present.load().declaration.sweep.clone())
     }
 
@@ -60,7 +62,7 @@ impl Swept {
     ) -> Option<Comparison> {
         let (engine, delivery) = (self.engine.upgrade()?, self.delivery.upgrade()?);
         // A follower that is being filled differs, and its delivery sees to it.
-        if !delivery.is_complete() {
+        if !delivery.is_complete() || delivery.target().handle.is_paused() {
             return None;
         }
         let how = How { depth, repair, rewrite: false, rate: Some(rate) };
@@ -92,7 +94,7 @@ impl Engine {
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<Report> {
         let mut report = Report::default();
-        for delivery in &self.0.running.deliveries {
+        for delivery in &self.0.present.load_full().deliveries {
             let target = delivery.target();
             let named = |wanted: &Option<Arc<str>>, name: &Arc<str>| {
                 wanted.as_ref().is_none_or(|w| w == name)
@@ -121,10 +123,8 @@ impl Engine {
     ) -> Result<Comparison> {
         let target = delivery.target();
         let serving = self.serving(target.entity.name())?;
-        let follower = serving
-            .answering
-            .get(&target.source)
-            .ok_or_else(|| Error::internal("the follower does not answer"))?;
+        target.handle.refuse_if_paused()?;
+        let reader = require(Arc::clone(&target.handle.source).reader(), &target.source, "reader")?;
         // Only a deep comparison takes so long that its end is worth knowing.
         let total = match how.depth {
             Depth::Deep => {
@@ -139,7 +139,7 @@ impl Engine {
             delivery,
             entity: &serving.entity,
             truth: (serving.log.reader.as_ref(), serving.log.auditor.as_ref()),
-            follower: follower.reader.as_ref(),
+            follower: reader.as_ref(),
             head: &|| serving.log.tail.head(),
             runtime: &self.0.runtime,
             repair: how.repair.then_some(Repair { rewrite: how.rewrite.then_some(&rewrite) }),
@@ -174,9 +174,9 @@ impl Engine {
         self.audit("repair", Some(&found.entity), Some(&found.source), details);
     }
 
-    /// Has every follower compared again and again.
-    pub(super) fn sweep(&self) {
-        for delivery in &self.0.running.deliveries {
+    /// Has followers compared again and again.
+    pub(super) fn sweep<'d>(&self, deliveries: impl Iterator<Item = &'d Arc<Delivery>>) {
+        for delivery in deliveries {
             let (engine, runtime) = (Arc::downgrade(&self.0), self.0.runtime.clone());
             let swept = Swept { engine, runtime, delivery: Arc::downgrade(delivery) };
             self.0.runtime.spawn(sweep(swept));

@@ -5,15 +5,19 @@ use std::time::Duration;
 
 use futures::future::{join, join_all};
 use tokio::sync::mpsc;
-use unisono_core::Position;
+use unisono_core::{Position, Role};
+use unisono_policy::declaration::Declaration;
 
 use crate::delivery::Delivery;
 use crate::engine::Engine;
 use crate::log::Log;
 use crate::notice::Notice;
 use crate::observe;
+use crate::policies::Policies;
 use crate::read::handle::SourceHandle;
-use crate::status::{DeliveryStatus, EntityStatus, HeldBy, LogStatus, SourceStatus, Status};
+use crate::status::{
+    DeliveryStatus, EntityStatus, HeldBy, LogStatus, SourceStatus, SourceUse, Status,
+};
 use crate::verify::report::Comparison;
 
 /// How long a source may take to answer a look at it.
@@ -22,10 +26,10 @@ const LOOK_MAX: Duration = Duration::from_secs(2);
 impl Engine {
     /// How everything is doing.
     pub async fn status(&self) -> Status {
-        let running = &self.0.running;
+        let (running, present) = (&self.0.running, self.0.present.load_full());
         // At the same time, and bounded: one that does not answer must not keep back what is said of the others.
-        let sources = running.sources.values().map(|handle| self.look_at(handle));
-        let logs = running.logs.values().map(|log| self.look_at_log(log));
+        let sources = present.sources.values().map(|handle| self.look_at(handle, &present));
+        let logs = running.logs.values().map(|log| self.look_at_log(log, &present));
         let (sources, logs) = join(join_all(sources), join_all(logs)).await;
         let (logs, deliveries): (Vec<_>, Vec<_>) = logs.into_iter().unzip();
         Status {
@@ -54,10 +58,14 @@ impl Engine {
     }
 
     /// A log and its deliveries.
-    async fn look_at_log(&self, log: &Arc<Log>) -> (LogStatus, Vec<DeliveryStatus>) {
+    async fn look_at_log(
+        &self,
+        log: &Arc<Log>,
+        present: &Policies,
+    ) -> (LogStatus, Vec<DeliveryStatus>) {
         let bounds = self.0.runtime.within(LOOK_MAX, log.truth.bounds()).await;
         let trimmed = bounds.map_or(Position::ZERO, |b| b.trimmed);
-        let of_log = self.0.running.deliveries.iter().filter(|d| d.is_of(log));
+        let of_log = present.deliveries.iter().filter(|d| d.is_of(log));
         let deliveries: Vec<_> = of_log
             .map(|d| DeliveryStatus { held_changes: d.held_changes(trimmed), ..d.status() })
             .collect();
@@ -80,10 +88,16 @@ impl Engine {
         (status, deliveries)
     }
 
-    async fn look_at(&self, handle: &SourceHandle) -> SourceStatus {
+    async fn look_at(&self, handle: &SourceHandle, present: &Policies) -> SourceStatus {
         let source = &handle.source;
-        let probe = self.0.runtime.within(LOOK_MAX, source.probe()).await;
+        let paused = handle.paused();
+        let probe = match &paused {
+            // Whoever works on it is not to meet us there.
+            Some(_) => handle.refuse_if_paused().map(|()| Default::default()),
+            None => self.0.runtime.within(LOOK_MAX, source.probe()).await,
+        };
         let (state, probe) = match probe {
+            Err(_) if paused.is_some() => ("paused".to_owned(), Default::default()),
             Ok(probe) => ("up".to_owned(), probe),
             Err(error) => {
                 let error = error.on("probe").at(source.name());
@@ -99,6 +113,8 @@ impl Engine {
             bytes: probe.bytes,
             breaker: handle.breaker_state(),
             load: handle.load(),
+            uses: uses(&present.declaration, source.name()),
+            paused,
         }
     }
 
@@ -127,4 +143,23 @@ impl Engine {
     ) -> mpsc::Receiver<Notice> {
         self.0.running.notices.listen(wants, room)
     }
+}
+
+/// What a source is for.
+fn uses(declaration: &Declaration, source: &Arc<str>) -> Vec<SourceUse> {
+    let mut uses = Vec::new();
+    for (name, declared) in &declaration.entities {
+        let journal = declared.write.behind.as_ref().map(|behind| &behind.journal);
+        let cache = declared.cache.as_ref().map(|cache| &cache.source);
+        let follows = declared.followers.iter().any(|f| f.source == *source);
+        let roles = [
+            (Role::Truth, declared.truth == *source),
+            (Role::Follower, follows),
+            (Role::Cache, cache == Some(source)),
+            (Role::Journal, journal == Some(source)),
+        ];
+        let of_entity = |role: Role| SourceUse { entity: Arc::clone(name), role: role.as_str() };
+        uses.extend(roles.iter().filter(|(_, is)| *is).map(|(role, _)| of_entity(*role)));
+    }
+    uses
 }

@@ -64,7 +64,7 @@ impl Engine {
 
     fn demands<'a>(
         &'a self,
-        policies: &Policies,
+        policies: &'a Policies,
         context: &Context,
         writes: &[Write],
     ) -> Result<Vec<Demand<'a>>> {

@@ -10,9 +10,10 @@ use unisono_core::source::{At, Reader};
 use unisono_core::{Consistency, Context, Error, ErrorKind, Key, Result, Role, Token, Version};
 use unisono_policy::breaker;
 use unisono_policy::hedge::HedgeBudget;
-use unisono_policy::route::{self, Candidate, Operation, Request};
+use unisono_policy::route::{self, Candidate, Facts, Operation, Request};
 
 use crate::answer::{Answer, CacheStatus};
+use crate::delivery::Delivery;
 use crate::policies::EntityPolicies;
 use crate::read::serving::{Answering, Serving};
 use crate::read::words;
@@ -90,6 +91,11 @@ impl<'a> Reading<'a> {
         Request { criteria, fields: all.filter_map(name).collect(), ..self.request(operation) }
     }
 
+    /// What the plan is made from beside the request.
+    pub(crate) fn facts(&self, operation: Operation) -> Vec<Facts> {
+        self.serving.facts(self.policies, operation, self.runtime.now())
+    }
+
     /// The time that is left for it.
     pub(crate) fn left(&self) -> Duration {
         self.context.timeout.saturating_sub(self.watch.elapsed())
@@ -119,8 +125,7 @@ impl<'a> Reading<'a> {
         request: &Request<'_>,
         question: Question<'a, T>,
     ) -> Result<Answer<T>> {
-        let (policy, facts) =
-            (&self.policies.read, self.serving.facts(request.operation, self.runtime.now()));
+        let (policy, facts) = (&self.policies.read, self.facts(request.operation));
         let plan = route::plan(request, policy, &facts, self.runtime.random());
         let mut failed: Vec<(Arc<str>, Error)> = Vec::new();
         let mut candidates = plan.candidates.as_slice();
@@ -207,7 +212,7 @@ impl<'a> Reading<'a> {
         last: bool,
         question: Question<'a, T>,
     ) -> Result<Found<'a, T>> {
-        let answering = self.serving.answering.get(&candidate.source);
+        let answering = self.policies.answering.get(&candidate.source);
         let answering = answering.ok_or_else(|| Error::internal("a candidate cannot answer"))?;
         let left = self.left();
         if let (Some(position), Some(delivery)) = (candidate.needs_wait, &answering.delivery) {
@@ -229,6 +234,11 @@ impl<'a> Reading<'a> {
         let result = self.runtime.within(self.left(), asking).await;
         asked.end(&result);
         let (mut at, replica) = result?;
+        let is_lost = |delivery: &Arc<Delivery>| reach.is_some() && !delivery.is_complete();
+        if answering.delivery.as_ref().is_some_and(is_lost) {
+            let message = "the follower began to be filled anew meanwhile";
+            return Err(Error::new(ErrorKind::TooStale, message));
+        }
         at.position = reach.map_or(at.position, |reach| reach.contained_at(at.position));
         // A dead letter that came or went meanwhile counts as well: the answer may be from either side of it.
         let refused = refused.0 || self.refused(answering) != refused;

@@ -46,7 +46,7 @@ pub(crate) fn explain(
         }
     };
     let now = runtime.now();
-    let mut facts = serving.facts(request.operation, now);
+    let mut facts = serving.facts(policies, request.operation, now);
     facts.extend(serving.cache.iter().map(|feed| Facts {
         source: Arc::clone(feed.source()),
         role: Role::Cache,

@@ -10,6 +10,8 @@ use unisono_policy::route::Operation;
 
 use crate::runtime::{Runtime, Stopwatch};
 use crate::status::LoadStatus;
+use crate::topology::pause::Pause;
+use crate::watched::Watched;
 
 /// The classes of questions whose load is known apart.
 const CLASSES: [&str; 4] = ["get", "query", "search", "aggregate"];
@@ -35,6 +37,8 @@ pub(crate) struct SourceHandle {
     pub(crate) source: Arc<dyn Source>,
     /// Whether it is known to be in another region than this process.
     pub(crate) far: bool,
+    /// Set while it is left alone on purpose.
+    paused: Watched<Option<Pause>>,
     breaker: Mutex<Breaker>,
     classes: Mutex<[Counted; CLASSES.len()]>,
 }
@@ -44,13 +48,49 @@ impl SourceHandle {
         SourceHandle {
             source,
             far,
+            paused: Watched::default(),
             breaker: Mutex::new(Breaker::new(BreakerOptions::default())),
             classes: Mutex::default(),
         }
     }
 
+    /// Whether it is not asked at present: it is paused, or has failed repeatedly.
     pub(crate) fn is_blocked(&self, now: Timestamp) -> bool {
-        !self.breaker().would_allow(now)
+        self.is_paused() || !self.breaker().would_allow(now)
+    }
+
+    /// Leaves it alone from now on.
+    pub(crate) fn pause(&self, pause: Pause) {
+        self.paused.change(|paused| paused.replace(pause).is_none());
+    }
+
+    /// Goes on with it.
+    pub(crate) fn resume(&self) {
+        self.paused.change(|paused| paused.take().is_some());
+    }
+
+    /// Since when it is left alone, if it is.
+    pub(crate) fn paused(&self) -> Option<Pause> {
+        self.paused.get().clone()
+    }
+
+    /// Whether it is left alone.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused.get().is_some()
+    }
+
+    /// Waits until it is left alone, or until it is not.
+    pub(crate) async fn comes_to_be(&self, paused: bool) {
+        self.paused.until(|pause| pause.is_some() == paused).await;
+    }
+
+    /// Why nothing can be done with it, if it is left alone.
+    pub(crate) fn refuse_if_paused(&self) -> Result<()> {
+        let Some(pause) = self.paused() else { return Ok(()) };
+        Err(Error::new(ErrorKind::Unavailable, "the source is paused")
+            .at(self.source.name())
+            .with("since", pause.since)
+            .hint(format!("`unisono source resume {}` has it go on", self.source.name())))
     }
 
     /// Takes note that the source was heard of by another way than a question.
@@ -93,6 +133,7 @@ impl SourceHandle {
         operation: Operation,
         runtime: &'a Runtime,
     ) -> Result<Asked<'a>> {
+        self.refuse_if_paused()?;
         if !self.breaker().allows(runtime.now()) {
             return Err(Error::new(
                 ErrorKind::Unavailable,

@@ -52,7 +52,7 @@ impl<'a> Reading<'a> {
         };
         let reading = Reading { keys, ..*self };
         let request = reading.request(Operation::Get);
-        let facts = self.serving.facts(request.operation, self.runtime.now());
+        let facts = self.facts(request.operation);
         let plan = route::plan(&request, &self.policies.read, &facts, self.runtime.random());
         let ask = |candidate| {
             let (reading, request) = (&reading, &request);

@@ -54,7 +54,7 @@ impl<'a> Reading<'a> {
         if !away || !fallback || request.consistency == Consistency::Strong {
             return None;
         }
-        let answering = self.serving.answering.get(name)?;
+        let answering = self.policies.answering.get(name)?;
         let replicas = Arc::clone(&answering.handle.source).replicas(Position::ZERO)?;
         let asked = self.runtime.within(self.left(), question(replicas)).await;
         match asked.and_then(|at| fresh_enough(request, at)) {

@@ -1,6 +1,5 @@
 //! [`Serving`]: an entity and everything that can answer for it.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use unisono_policy::route::{Facts, Operation};
 use crate::cache::Feed;
 use crate::delivery::Delivery;
 use crate::log::Log;
-use crate::policies::PresentEntity;
+use crate::policies::{EntityPolicies, PresentEntity};
 use crate::read::flight::Flights;
 use crate::read::handle::SourceHandle;
 use crate::write::behind::Behind;
@@ -30,7 +29,6 @@ pub(crate) struct Answering {
 pub(crate) struct Serving {
     pub(crate) entity: Arc<Entity>,
     pub(crate) log: Arc<Log>,
-    pub(crate) answering: BTreeMap<Arc<str>, Answering>,
     pub(crate) cache: Option<Arc<Feed>>,
     pub(crate) flights: Flights,
     /// How it is read and written at present.
@@ -42,10 +40,16 @@ pub(crate) struct Serving {
 
 impl Serving {
     /// What routing may look at.
-    pub(crate) fn facts(&self, operation: Operation, now: Timestamp) -> Vec<Facts> {
+    pub(crate) fn facts(
+        &self,
+        policies: &EntityPolicies,
+        operation: Operation,
+        now: Timestamp,
+    ) -> Vec<Facts> {
+        let answering = &policies.answering;
         // The log hears of its truth more often than readers ask it: what it hears ends the opening of a breaker that
         // would otherwise refuse strong reads for up to a minute after the truth is back.
-        let truths = self.answering.values().filter(|a| a.delivery.is_none());
+        let truths = answering.values().filter(|a| a.delivery.is_none());
         truths.for_each(|a| a.handle.heard(self.log.tail.heard()));
         let of_source = |(name, a): (&Arc<str>, &Answering)| Facts {
             source: Arc::clone(name),
@@ -61,7 +65,7 @@ impl Serving {
             filtered: a.delivery.as_ref().is_some_and(|d| d.target().filter.is_some()),
             far: a.handle.far,
         };
-        self.answering.iter().map(of_source).collect()
+        answering.iter().map(of_source).collect()
     }
 
     fn applied(&self, answering: &Answering) -> Option<Position> {

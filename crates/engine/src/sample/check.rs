@@ -46,7 +46,9 @@ async fn look_for(sampler: &Sampler, delay: usize, due: &[Sample], runtime: &Run
     for samples in entities.values() {
         // All are of one entity, and there is at least one.
         let Some(serving) = samples.first().map(|sample| &sample.serving) else { continue };
-        let looks = serving.answering.iter().map(|(source, answering)| async move {
+        let policies = sampler.present.load_full();
+        let answering = &policies.of(&serving.policies).answering;
+        let looks = answering.iter().map(|(source, answering)| async move {
             (source, in_source(answering, samples, runtime).await)
         });
         for (source, found) in join_all(looks).await {

@@ -28,6 +28,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(crate) struct Demand<'a> {
     serving: &'a Serving,
+    answering: &'a BTreeMap<Arc<str>, Answering>,
     ack: Ack,
     /// Set if `adaptive` demands it: then it demands less as soon as the level is lower.
     level: Option<Level>,
@@ -47,7 +48,7 @@ pub(crate) struct Shortfall {
 /// Fails with `quorum_not_reached` and no effect if it is certain that the demand cannot be met.
 pub(crate) fn demands<'a>(
     entities: &'a HashMap<Arc<str>, Arc<Serving>>,
-    policies: &Policies,
+    policies: &'a Policies,
     context: &Context,
     writes: &[Write],
     now: Timestamp,
@@ -55,14 +56,14 @@ pub(crate) fn demands<'a>(
     let mut demands: Vec<Demand<'a>> = Vec::new();
     for serving in writes.iter().filter_map(|write| entities.get(write.entity.name())) {
         let declared = policies.of(&serving.policies);
-        let by = (&declared.ack.ack, declared.adaptive.as_ref());
-        let (ack, level) = adaptive::demanded(serving, by, context.ack.as_ref());
+        let (ack, level) = adaptive::demanded(serving, declared, context.ack.as_ref());
         let known = demands.iter().any(|d| d.serving.entity.name() == serving.entity.name());
         if ack.is_truth() || known {
             continue;
         }
-        check(serving, &ack)?;
-        let demand = Demand { serving, ack, level, timeout: declared.ack.timeout };
+        let (answering, timeout) = (&declared.answering, declared.ack.timeout);
+        check(serving, answering, &ack)?;
+        let demand = Demand { serving, answering, ack, level, timeout };
         // Of what adapts, it is known that it will demand what is possible.
         if level.is_none() {
             demand.refuse_if_impossible(writes, now)?;
@@ -73,7 +74,7 @@ pub(crate) fn demands<'a>(
 }
 
 /// Whether the entity can be acknowledged so.
-fn check(serving: &Serving, ack: &Ack) -> Result<()> {
+fn check(serving: &Serving, answering: &BTreeMap<Arc<str>, Answering>, ack: &Ack) -> Result<()> {
     let entity = serving.entity.name();
     if serving.behind.is_some() {
         return Err(Error::unsupported("a write that its journal answers waits for no followers")
@@ -81,10 +82,10 @@ fn check(serving: &Serving, ack: &Ack) -> Result<()> {
             .hint("leave `ack` out, or declare another strategy than write_behind"));
     }
     let Ack::Named(names) = ack else { return Ok(()) };
-    match names.iter().find(|name| !serving.answering.contains_key(*name)) {
+    match names.iter().find(|name| !answering.contains_key(*name)) {
         None => Ok(()),
         Some(unknown) => {
-            let known: Vec<&str> = serving.answering.keys().map(|name| name.as_ref()).collect();
+            let known: Vec<&str> = answering.keys().map(|name| name.as_ref()).collect();
             Err(Error::invalid("`ack` names what does not keep the entity")
                 .of(entity)
                 .with("ack", unknown)
@@ -95,7 +96,7 @@ fn check(serving: &Serving, ack: &Ack) -> Result<()> {
 
 impl<'a> Demand<'a> {
     fn followers(&self) -> impl Iterator<Item = (&'a Arc<str>, &'a Answering, &'a Arc<Delivery>)> {
-        let followers = self.serving.answering.iter();
+        let followers = self.answering.iter();
         followers.filter_map(|(name, a)| Some((name, a, a.delivery.as_ref()?)))
     }
 

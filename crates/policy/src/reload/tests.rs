@@ -97,7 +97,7 @@ fn policies_change_while_it_runs() {
     fn cache(e: &mut EntityDeclaration) -> &mut CacheDeclaration {
         e.cache.as_mut().unwrap()
     }
-    let cases: [Case; 24] = [
+    let cases: [Case; 25] = [
         ("read.strategy: cache_first -> parallel", |e| e.read.strategy = ReadStrategy::Parallel),
         ("read.fallback: true -> false", |e| e.read.no_fallback = true),
         ("read.lag_max: none -> 5s", |e| e.read.lag_max = Some(5 * SECOND)),
@@ -117,6 +117,9 @@ fn policies_change_while_it_runs() {
         ("ack: truth -> 2", |e| e.ack.ack = Ack::Count(2)),
         ("ack_timeout: 5s -> 1s", |e| e.ack.timeout = SECOND),
         ("followers.find.priority: 0 -> 3", |e| e.followers[0].delivery.priority = 3),
+        ("followers.find.after: none -> other", |e| {
+            e.followers[0].delivery.after = Some("other".into());
+        }),
         ("followers.find.batch.size: none -> 9", |e| {
             e.followers[0].delivery.batch.size = Some(9);
         }),
@@ -138,14 +141,13 @@ fn policies_change_while_it_runs() {
     ];
     for (expected, change) in cases {
         let changes = vec![format!("entities.thing.{expected}")];
-        assert_eq!(planned(change), Plan { changes, restart: Vec::new() });
+        assert_eq!(planned(change), Plan { changes, ..Plan::default() });
     }
 }
 
 #[test]
 fn what_was_prepared_at_the_start_needs_a_restart() {
-    let cases: [Case; 16] = [
-        ("followers.find.after", |e| e.followers[0].delivery.after = Some("other".into())),
+    let cases: [Case; 13] = [
         ("fields", |e| e.entity = thing(&["id", "title"])),
         ("truth", |e| e.truth = "other".into()),
         ("table", |e| e.table = Some("things".into())),
@@ -159,21 +161,44 @@ fn what_was_prepared_at_the_start_needs_a_restart() {
             e.cache.as_mut().unwrap().warm_questions = vec![question];
         }),
         ("cache.url", |e| e.cache.as_mut().unwrap().options = options("b")),
-        ("followers.find (removed)", |e| e.followers.clear()),
         ("followers.find.place", |e| e.followers[0].place = Some("things".into())),
         ("followers.find.url", |e| e.followers[0].options = options("b")),
-        ("followers.find.where", |e| {
-            let rule = Rule::compile(&e.entity, "record.name == 'b'").unwrap();
-            e.followers[0].filter = Some(Arc::new(rule));
-        }),
         ("write.strategy", |e| {
             e.write = WritePolicy { hold: Duration::ZERO, ..behind() };
         }),
     ];
     for (expected, change) in cases {
         let restart = vec![format!("entities.thing.{expected}")];
-        assert_eq!(planned(change), Plan { changes: Vec::new(), restart });
+        assert_eq!(planned(change), Plan { restart, ..Plan::default() });
     }
+}
+
+#[test]
+fn sources_and_followers_come_and_go_while_it_runs() {
+    let mut wanted = running();
+    let near = SourceDeclaration { kind: "y".into(), ..wanted.sources["main"].clone() };
+    wanted.sources.insert("near".into(), near);
+    let declared = wanted.entities.get_mut("thing").unwrap();
+    let added = FollowerDeclaration {
+        source: "near".into(),
+        filter: None,
+        ..declared.followers[0].clone()
+    };
+    declared.followers.push(added);
+    let rule = Rule::compile(&declared.entity, "record.name == 'b'").unwrap();
+    declared.followers[0].filter = Some(Arc::new(rule));
+    assert_eq!(
+        plan(&running(), &wanted).outcome().unwrap(),
+        [
+            "+ source near (y)",
+            "~ follower find of thing: where record.name == 'a' -> record.name == 'b' (compares all records)",
+            "+ follower near of thing (copies all records)",
+        ]
+    );
+    assert_eq!(
+        plan(&wanted, &running()).outcome().unwrap()[..2],
+        ["- source near (is closed)", "- follower near of thing (what it holds stays as it is)"]
+    );
 }
 
 #[test]

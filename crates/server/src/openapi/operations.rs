@@ -309,6 +309,14 @@ pub(super) fn of_service(paths: &mut Map<String, Json>) {
             ),
         ),
         (
+            "/admin/v1/sources/{source}/pause",
+            of_source(guarded("post", "pause_source", "Leave a source alone", None)),
+        ),
+        (
+            "/admin/v1/sources/{source}/resume",
+            of_source(guarded("post", "resume_source", "Go on with a source", None)),
+        ),
+        (
             "/admin/v1/dead-letters",
             guarded(
                 "get",
@@ -375,6 +383,13 @@ fn reload() -> Json {
     json!({ "post": { "operationId": "reload", "tags": ["operation"],
         "summary": "Read the configuration again; all of it takes effect, or nothing",
         "parameters": [query_parameter("dry_run", dry_run, "Only tell what would change.")], "responses": answers } })
+}
+
+fn of_source(mut item: Json) -> Json {
+    let name =
+        json!({ "name": "source", "in": "path", "required": true, "schema": { "type": "string" } });
+    merge(&mut item, json!({ "parameters": [name] }));
+    item
 }
 
 fn error_page() -> Json {

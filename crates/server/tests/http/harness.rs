@@ -4,6 +4,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use futures::future::BoxFuture;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value as Json, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -89,12 +90,16 @@ pub(crate) async fn start(change: impl FnOnce(&mut Options)) -> Running {
     let unisono = Unisono::open(configuration).await.unwrap();
     let engine = unisono.engine().clone();
     let read = Arc::clone(&file);
-    let reload = move |dry_run| {
-        let wanted = parse(&read.lock().unwrap())?;
-        match dry_run {
-            true => unisono.plan_reload(&wanted).outcome(),
-            false => unisono.reload(wanted),
-        }
+    let unisono = Arc::new(unisono);
+    let reload = move |dry_run| -> BoxFuture<'static, _> {
+        let (unisono, wanted) = (Arc::clone(&unisono), parse(&read.lock().unwrap()));
+        Box::pin(async move {
+            let wanted = wanted?;
+            match dry_run {
+                true => unisono.plan_reload(&wanted).await.outcome(),
+                false => unisono.reload(wanted).await,
+            }
+        })
     };
     let app = App {
         engine: engine.clone(),

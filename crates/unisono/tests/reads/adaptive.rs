@@ -156,23 +156,23 @@ async fn a_follower_that_fails_fails_no_write() {
 async fn a_reload_says_whether_and_by_which_limits_it_decides() {
     let unisono = open("relimited").await;
     let before = until(&unisono, "all").await;
-    let reload = |options: &str| {
-        let mut changes = unisono.reload(parse(&text("relimited", options))).unwrap();
+    let reload = async |options: &str| {
+        let mut changes = unisono.reload(parse(&text("relimited", options))).await.unwrap();
         changes.sort();
         changes
     };
     let other = ADAPTIVE.replace("50ms", "80ms").replace("dwell = \"5s\"", "dwell = \"1s\"");
     let expected =
         ["entities.item.adaptive.dwell: 5s -> 1s", "entities.item.adaptive.latency: 50ms -> 80ms"];
-    assert_eq!(reload(&other), expected);
+    assert_eq!(reload(&other).await, expected);
     assert_eq!(status(&unisono).await.adaptive.unwrap().since, before.since, "it goes on");
     let expected = ["entities.item.ack: all -> 2", "entities.item.strategy: adaptive -> none"];
-    assert_eq!(reload("ack = 2\n"), expected);
+    assert_eq!(reload("ack = 2\n").await, expected);
     let plain = status(&unisono).await;
     assert!(plain.adaptive.is_none() && plain.strategy.is_none() && plain.ack == "2");
     assert_eq!(acked(&unisono, 1).await, Ack::Count(2));
     pass(2.0).await;
-    reload(ADAPTIVE);
+    reload(ADAPTIVE).await;
     assert_eq!(acked(&unisono, 1).await, Ack::Truth, "it begins anew");
     until(&unisono, "all").await;
 }

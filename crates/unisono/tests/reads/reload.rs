@@ -15,12 +15,12 @@ use unisono::{Handle, Unisono};
 use crate::gated::{configuration, gate, open};
 use crate::{CACHED, get, is_hit, item, pass, put, settled};
 
-fn reload(unisono: &Unisono, name: &str, options: &str) -> Vec<String> {
-    try_reload(unisono, name, options).unwrap()
+async fn reload(unisono: &Unisono, name: &str, options: &str) -> Vec<String> {
+    try_reload(unisono, name, options).await.unwrap()
 }
 
-fn try_reload(unisono: &Unisono, name: &str, options: &str) -> Result<Vec<String>> {
-    unisono.reload(configuration(name, options))
+async fn try_reload(unisono: &Unisono, name: &str, options: &str) -> Result<Vec<String>> {
+    unisono.reload(configuration(name, options)).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -30,13 +30,13 @@ async fn the_strategy_of_reads_changes() {
     get(&unisono, 1).await;
     assert!(is_hit(&get(&unisono, 1).await));
     let options = format!("{CACHED}[entities.item.read]\nstrategy = \"database_first\"\n");
-    let changes = reload(&unisono, "turned", &options);
+    let changes = reload(&unisono, "turned", &options).await;
     assert_eq!(changes, ["entities.item.read.strategy: cache_first -> database_first"]);
     let reads = gate("turned").gets();
     assert!(!is_hit(&get(&unisono, 1).await));
     assert_eq!(gate("turned").gets(), reads + 1);
-    assert_eq!(reload(&unisono, "turned", &options), [""; 0], "nothing is different");
-    reload(&unisono, "turned", CACHED);
+    assert_eq!(reload(&unisono, "turned", &options).await, [""; 0], "nothing is different");
+    reload(&unisono, "turned", CACHED).await;
     assert!(is_hit(&get(&unisono, 1).await));
 }
 
@@ -48,7 +48,7 @@ async fn entries_live_as_is_declared_when_they_are_filled() {
     }
     get(&unisono, 1).await;
     let options = CACHED.replace("60s", "10s") + "stale = \"5s\"\n";
-    let changes = reload(&unisono, "aging", &options);
+    let changes = reload(&unisono, "aging", &options).await;
     assert_eq!(
         changes,
         ["entities.item.cache.ttl: 1m -> 10s", "entities.item.cache.stale: 0ms -> 5s"]
@@ -58,7 +58,7 @@ async fn entries_live_as_is_declared_when_they_are_filled() {
     assert!(is_hit(&get(&unisono, 1).await), "it was filled for a minute");
     let late = CacheStatus::Hit { ttl: Duration::ZERO, refreshing: true };
     assert_eq!(get(&unisono, 2).await.cache, late, "its time is over, and it is read again");
-    reload(&unisono, "aging", &CACHED.replace("60s", "10s"));
+    reload(&unisono, "aging", &CACHED.replace("60s", "10s")).await;
     put(&unisono, 3, "a").await;
     get(&unisono, 3).await;
     pass(12.0).await;
@@ -74,7 +74,7 @@ async fn fallback_is_turned_off_for_calls_that_begin_afterwards() {
     let change = async {
         pass(0.5).await;
         let options = "[entities.item.read]\nfallback = false\n";
-        let changes = reload(&unisono, "strict", options);
+        let changes = reload(&unisono, "strict", options).await;
         assert_eq!(changes, ["entities.item.read.fallback: true -> false"]);
         gate("strict").set_down(true);
     };
@@ -83,7 +83,7 @@ async fn fallback_is_turned_off_for_calls_that_begin_afterwards() {
     let key = Key::Integer(1);
     let refused = unisono.engine().get(&Context::default(), &item(&unisono), &key).await;
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::Unavailable);
-    reload(&unisono, "strict", "");
+    reload(&unisono, "strict", "").await;
     assert_eq!(&*get(&unisono, 1).await.source, "strict_copy");
 }
 
@@ -95,7 +95,7 @@ async fn rules_change() {
     assert_eq!(&*get(&unisono, 1).await.rule, "lookup");
     let options =
         "[[entities.item.read.rules]]\nname = 'mine'\nask = ['reruled_copy']\nonly = true\n";
-    let changes = reload(&unisono, "reruled", options);
+    let changes = reload(&unisono, "reruled", options).await;
     assert_eq!(changes, ["entities.item.read.rules: none -> mine asks only reruled_copy"]);
     let answer = get(&unisono, 1).await;
     assert_eq!((&*answer.source, &*answer.rule), ("reruled_copy", "mine"));
@@ -113,16 +113,16 @@ async fn pages_are_kept_from_when_it_is_declared_until_it_is_not() {
     };
     let kept = |time: &str| format!("{CACHED}results = \"{time}\"\n");
     assert!(!is_kept().await && !is_kept().await);
-    let changes = reload(&unisono, "paged", &kept("30s"));
+    let changes = reload(&unisono, "paged", &kept("30s")).await;
     assert_eq!(changes, ["entities.item.cache.results: 0ms -> 30s"]);
     assert!(!is_kept().await && is_kept().await);
-    reload(&unisono, "paged", &kept("60s"));
+    reload(&unisono, "paged", &kept("60s")).await;
     assert!(is_kept().await, "another time drops none");
     pass(40.0).await;
     assert!(is_kept().await, "it lasts as long as is declared now");
-    reload(&unisono, "paged", CACHED);
+    reload(&unisono, "paged", CACHED).await;
     assert!(!is_kept().await);
-    reload(&unisono, "paged", &kept("60s"));
+    reload(&unisono, "paged", &kept("60s")).await;
     assert!(!is_kept().await, "what was kept before is gone");
 }
 
@@ -133,7 +133,7 @@ async fn writes_go_through_and_are_held_as_is_declared_now() {
     assert!(!is_hit(&get(&unisono, 1).await));
     let options =
         format!("{CACHED}[entities.item.write]\nstrategy = \"write_through\"\nhold = \"2s\"\n");
-    let changes = reload(&unisono, "rewritten", &options);
+    let changes = reload(&unisono, "rewritten", &options).await;
     assert_eq!(
         changes,
         [
@@ -152,7 +152,7 @@ async fn writes_go_through_and_are_held_as_is_declared_now() {
     };
     let record = json!({"id": 3, "name": "b"});
     join(items.put(&record), back).await.0.unwrap();
-    reload(&unisono, "rewritten", CACHED);
+    reload(&unisono, "rewritten", CACHED).await;
     gate("rewritten").set_down(true);
     let begin = tokio::time::Instant::now();
     assert_eq!(items.put(&record).await.unwrap_err().kind(), ErrorKind::Unavailable);
@@ -171,7 +171,7 @@ async fn fewer_and_more_misses_are_let_through() {
     let shrink = async {
         pass(0.05).await;
         assert_eq!(running.peak.load(Ordering::SeqCst), 5);
-        reload(&unisono, "readmitted", &limited(2));
+        reload(&unisono, "readmitted", &limited(2)).await;
         pass(0.1).await;
         // The five that were under way have ended.
         running.peak.store(0, Ordering::SeqCst);
@@ -180,7 +180,7 @@ async fn fewer_and_more_misses_are_let_through() {
     assert_eq!(running.peak.load(Ordering::SeqCst), 2);
     let grow = async {
         pass(0.15).await;
-        reload(&unisono, "readmitted", &limited(9));
+        reload(&unisono, "readmitted", &limited(9)).await;
     };
     join(join_all((20..60).map(|id| get(&unisono, id))), grow).await;
     assert_eq!(running.peak.load(Ordering::SeqCst), 9, "who waits gets in at once");
@@ -197,7 +197,8 @@ async fn what_waits_in_a_journal_is_flushed_and_bounded_as_is_declared_now() {
     put(&unisono, 1, "a").await;
     pass(60.0).await;
     assert!(gate("requeued").commits.lock().unwrap().is_empty());
-    let changes = reload(&unisono, "requeued", &behind("flush_after = \"1s\"\npending_max = 2\n"));
+    let changes =
+        reload(&unisono, "requeued", &behind("flush_after = \"1s\"\npending_max = 2\n")).await;
     assert_eq!(
         changes,
         [
@@ -219,7 +220,7 @@ async fn what_waits_in_a_journal_is_flushed_and_bounded_as_is_declared_now() {
     let items: Handle<Json> = unisono.entity("item").unwrap();
     let record = json!({"id": 4, "name": "a"});
     assert_eq!(items.put(&record).await.unwrap_err().kind(), ErrorKind::Overloaded);
-    reload(&unisono, "requeued", &behind("flush_after = \"1s\"\npending_max = 3\n"));
+    reload(&unisono, "requeued", &behind("flush_after = \"1s\"\npending_max = 3\n")).await;
     items.put(&record).await.unwrap();
     assert_eq!(items.put(&record).await.unwrap_err().kind(), ErrorKind::Overloaded);
     let status = unisono.engine().status().await;
@@ -235,9 +236,9 @@ async fn with_anything_that_takes_a_restart_nothing_changes() {
         "{CACHED}warm = 3\n[entities.item.read]\nstrategy = \"database_first\"\n[server]\nlisten = \"127.0.0.1:4000\"\n\
          [entities.other]\ntruth = \"unmoved\"\nfields = {{ id = \"string\" }}\n"
     );
-    let plan = unisono.plan_reload(&configuration("unmoved", &other));
+    let plan = unisono.plan_reload(&configuration("unmoved", &other)).await;
     assert_eq!(plan.changes, ["entities.item.read.strategy: cache_first -> database_first"]);
-    let error = try_reload(&unisono, "unmoved", &other).unwrap_err();
+    let error = try_reload(&unisono, "unmoved", &other).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
     assert_eq!(
         error.detail("restart"),
@@ -289,7 +290,7 @@ fn calls_from_all_sides_see_one_declaration_or_the_other() {
                 0 => (&two, "contended_copy"),
                 _ => (&one, "contended"),
             };
-            assert_eq!(reload(unisono, "contended", wanted).len(), 3);
+            assert_eq!(reload(unisono, "contended", wanted).await.len(), 3);
             assert_eq!(*get(unisono, 0).await.rule, *rule);
             let before = seen.load(Ordering::SeqCst);
             while seen.load(Ordering::SeqCst) < before + 4 {

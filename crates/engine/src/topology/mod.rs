@@ -1,0 +1,42 @@
+//! What is connected to what: the sources that are open, and the deliveries and readers of each entity.
+//!
+//! It is one immutable value beside the policies that it was made for ([`Policies`](crate::policies::Policies)), and is
+//! replaced together with them, so that a call works with one of both to its end. What goes on from one value to the
+//! next is shared by both: handles, and deliveries whose declaration is the same.
+
+mod bindings;
+mod build;
+pub(crate) mod pause;
+pub(crate) mod rules;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use unisono_core::{Error, ErrorKind, Result};
+
+use crate::delivery::Delivery;
+use crate::read::handle::SourceHandle;
+use crate::read::serving::Answering;
+
+pub(crate) use bindings::{bindings, with_those_before};
+pub(crate) use build::{Blueprint, build};
+
+/// The sources by name.
+pub(crate) type Handles = BTreeMap<Arc<str>, Arc<SourceHandle>>;
+
+/// What is connected to what at present.
+#[derive(Default)]
+pub(crate) struct Topology {
+    pub(crate) sources: Handles,
+    /// All of them, those that come before others first.
+    pub(crate) deliveries: Vec<Arc<Delivery>>,
+    /// What can answer for each entity, in the order of the declaration.
+    pub(crate) answering: Vec<BTreeMap<Arc<str>, Answering>>,
+}
+
+/// A source by its name.
+pub(crate) fn named<'h>(handles: &'h Handles, name: &Arc<str>) -> Result<&'h Arc<SourceHandle>> {
+    handles
+        .get(name)
+        .ok_or_else(|| Error::new(ErrorKind::InvalidConfig, "the source is not declared").at(name))
+}
