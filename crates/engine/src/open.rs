@@ -25,6 +25,7 @@ use crate::read::handle::SourceHandle;
 use crate::read::serving::{Answering, Serving};
 use crate::runtime::Runtime;
 use crate::sample::{self, Sampler};
+use crate::sync::{self, Syncing};
 use crate::write::behind::Behind;
 use crate::write::commit::Committer;
 
@@ -36,6 +37,8 @@ pub(crate) struct Running {
     pub(crate) deliveries: Vec<Arc<Delivery>>,
     /// Who is told of what is found.
     pub(crate) notices: Arc<Notices>,
+    /// The entities whose truth follows another one.
+    pub(crate) syncs: Vec<Arc<Syncing>>,
     /// Set if it is declared.
     pub(crate) sampler: Option<Arc<Sampler>>,
     /// What was changed in the sources' schemas.
@@ -62,6 +65,7 @@ pub(crate) async fn open(
         entities: HashMap::new(),
         deliveries: Vec::new(),
         notices: Arc::default(),
+        syncs: Vec::new(),
         sampler: None,
         notes,
     };
@@ -71,6 +75,7 @@ pub(crate) async fn open(
         let policies = PresentEntity::new(present, number);
         policies.adaptive.declared(declared.adaptive.is_some(), runtime.now());
         let serving = Arc::new(running.serve(declared, policies, runtime).await?);
+        running.start_sync(declared, runtime)?;
         let warms = |cache: &CacheDeclaration| cache.warm > 0 || cache.warm_hot > 0;
         if declared.cache.as_ref().is_some_and(warms) {
             runtime.spawn(warm::run(Arc::clone(&serving), runtime.clone()));
@@ -150,6 +155,9 @@ fn bindings(
         }
         if let Some(cache) = &declared.cache {
             bind(&cache.source, Role::Cache, None, &cache.options)?;
+        }
+        for (source, binding) in sync::bindings(declared)? {
+            bindings.entry(source).or_default().push(binding);
         }
     }
     Ok(bindings)
@@ -246,6 +254,17 @@ impl Running {
             behind,
             hedges: Default::default(),
         })
+    }
+
+    /// Has the truth of an entity follow another one, if it is to.
+    fn start_sync(&mut self, declared: &EntityDeclaration, runtime: &Runtime) -> Result<()> {
+        let Some(sync) = &declared.sync else { return Ok(()) };
+        let log = self.logs.get(&declared.truth);
+        let log = log.ok_or_else(|| Error::internal("the log is not open"))?;
+        let peer = &self.source(&sync.with)?.source;
+        let started = Syncing::start(declared, log, peer, runtime)?;
+        self.syncs.extend(started);
+        Ok(())
     }
 
     /// What is written behind.

@@ -8,6 +8,7 @@ pub mod ack;
 pub mod adaptive;
 pub mod batch;
 pub mod breaker;
+pub mod conflict;
 pub mod declaration;
 pub mod delivery;
 pub mod hedge;

@@ -154,7 +154,9 @@ fn entity(plan: &mut Plan, key: &str, running: &EntityDeclaration, wanted: &Enti
         ack,
         strategy,
         adaptive,
+        sync,
     } = running;
+    plan.fixed(format!("{key}.sync"), sync, &wanted.sync);
     plan.fixed(format!("{key}.key"), &entity.key_field().name, &wanted.entity.key_field().name);
     plan.fixed(format!("{key}.fields"), &entity.fields(), &wanted.entity.fields());
     plan.fixed(format!("{key}.truth"), truth, &wanted.truth);

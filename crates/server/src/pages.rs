@@ -275,6 +275,7 @@ mod tests {
             ack: Default::default(),
             strategy: None,
             adaptive: None,
+            sync: None,
         };
         let declaration = Declaration {
             entities: [("product".into(), declared)].into(),
@@ -287,6 +288,7 @@ mod tests {
             deliveries: vec![delivery(state)],
             caches: Vec::new(),
             journals: Vec::new(),
+            syncs: Vec::new(),
             sampler: None,
             entities: Vec::new(),
         };
