@@ -18,7 +18,11 @@ pub(crate) async fn judge(world: &World, tally: &mut Tally) -> Result<(), String
     if records[0] != records[1] {
         let differs = records[0].iter().find(|(key, record)| records[1].get(key) != Some(record));
         let other = records[1].iter().find(|(key, record)| records[0].get(key) != Some(record));
-        return Err(format!("the sides differ: {differs:?} and {other:?}"));
+        let memory = [memory(world, 0).await, memory(world, 1).await];
+        let key = differs.or(other).map(|(key, _)| key.to_string()).unwrap_or_default();
+        let of = |n: usize| memory[n].get(&key).cloned().unwrap_or_default();
+        let remembered = format!("{}\n{}\n{:?}", of(0), of(1), world.sync[0]);
+        return Err(format!("the sides differ: {differs:?} and {other:?}\n{remembered}"));
     }
     rest(world, settled).await?;
     for side in 0..2 {
@@ -94,6 +98,16 @@ async fn records(world: &World, side: usize) -> BTreeMap<Key, Record> {
     let auditor: Arc<dyn Auditor> = disk.auditor().unwrap();
     let page = auditor.scan(&world.entity, None, 1000).await.unwrap().value;
     page.records.into_iter().map(|s| (s.key, (*s.record).clone())).collect()
+}
+
+/// What a side last remembered of each record, as its log has it.
+async fn memory(world: &World, side: usize) -> BTreeMap<String, String> {
+    let disk = Memory::over("disk", Arc::clone(&world.disks[side]), Settings::default());
+    let truth = disk.truth().unwrap();
+    let trimmed = truth.bounds().await.unwrap().trimmed;
+    let all = truth.read_log(trimmed, usize::MAX, usize::MAX).await.unwrap();
+    let known = all.into_iter().filter(|change| *change.entity == *"unisono_sync_thing");
+    known.map(|change| (change.key.to_string(), format!("{} {:?}", change.position, change.image))).collect()
 }
 
 /// The changes of records.

@@ -135,7 +135,11 @@ impl Plan {
         let reset = was.is_none().then(|| write.floor.max(before.dot(1 - side)));
         for (unit, pair) in self.units.iter().zip(&mut state.units) {
             let values = unit.of(record);
-            if was.as_ref().is_some_and(|was| unit.of(was) == values) {
+            // A rule looks at the whole record: whoever writes after it has decided confirms what it has decided.
+            let is_open = self.older_wins.is_some()
+                && matches!(unit.merge.how, How::Of(_))
+                && standing(pair) == Standing::Concurrent;
+            if !is_open && was.as_ref().is_some_and(|was| unit.of(was) == values) {
                 continue;
             }
             pair[side] = Some(match unit.merge.how {
