@@ -18,8 +18,9 @@ use crate::problem::{Report, Spot, meant};
 use crate::questions;
 use crate::replication::{self, DeclaredFollower};
 use crate::residency::{self, Places};
-use crate::sections::{CACHE, ENTITY, FOLLOWER};
+use crate::sections::{CACHE, ENTITY, FOLLOWER, SYNC};
 use crate::sources::{DeclaredSource, KnownKind, able};
+use crate::synchronised::{self, Around};
 use crate::table::{Found, Table};
 
 type Sources = BTreeMap<String, DeclaredSource>;
@@ -120,6 +121,18 @@ fn entity(
     // Reads ask any of these; what waits in a journal is laid over their answers.
     let read = policies::read(&table, &reader.uses, keepers);
     let write = policies::write(&table, |table| reader.journal(table));
+    let captured = unisono_core::Capture::of(&truth_options).is_some();
+    let behind = write.as_ref().is_some_and(|write| write.behind.is_some());
+    let sync = table.table("sync", &SYNC).map(|sync| {
+        let with = reader.source(&sync, "with", Role::Truth);
+        if let Some(with) = &with {
+            let place = reader.place(sync.text("table"));
+            reader.keeps(with, Some(place.unwrap_or_else(|| name.to_owned())));
+        }
+        let truth = truth.as_ref().map(|found| found.value.as_str());
+        let around = Around { entity: entity.as_ref(), truth, behind, captured, name };
+        synchronised::read(sync, with, &around)
+    });
     let uses = reader.uses;
     let of_source = |name: &str| sources.get(name)?.kind.as_ref()?.region.clone();
     let regions = |name: Option<&str>| name.map_or_else(|| region.map(str::to_owned), of_source);
@@ -155,6 +168,7 @@ fn entity(
             ack: replication.ack,
             strategy: replication.strategy,
             adaptive: replication.adaptive,
+            sync: sync.map_or(Some(None), |sync| sync.map(Some))?,
         })
     };
     DeclaredEntity { declaration: all(), uses }

@@ -137,6 +137,7 @@ async fn run(call: &Call<'_>, endpoint: Endpoint, body: Incoming) -> Reply {
         Endpoint::Verify => admin::verify(call, body).await,
         Endpoint::Backfill => admin::backfill(call, body).await,
         Endpoint::DeadLetters => admin::dead_letters(call).await,
+        Endpoint::Conflicts => admin::conflicts(call).await,
         Endpoint::Replay => admin::replay(call, body).await,
         Endpoint::Discard => admin::discard(call, body).await,
     }

@@ -282,6 +282,11 @@ const OPERATION: &[(&str, &str, &str)] = &[
     ("POST", "/admin/v1/backfill", "copy an entity into a follower anew: {\"entity\", \"source\"}"),
     ("GET", "/admin/v1/dead-letters", "changes that a follower refuses"),
     (
+        "GET",
+        "/admin/v1/conflicts?entity=…&key=…",
+        "writes that gave way where two truths follow each other",
+    ),
+    (
         "POST",
         "/admin/v1/dead-letters/replay",
         "deliver them again: {\"entity\", \"source\", \"key\"}",

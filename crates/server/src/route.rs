@@ -38,6 +38,7 @@ pub(crate) enum Endpoint {
     Verify,
     Backfill,
     DeadLetters,
+    Conflicts,
     Replay,
     Discard,
 }
@@ -69,6 +70,7 @@ pub(crate) enum Place {
     Verify,
     Backfill,
     DeadLetters,
+    Conflicts,
     Replay,
     Discard,
 }
@@ -101,6 +103,7 @@ impl Place {
             Place::Verify => "/admin/v1/verify",
             Place::Backfill => "/admin/v1/backfill",
             Place::DeadLetters => "/admin/v1/dead-letters",
+            Place::Conflicts => "/admin/v1/conflicts",
             Place::Replay => "/admin/v1/dead-letters/replay",
             Place::Discard => "/admin/v1/dead-letters/discard",
         }
@@ -164,6 +167,7 @@ pub(crate) const ROUTES: &[Route] = &[
     route(Place::Verify, "POST", Endpoint::Verify, ADMIN),
     route(Place::Backfill, "POST", Endpoint::Backfill, ADMIN),
     route(Place::DeadLetters, "GET", Endpoint::DeadLetters, ADMIN),
+    route(Place::Conflicts, "GET", Endpoint::Conflicts, ADMIN),
     route(Place::Replay, "POST", Endpoint::Replay, ADMIN),
     route(Place::Discard, "POST", Endpoint::Discard, ADMIN),
 ];
@@ -218,6 +222,7 @@ pub(crate) fn target(path: &str) -> Option<Target<'_>> {
         ["admin", "v1", "verify"] => at(Place::Verify),
         ["admin", "v1", "backfill"] => at(Place::Backfill),
         ["admin", "v1", "dead-letters"] => at(Place::DeadLetters),
+        ["admin", "v1", "conflicts"] => at(Place::Conflicts),
         ["admin", "v1", "dead-letters", "replay"] => at(Place::Replay),
         ["admin", "v1", "dead-letters", "discard"] => at(Place::Discard),
         _ => None,

@@ -4,6 +4,7 @@ mod adopt;
 mod backfill;
 mod check;
 mod completions;
+mod conflicts;
 mod dead_letters;
 mod demo;
 mod doctor;
@@ -108,6 +109,7 @@ pub(crate) enum Command {
     Repair(repair::Args),
     Backfill(backfill::Args),
     DeadLetters(dead_letters::Args),
+    Conflicts(conflicts::Args),
     Explain(explain::Args),
     Adopt(adopt::Args),
     Completions(completions::Args),
@@ -135,6 +137,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         Command::Repair(args) => repair::run(args, &session).await,
         Command::Backfill(args) => backfill::run(args, &session).await,
         Command::DeadLetters(args) => dead_letters::run(args, &session).await,
+        Command::Conflicts(args) => conflicts::run(args, &session).await,
         Command::Explain(args) => explain::run(args, &session).await,
         Command::Adopt(args) => adopt::run(args, &session).await,
         Command::Completions(args) => completions::run(&args),
