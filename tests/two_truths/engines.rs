@@ -54,8 +54,11 @@ async fn source(kind: &str, namespace: &str) -> (String, String, Proxy) {
     let said = std::fs::read_to_string(&file)
         .unwrap_or_else(|e| panic!("{}: {e}\n    start it: engines/up {kind}", file.display()));
     let said: String = said.replace("{namespace}", namespace);
-    let said: String =
-        said.lines().filter(|line| !line.starts_with("replicas")).map(|l| format!("{l}\n")).collect();
+    let said: String = said
+        .lines()
+        .filter(|line| !line.starts_with("replicas"))
+        .map(|l| format!("{l}\n"))
+        .collect();
     let (_, after) = said.split_once("127.0.0.1:").unwrap();
     let port: String = after.chars().take_while(char::is_ascii_digit).collect();
     let proxy = Proxy::start(port.parse().unwrap()).await.unwrap();
@@ -142,7 +145,14 @@ async fn story(east: &Unisono, west: &Unisono, lines: &[&Proxy], skew: &AtomicI6
     agree(both).await;
     assert_eq!(records(east).await.len(), 40);
 
-    // The lines are cut; both sides go on, and write the same records.
+    partition(east, west, &items, lines).await;
+    skewed(east, west, &items, skew).await;
+    unique(east, west, &items, lines).await;
+}
+
+/// The lines are cut; both sides go on, and write the same records.
+async fn partition(east: &Unisono, west: &Unisono, items: &[Handle<Json>; 2], lines: &[&Proxy]) {
+    let both = [east, west];
     lines.iter().for_each(|line| line.set(Network::Cut));
     for n in 0..10 {
         let id = format!("i{n}");
@@ -161,7 +171,8 @@ async fn story(east: &Unisono, west: &Unisono, lines: &[&Proxy], skew: &AtomicI6
     for n in 0..10 {
         let record = &held[&Key::from_text(&format!("i{n}")).unwrap()];
         assert_eq!(record["stock"], 17, "{record}");
-        let mut tags: Vec<_> = record["tags"].as_array().unwrap().iter().map(Json::to_string).collect();
+        let mut tags: Vec<_> =
+            record["tags"].as_array().unwrap().iter().map(Json::to_string).collect();
         tags.sort();
         assert_eq!(tags, ["\"e\"", "\"w\""], "{record}");
     }
@@ -179,18 +190,24 @@ async fn story(east: &Unisono, west: &Unisono, lines: &[&Proxy], skew: &AtomicI6
     let before = heads(both).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(heads(both).await, before);
+}
 
-    // A clock that is ahead: what it wrote waits, and is not lost.
+/// A clock that is ahead: what it wrote waits, and is not lost.
+async fn skewed(east: &Unisono, west: &Unisono, items: &[Handle<Json>; 2], skew: &AtomicI64) {
     skew.store(4_000_000, Ordering::Relaxed);
     items[1].patch("i5", json!({ "name": "from the future" })).await.unwrap();
     let held = async || east.engine().status().await.syncs.remove(0).held_records;
-    until("the record waits", async || held().await.iter().any(|h| h.reason == Reason::Clock)).await;
+    until("the record waits", async || held().await.iter().any(|h| h.reason == Reason::Clock))
+        .await;
     items[0].patch("i6", json!({ "name": "goes on" })).await.unwrap();
-    agree(both).await;
+    agree([east, west]).await;
     assert_eq!(items[0].get("i5").await.unwrap().unwrap()["name"], "from the future");
     skew.store(0, Ordering::Relaxed);
+}
 
-    // A unique value given away twice holds up those two records only.
+/// A unique value given away twice holds up those two records only.
+async fn unique(east: &Unisono, west: &Unisono, items: &[Handle<Json>; 2], lines: &[&Proxy]) {
+    let held = async || east.engine().status().await.syncs.remove(0).held_records;
     lines.iter().for_each(|line| line.set(Network::Cut));
     items[0].create(&item("u1", "east", 0, Some("same"))).await.unwrap();
     items[1].create(&item("u2", "west", 0, Some("same"))).await.unwrap();
@@ -205,7 +222,7 @@ async fn story(east: &Unisono, west: &Unisono, lines: &[&Proxy], skew: &AtomicI6
     })
     .await;
     items[1].patch("u2", json!({ "code": "other" })).await.unwrap();
-    agree(both).await;
+    agree([east, west]).await;
     assert_eq!(records(east).await.len(), 41);
 }
 
@@ -213,7 +230,9 @@ async fn wipe(kind: &str, source: &str) {
     let options: BTreeMap<String, OptionValue> = source
         .lines()
         .filter_map(|line| line.split_once(" = "))
-        .map(|(name, value)| (name.to_owned(), OptionValue::Text(value.trim_matches('"').to_owned())))
+        .map(|(name, value)| {
+            (name.to_owned(), OptionValue::Text(value.trim_matches('"').to_owned()))
+        })
         .collect();
     match kind {
         "mysql" => mysql::wipe(&Options(options)).await.unwrap(),
@@ -224,7 +243,8 @@ async fn wipe(kind: &str, source: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_and_mariadb() {
     let folder = tempfile::tempdir().unwrap();
-    let (skews, name) = ([0, 300_000].map(|n| Arc::new(AtomicI64::new(n))), format!("tconf{}", std::process::id()));
+    let (skews, name) =
+        ([0, 300_000].map(|n| Arc::new(AtomicI64::new(n))), format!("tconf{}", std::process::id()));
     let (hq, hq_far, hq_line) = source("postgres", &name).await;
     let (branch, branch_far, branch_line) = source("mysql", &name).await;
     let east = open(("hq", &hq), ("branch", &branch_far), folder.path(), &skews[0]).await;
@@ -239,7 +259,10 @@ async fn postgres_and_mariadb() {
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_and_sqlite() {
     let folder = tempfile::tempdir().unwrap();
-    let (skews, name) = ([0, -300_000].map(|n| Arc::new(AtomicI64::new(n))), format!("tconfs{}", std::process::id()));
+    let (skews, name) = (
+        [0, -300_000].map(|n| Arc::new(AtomicI64::new(n))),
+        format!("tconfs{}", std::process::id()),
+    );
     let (hq, hq_far, hq_line) = source("postgres", &name).await;
     let branch = "kind = \"sqlite\"\npath = \"branch.db\"".to_owned();
     // A file has no line that could be cut: this side always sees the other one.

@@ -107,7 +107,9 @@ async fn memory(world: &World, side: usize) -> BTreeMap<String, String> {
     let trimmed = truth.bounds().await.unwrap().trimmed;
     let all = truth.read_log(trimmed, usize::MAX, usize::MAX).await.unwrap();
     let known = all.into_iter().filter(|change| *change.entity == *"unisono_sync_thing");
-    known.map(|change| (change.key.to_string(), format!("{} {:?}", change.position, change.image))).collect()
+    known
+        .map(|change| (change.key.to_string(), format!("{} {:?}", change.position, change.image)))
+        .collect()
 }
 
 /// The changes of records.

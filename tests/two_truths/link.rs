@@ -35,7 +35,9 @@ impl Link {
         let (before, after) = (pause(), pause());
         tokio::time::sleep(Duration::from_micros(before)).await;
         let cut = |effect| {
-            Error::new(ErrorKind::Unavailable, "the line is cut").at(self.inner.name()).effect(effect)
+            Error::new(ErrorKind::Unavailable, "the line is cut")
+                .at(self.inner.name())
+                .effect(effect)
         };
         if self.cut.load(Ordering::Relaxed) {
             return Err(cut(Effect::None));

@@ -12,7 +12,9 @@ use unisono_core::clock::Clock;
 use unisono_core::kind::Options;
 use unisono_core::source::Source;
 use unisono_core::write::{Action, Condition, Write};
-use unisono_core::{Context, Entity, Field, FieldType, Key, Record, Timestamp, Uuid, Value, json as of_json};
+use unisono_core::{
+    Context, Entity, Field, FieldType, Key, Record, Timestamp, Uuid, Value, json as of_json,
+};
 use unisono_engine::{Engine, Runtime};
 use unisono_policy::conflict::{SyncDeclaration, merge};
 use unisono_policy::declaration::{
@@ -214,7 +216,8 @@ impl World {
     async fn preload(&mut self, tally: &mut Tally) {
         if self.random.random_bool(0.4) {
             for n in 0..KEYS {
-                let (first, second) = (self.random.random_range(0..3), self.random.random_range(0..2));
+                let (first, second) =
+                    (self.random.random_range(0..3), self.random.random_range(0..2));
                 for (side, count) in [first, first + second].into_iter().enumerate() {
                     let record = self.record(n, side, count);
                     self.put_directly(side, record).await;
@@ -282,7 +285,8 @@ impl World {
                     tally.cuts += u64::from(!self.cut.fetch_xor(true, Ordering::Relaxed));
                 }
                 3 => {
-                    let ahead = [0, 200_000, -200_000, 400_000, 5_000_000][self.random.random_range(0..5)];
+                    let ahead =
+                        [0, 200_000, -200_000, 400_000, 5_000_000][self.random.random_range(0..5)];
                     self.skews[self.random.random_range(0..2)].store(ahead, Ordering::Relaxed);
                 }
                 4 if self.trims => self.trim(tally).await,
@@ -340,7 +344,9 @@ impl World {
             (4, Some(_)) if number >= LASTING => Action::Delete,
             (5, Some(_)) => {
                 self.numbers += 1;
-                Action::Patch(json!({ "street": format!("s{}", self.numbers), "city": format!("c{}", self.numbers) }))
+                Action::Patch(
+                    json!({ "street": format!("s{}", self.numbers), "city": format!("c{}", self.numbers) }),
+                )
             }
             _ => Action::Put(self.record(number, side, more)),
         };

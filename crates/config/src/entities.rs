@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use unisono_core::entity::check_name;
 use unisono_core::kind::{Options, SourceKind};
-use unisono_core::{Entity, Role};
+use unisono_core::{Capture, Entity, Role};
+use unisono_policy::conflict::SyncDeclaration;
 use unisono_policy::declaration::{CacheDeclaration, EntityDeclaration, FollowerDeclaration};
 use unisono_policy::delivery::DeliveryPolicy;
 use unisono_policy::rule::Rule;
@@ -121,18 +122,9 @@ fn entity(
     // Reads ask any of these; what waits in a journal is laid over their answers.
     let read = policies::read(&table, &reader.uses, keepers);
     let write = policies::write(&table, |table| reader.journal(table));
-    let captured = unisono_core::Capture::of(&truth_options).is_some();
+    let captured = Capture::of(&truth_options).is_some();
     let behind = write.as_ref().is_some_and(|write| write.behind.is_some());
-    let sync = table.table("sync", &SYNC).map(|sync| {
-        let with = reader.source(&sync, "with", Role::Truth);
-        if let Some(with) = &with {
-            let place = reader.place(sync.text("table"));
-            reader.keeps(with, Some(place.unwrap_or_else(|| name.to_owned())));
-        }
-        let truth = truth.as_ref().map(|found| found.value.as_str());
-        let around = Around { entity: entity.as_ref(), truth, behind, captured, name };
-        synchronised::read(sync, with, &around)
-    });
+    let sync = reader.sync(&table, truth.as_ref(), captured, behind);
     let uses = reader.uses;
     let of_source = |name: &str| sources.get(name)?.kind.as_ref()?.region.clone();
     let regions = |name: Option<&str>| name.map_or_else(|| region.map(str::to_owned), of_source);
@@ -288,6 +280,25 @@ impl Reader<'_> {
             );
             self.report.warning(&source.spot, message, able(self.sources, role));
         }
+    }
+
+    /// The other truth, if there is one; the inner `None` if a problem was reported.
+    fn sync(
+        &mut self,
+        table: &Table<'_>,
+        truth: Option<&Found<String>>,
+        captured: bool,
+        behind: bool,
+    ) -> Option<Option<SyncDeclaration>> {
+        let table = table.table("sync", &SYNC)?;
+        let with = self.source(&table, "with", Role::Truth);
+        if let Some(with) = &with {
+            let place = self.place(table.text("table"));
+            self.keeps(with, Some(place.unwrap_or_else(|| self.name.to_owned())));
+        }
+        let truth = truth.map(|found| found.value.as_str());
+        let around = Around { entity: self.entity, truth, behind, captured, name: self.name };
+        Some(synchronised::read(table, with, &around))
     }
 
     /// The source that keeps acknowledged writes.

@@ -127,16 +127,15 @@ fn fields(table: &Table<'_>) -> Option<BTreeMap<Arc<str>, &'static Merge>> {
 
 fn groups(table: &Table<'_>) -> Option<Vec<Vec<Arc<str>>>> {
     let group = |found: Found<&Item>| {
-        let names = list(table.report, found.value, &found.spot).iter().map(|item| {
-            match &item.data {
+        let names =
+            list(table.report, found.value, &found.spot).iter().map(|item| match &item.data {
                 Data::Text { text, .. } => Some(Arc::from(text.as_str())),
                 _ => {
                     let message = format!("takes names of fields, not {}", item.describe());
                     table.report.error(&found.spot, message);
                     None
                 }
-            }
-        });
+            });
         let names = names.collect::<Option<Vec<_>>>()?;
         if names.len() < 2 {
             table.report.error(&found.spot, "a group has at least two fields");

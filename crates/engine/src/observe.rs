@@ -186,7 +186,10 @@ const COUNTERS: &[(&str, &str)] = &[
     ("unisono_cache_warmed_total", "Records and answers that were seen to when the cache began."),
     ("unisono_adaptive_moves_total", "Changes of that level."),
     ("unisono_sync_taken_over_total", "Records taken over from the other truth."),
-    ("unisono_sync_conflicts_total", "Conflicts with the other truth that were resolved and recorded."),
+    (
+        "unisono_sync_conflicts_total",
+        "Conflicts with the other truth that were resolved and recorded.",
+    ),
     ("unisono_journal_accepted_total", "Writes acknowledged."),
     ("unisono_journal_flushed_total", "Commits made of them."),
     (

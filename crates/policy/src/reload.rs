@@ -5,6 +5,7 @@
 //! | how an entity is read, when a write is answered (`ack`), `batch` and `priority` of its followers | its fields, key, truth and followers, and which entities there are |
 //! | how it is written, within `write_around` and `write_through`, or within `write_behind` | to or from `write_behind`, another journal |
 //! | how long and how its cache keeps what, and `results` | which source its cache is, `warm`, `warm_hot`, `warm_questions`, options of the kind |
+//! | | `sync` |
 //! | `[log]`, `[sweep]`, how many samples `[sampler]` takes | sources, `region`, hooks, whether there is a sampler |
 
 use std::collections::{BTreeMap, BTreeSet};

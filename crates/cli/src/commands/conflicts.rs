@@ -22,7 +22,9 @@ pub(crate) struct Args {
 pub(super) async fn run(args: Args, session: &Session) -> Result<u8> {
     let Args { entity, key, connect } = args;
     let found = session
-        .on_target(&connect, async |target| target.conflicts(entity.as_deref(), key.as_deref()).await)
+        .on_target(&connect, async |target| {
+            target.conflicts(entity.as_deref(), key.as_deref()).await
+        })
         .await?;
     if session.output.is_json() {
         found.iter().try_for_each(|conflict| session.output.json(conflict))?;
@@ -31,7 +33,8 @@ pub(super) async fn run(args: Args, session: &Session) -> Result<u8> {
     if found.is_empty() {
         session.output.line("no conflicts")?;
     }
-    let cell = |image: Option<serde_json::Value>| image.map_or("deleted".to_owned(), |i| i.to_string());
+    let cell =
+        |image: Option<serde_json::Value>| image.map_or("deleted".to_owned(), |i| i.to_string());
     let rows = found.into_iter().map(|conflict| {
         let time = conflict.found_at.to_string();
         let (local, remote) = (cell(conflict.local), cell(conflict.remote));

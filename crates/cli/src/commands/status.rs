@@ -168,7 +168,11 @@ fn syncs(status: &Json, output: Output) -> Result<()> {
             output.line(format_args!("{entity}: last failure: {}", of(row, "last_error")))?;
         }
         for held in row["held_records"].as_array().into_iter().flatten() {
-            output.line(format_args!("{entity} {} waits: {}", of(held, "key"), of(held, "text")))?;
+            output.line(format_args!(
+                "{entity} {} waits: {}",
+                of(held, "key"),
+                of(held, "text")
+            ))?;
         }
     }
     Ok(())

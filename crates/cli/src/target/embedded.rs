@@ -19,7 +19,9 @@ use unisono::engine::sync::Conflict;
 use unisono::engine::verify::report::VerifyOptions;
 use unisono::engine::{Answer, Engine};
 
-use super::{CONFLICTS_MAX, Found, Log, Page, Parser, Prepared, PutCondition, ReportProgress, Target};
+use super::{
+    CONFLICTS_MAX, Found, Log, Page, Parser, Prepared, PutCondition, ReportProgress, Target,
+};
 use crate::lock::DataLock;
 use crate::terminal::Object;
 

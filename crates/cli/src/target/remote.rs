@@ -18,7 +18,9 @@ use unisono::engine::sync::Conflict;
 use unisono::engine::verify::report::VerifyOptions;
 
 use super::events::Events;
-use super::{CONFLICTS_MAX, Found, Log, Page, Parser, Prepared, PutCondition, ReportProgress, Target};
+use super::{
+    CONFLICTS_MAX, Found, Log, Page, Parser, Prepared, PutCondition, ReportProgress, Target,
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Verification and streams take as long as they take; a silent connection is given up after this.

@@ -16,7 +16,8 @@ impl Engine {
         key: Option<&str>,
         limit: usize,
     ) -> Result<Vec<Conflict>> {
-        let wanted = |sync: &&std::sync::Arc<Syncing>| entity.is_none_or(|name| **sync.entity() == *name);
+        let wanted =
+            |sync: &&std::sync::Arc<Syncing>| entity.is_none_or(|name| **sync.entity() == *name);
         let syncs: Vec<_> = self.0.running.syncs.iter().filter(wanted).collect();
         if let (Some(name), true) = (entity, syncs.is_empty()) {
             self.entity(name)?;

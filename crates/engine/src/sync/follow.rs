@@ -218,5 +218,9 @@ impl Sync {
 
 /// The newest first.
 pub(super) fn newest_first(entity: &Entity, field: &str) -> Vec<Order> {
-    entity.index_of(field).map(|n| Order { path: Path::whole(n), descending: true }).into_iter().collect()
+    entity
+        .index_of(field)
+        .map(|n| Order { path: Path::whole(n), descending: true })
+        .into_iter()
+        .collect()
 }

@@ -45,8 +45,11 @@ impl Sync {
             let pause = retry::backoff(1, self.runtime.random()).mul_f64(attempt as f64 / 10.0);
             self.runtime.sleep(pause).await;
         }
-        Err(Error::new(ErrorKind::Overloaded, "records change faster than they are brought together")
-            .of(self.common.entity.name()))
+        Err(Error::new(
+            ErrorKind::Overloaded,
+            "records change faster than they are brought together",
+        )
+        .of(self.common.entity.name()))
     }
 
     /// The same once; answers the keys of records that changed meanwhile.
@@ -107,11 +110,8 @@ impl Sync {
         times: &Times,
     ) -> Result<Step> {
         let (common, plan) = (&self.common, &self.common.plan);
-        let of_theirs = |times| {
-            self.peer.state(common, theirs, mine.known.as_ref(), there, times)
-        };
-        let of_mine =
-            |times| self.own.state(common, mine, theirs.known.as_ref(), here, times);
+        let of_theirs = |times| self.peer.state(common, theirs, mine.known.as_ref(), there, times);
+        let of_mine = |times| self.own.state(common, mine, theirs.known.as_ref(), here, times);
         let (their_state, _) = of_theirs(None).await?;
         if their_state.is_empty() {
             return Ok(Step::Nothing);
@@ -138,12 +138,15 @@ impl Sync {
         // The other side knows the last write of this one, and less about it: it has to look again.
         let is_misjudged = written_here
             && my_state.dot(number) == their_state.dot(number)
-            && my_state.news_to(&their_state, there_is).any(|entry| entry.dot == my_state.dot(number));
+            && my_state
+                .news_to(&their_state, there_is)
+                .any(|entry| entry.dot == my_state.dot(number));
         if newest.is_none() && !is_misjudged {
             return Ok(Step::Nothing);
         }
         if let Some(ahead) = newest.and_then(|stamp| self.ahead(stamp)) {
-            let text = format!("the clock of {} was {ahead} ms ahead when it was written", self.peer.name);
+            let text =
+                format!("the clock of {} was {ahead} ms ahead when it was written", self.peer.name);
             return Ok(Step::Hold(Reason::Clock, text));
         }
         let mut writes = self.writes(mine, &merged, resolution.record.as_ref());
@@ -191,7 +194,11 @@ impl Sync {
     /// What was given up and is not known yet.
     fn news_of(&self, mine: &Held, lost: Vec<Lost>) -> Vec<Lost> {
         let before = mine.known.as_ref().and_then(|known| {
-            self.common.plan.resolve(&known.state, self.common.preferred).ok().map(|before| before.lost)
+            self.common
+                .plan
+                .resolve(&known.state, self.common.preferred)
+                .ok()
+                .map(|before| before.lost)
         });
         let before = before.unwrap_or_default();
         let is_known = |lost: &Lost| {
@@ -210,9 +217,9 @@ impl Sync {
     ) -> Conflict {
         let entity = &self.common.entity;
         let names = self.names();
-        let decisions = lost.iter().map(|lost| {
-            json!({ "way": lost.way, "fields": lost.fields, "winner": names[lost.winner] })
-        });
+        let decisions = lost.iter().map(
+            |lost| json!({ "way": lost.way, "fields": lost.fields, "winner": names[lost.winner] }),
+        );
         let mut winners: Vec<&str> = lost.iter().map(|lost| names[lost.winner]).collect();
         winners.sort_unstable();
         winners.dedup();
@@ -220,7 +227,9 @@ impl Sync {
             let entry = merged.exist[n].as_ref()?;
             let (millis, count) = (entry.stamp.millis, entry.stamp.count);
             let position = entry.dot.to_string();
-            Some(json!({ "source": names[n], "position": position, "millis": millis, "count": count }))
+            Some(
+                json!({ "source": names[n], "position": position, "millis": millis, "count": count }),
+            )
         };
         let dots: Vec<_> = lost.iter().map(|lost| (lost.dots, &lost.fields)).collect();
         let what = format!("{} {} {:?}", self.common.pair, mine.key, dots);

@@ -28,8 +28,8 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::log::Log;
 use crate::runtime::Runtime;
-pub use held::{HeldRecord, Reason};
 use held::HeldRecords;
+pub use held::{HeldRecord, Reason};
 pub use memory::Conflict;
 use memory::Memories;
 use progress::Progress;
@@ -215,8 +215,13 @@ impl Syncing {
             reader: Arc::clone(&log.reader),
             auditor: Arc::clone(&log.auditor),
         };
-        let peer =
-            Side { number: 1 - number, name: Arc::clone(&self.declared.with), truth, reader, auditor };
+        let peer = Side {
+            number: 1 - number,
+            name: Arc::clone(&self.declared.with),
+            truth,
+            reader,
+            auditor,
+        };
         let plan = Plan::new(&self.entity, &self.declared)?;
         let preferred = self.declared.prefer.as_ref().map(|name| match *name == own.name {
             true => own.number,

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use unisono_core::{Entity, Error, ErrorKind, FieldType, Record, Result, Value};
 
+use super::SyncDeclaration;
 use super::entry::{Entry, Pair, Stamp, Standing, newer, standing};
 use super::merge::{self, How, Merge};
 use super::state::{LocalWrite, State, is_there};
-use super::SyncDeclaration;
 use crate::rule::Rule;
 
 /// How the records of one entity are brought together.
@@ -89,7 +89,8 @@ impl Plan {
     pub fn describe(&self, preferred: Option<usize>) -> String {
         let fields = self.entity.fields();
         let unit = |unit: &Unit| {
-            let names = unit.fields.iter().map(|n| format!("{} {}", fields[*n].name, fields[*n].ty));
+            let names =
+                unit.fields.iter().map(|n| format!("{} {}", fields[*n].name, fields[*n].ty));
             format!("{}({})", unit.merge.name, names.collect::<Vec<_>>().join(","))
         };
         let units = self.units.iter().map(unit).collect::<Vec<_>>().join(" ");

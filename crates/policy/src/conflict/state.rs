@@ -49,17 +49,15 @@ impl State {
     }
 
     /// The entries that say what `other` does not. Of a record that is not `there`, its parts do not matter.
-    pub fn news_to<'a>(
-        &'a self,
-        other: &'a State,
-        there: bool,
-    ) -> impl Iterator<Item = &'a Entry> {
+    pub fn news_to<'a>(&'a self, other: &'a State, there: bool) -> impl Iterator<Item = &'a Entry> {
         const NONE: &Pair = &[None, None];
         let units = self.units.iter().enumerate().filter(move |_| there);
         let units = units.map(|(n, unit)| (unit, other.units.get(n).unwrap_or(NONE)));
         std::iter::once((&self.exist, &other.exist)).chain(units).flat_map(|(mine, theirs)| {
             let both = mine.iter().zip(theirs);
-            both.filter_map(|(mine, theirs)| mine.as_ref().filter(|e| e.is_news_to(theirs.as_ref())))
+            both.filter_map(|(mine, theirs)| {
+                mine.as_ref().filter(|e| e.is_news_to(theirs.as_ref()))
+            })
         })
     }
 

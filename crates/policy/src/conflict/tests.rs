@@ -12,7 +12,8 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % n
     }
 }
@@ -88,7 +89,8 @@ fn histories(plan: &Plan, random: &mut Random, preferred: Option<usize>) -> Vec<
                 let had = stock(plan, &sides[side]).unwrap_or_default();
                 let more = had + random.below(3) as i64;
                 let now = (action > 1).then(|| record(random.below(100), more));
-                sides[side] = plan.written(&sides[side], side, &write(dot, now), preferred).unwrap();
+                sides[side] =
+                    plan.written(&sides[side], side, &write(dot, now), preferred).unwrap();
             }
         }
         all.push(sides[side].clone());
@@ -127,7 +129,8 @@ fn what_is_known_comes_together_in_any_order_and_any_number_of_times() {
 
 #[test]
 fn every_way_gives_the_same_from_both_sides() {
-    let list = |names: &[&str]| Value::List(names.iter().map(|n| Value::String((*n).into())).collect());
+    let list =
+        |names: &[&str]| Value::List(names.iter().map(|n| Value::String((*n).into())).collect());
     let pairs = [
         (Value::Integer(3), Value::Integer(9)),
         (Value::Null, Value::Integer(-2)),
@@ -167,7 +170,8 @@ fn what_both_have_counted_is_the_sum() {
     // Deleted and made anew: what had been counted of it is gone, on a side that has forgotten it, too.
     let gone = plan.written(&both, 0, &write(4, None), None).unwrap();
     let again = write(9, Some(record(2, 5)));
-    let again = plan.written(&State::default(), 0, &LocalWrite { floor: 3, ..again }, None).unwrap();
+    let again =
+        plan.written(&State::default(), 0, &LocalWrite { floor: 3, ..again }, None).unwrap();
     assert_eq!(stock(&plan, &plan.merged(&gone, &again)), Some(5));
 }
 
@@ -189,11 +193,16 @@ fn copies_that_meet_are_not_added_up() {
 #[test]
 fn the_later_of_two_writes_wins_and_the_other_is_told() {
     let plan = Plan::new(&entity(), &whole()).unwrap();
-    let of = |side, dot, n| plan.written(&State::default(), side, &write(dot, Some(record(n, 1))), None).unwrap();
+    let of = |side, dot, n| {
+        plan.written(&State::default(), side, &write(dot, Some(record(n, 1))), None).unwrap()
+    };
     let both = plan.merged(&of(0, 8, 1), &of(1, 5, 2));
     let resolved = plan.resolve(&both, None).unwrap();
     assert_eq!(resolved.record.as_ref(), Some(&*record(1, 1)));
-    assert_eq!((resolved.lost.len(), resolved.lost[0].winner, resolved.lost[0].dots), (1, 0, [8, 5]));
+    assert_eq!(
+        (resolved.lost.len(), resolved.lost[0].winner, resolved.lost[0].dots),
+        (1, 0, [8, 5])
+    );
     let preferred = plan.resolve(&both, Some(1)).unwrap();
     assert_eq!(preferred.record.as_ref(), Some(&*record(2, 1)));
     // One that had seen the other is no conflict.
