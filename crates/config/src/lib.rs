@@ -123,7 +123,8 @@ fn read(file: Table<'_>, kinds: Kinds<'_>) -> Option<Configuration> {
     let region = file.text("region");
     let here = region.as_ref().map(|found| found.value.as_str());
     let entities = entities::entities(&file, &sources, kinds, here);
-    check::check(file.report, &sources, &entities, region.as_ref());
+    let archive = server::archive(&file, &sources);
+    check::check(file.report, &sources, &entities, region.as_ref(), archive.as_ref());
     let names: Vec<&str> = entities.keys().map(String::as_str).collect();
     let server = server::section(&file, &names);
     let log = server::log(&file);
@@ -147,6 +148,7 @@ fn read(file: Table<'_>, kinds: Kinds<'_>) -> Option<Configuration> {
         sources: sources.collect::<Option<_>>()?,
         entities: entities.collect::<Option<_>>()?,
         log,
+        archive,
         sweep,
         region: region.map(|found| found.value.into()),
         sampler,

@@ -25,6 +25,7 @@ pub mod source;
 pub mod spelling;
 pub mod time;
 pub mod value;
+pub mod vault;
 pub mod write;
 
 pub use ack::Ack;

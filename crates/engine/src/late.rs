@@ -15,6 +15,7 @@ use unisono_core::source::{
     Applied, At, Auditor, Batch, Binding, Cache, Checkpoint, Entry, Filled, Follower, Lease, Life,
     LogBounds, Lookup, Probe, Reader, ScanPage, Source, Truth, require,
 };
+use unisono_core::vault::Vault;
 use unisono_core::write::{Committed, Unit};
 use unisono_core::{
     Change, Effect, Entity, Error, ErrorKind, Key, Position, Result, Stored, Timestamp, Uuid,
@@ -94,6 +95,10 @@ impl Late {
 
     fn deciding(&self) -> Result<Arc<dyn Truth>> {
         require(self.0.source()?.truth(), &self.0.name, "truth")
+    }
+
+    fn keeping(&self) -> Result<Arc<dyn Vault>> {
+        require(self.0.source()?.vault(), &self.0.name, "vault")
     }
 
     fn caching(&self) -> Result<Arc<dyn Cache>> {
@@ -183,6 +188,10 @@ impl Source for Late {
 
     fn truth(self: Arc<Self>) -> Option<Arc<dyn Truth>> {
         self.plays(&[Role::Truth]).map(|late| late as _)
+    }
+
+    fn vault(self: Arc<Self>) -> Option<Arc<dyn Vault>> {
+        self.plays(&[Role::Vault]).map(|late| late as _)
     }
 
     fn follower(self: Arc<Self>) -> Option<Arc<dyn Follower>> {
@@ -362,5 +371,20 @@ impl Auditor for Late {
         require(self.0.source()?.auditor(), &self.0.name, "auditor")?
             .versions(entity, slices, among)
             .await
+    }
+}
+
+#[async_trait]
+impl Vault for Late {
+    async fn create(&self, path: &str, content: Vec<u8>) -> Result<bool> {
+        self.keeping()?.create(path, content).await
+    }
+
+    async fn load(&self, path: &str) -> Result<Option<Vec<u8>>> {
+        self.keeping()?.load(path).await
+    }
+
+    async fn list(&self, folder: &str) -> Result<Vec<String>> {
+        self.keeping()?.list(folder).await
     }
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use unisono_core::{Position, Timestamp};
 use unisono_policy::declaration::{EntityDeclaration, FollowerDeclaration};
 
+use crate::archive::ArchiveStatus;
 use crate::sync::SyncStatus;
 use crate::verify::report::{Comparison, Depth, Divergence};
 
@@ -29,6 +30,8 @@ pub struct Status {
     pub journals: Vec<JournalStatus>,
     /// Every entity whose truth follows another one.
     pub syncs: Vec<SyncStatus>,
+    /// The archive of each log, if there is one.
+    pub archives: Vec<ArchiveStatus>,
     /// What the sampler found, if there is one.
     pub sampler: Option<SamplerStatus>,
 }
