@@ -1,7 +1,6 @@
 //! Two truths that follow each other on real engines: PostgreSQL and MariaDB, PostgreSQL and SQLite; the lines between them
 //! are cut and made whole, and their clocks differ. `engines/up postgres mysql` first.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
-#![expect(clippy::disallowed_methods, reason = "what is tested happens in real time")]
 
 #[path = "../behaviour/engines/mysql.rs"]
 mod mysql;

@@ -67,11 +67,11 @@ async fn rest(world: &World, settled: [Position; 2]) -> Result<(), String> {
     if now != settled {
         return Err(format!("the logs grow although nobody writes: {settled:?} {now:?}"));
     }
-    for side in 0..2 {
+    for (side, name) in NAMES.into_iter().enumerate() {
         let status = engine(world, side).status().await;
         let sync = &status.syncs[0];
         if sync.held > 0 || sync.behind > 0 || sync.last_error.is_some() {
-            return Err(format!("{} is not at rest: {sync:?}", NAMES[side]));
+            return Err(format!("{name} is not at rest: {sync:?}"));
         }
     }
     Ok(())

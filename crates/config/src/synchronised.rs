@@ -57,7 +57,7 @@ pub(crate) fn read(
     {
         is_good = false;
         let names = [with.value.as_str(), truth];
-        let hint = meant(&prefer.value, names.into_iter(), || {
+        let hint = meant(&prefer.value, names, || {
             format!("the two truths are {truth} and {}", with.value)
         });
         let message = format!("`{}` is not one of the two truths", prefer.value);
