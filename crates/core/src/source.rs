@@ -194,6 +194,11 @@ pub trait Truth: Send + Sync {
         Duration::from_secs(1)
     }
 
+    /// Whether it keeps an entity that it is asked to prepare, also one of the engine's own.
+    fn keeps(&self, _entity: &Entity) -> bool {
+        true
+    }
+
     /// Has an empty log go on above a position that another log gave, in the generation after it, so that no version of
     /// that one is given again; answers the new head.
     ///

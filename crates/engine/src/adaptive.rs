@@ -8,9 +8,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
 use unisono_core::{Ack, Timestamp};
 use unisono_policy::adaptive::{AdaptivePolicy, Controller, Facts, Level};
 
+use crate::audit::Entry;
 use crate::read::serving::Serving;
 use crate::runtime::Runtime;
 use crate::status::{AdaptiveMove, AdaptiveStatus};
@@ -70,9 +72,19 @@ impl Adaptive {
         })
     }
 
-    fn look(&self, serving: &Serving, policy: &AdaptivePolicy, now: Timestamp) {
-        let look = |state: &mut State| state.look(serving, policy, now);
-        self.0.change(|state| state.as_mut().is_some_and(look));
+    /// Answers the move that was made, if one was.
+    fn look(
+        &self,
+        serving: &Serving,
+        policy: &AdaptivePolicy,
+        now: Timestamp,
+    ) -> Option<AdaptiveMove> {
+        let mut made = None;
+        self.0.change(|state| {
+            made = state.as_mut().and_then(|state| state.look(serving, policy, now));
+            made.is_some()
+        });
+        made
     }
 
     /// Takes note of whether it is the strategy. What it knew is old when it comes back.
@@ -101,8 +113,13 @@ impl State {
         }
     }
 
-    /// Answers whether the level is another one.
-    fn look(&mut self, serving: &Serving, policy: &AdaptivePolicy, now: Timestamp) -> bool {
+    /// Answers the move if the level is another one.
+    fn look(
+        &mut self,
+        serving: &Serving,
+        policy: &AdaptivePolicy,
+        now: Timestamp,
+    ) -> Option<AdaptiveMove> {
         let facts: Vec<Facts> = serving
             .answering
             .values()
@@ -115,7 +132,7 @@ impl State {
             })
             .collect();
         self.followers = facts.len();
-        let Some(made) = self.controller.look(policy, &facts, now) else { return false };
+        let made = self.controller.look(policy, &facts, now)?;
         let (from, to) = (made.from.as_str(), made.to.as_str());
         tracing::info!(entity = %serving.entity.name(), from, to, why = %made.why, "adaptive: the ack of writes moves");
         (self.since, self.why) = (now, made.why.clone());
@@ -123,8 +140,9 @@ impl State {
         if self.moves.len() == MOVES_TOLD {
             self.moves.pop_front();
         }
-        self.moves.push_back(AdaptiveMove { time: now, from, to, why: made.why });
-        true
+        let made = AdaptiveMove { time: now, from, to, why: made.why };
+        self.moves.push_back(made.clone());
+        Some(made)
     }
 }
 
@@ -151,8 +169,13 @@ pub(crate) async fn run(entities: Vec<Arc<Serving>>, runtime: Runtime) {
         runtime.sleep(LOOK).await;
         for serving in &entities {
             let policies = serving.policies.present.load();
-            if let Some(policy) = &policies.of(&serving.policies).adaptive {
-                serving.policies.adaptive.look(serving, policy, runtime.now());
+            let Some(policy) = &policies.of(&serving.policies).adaptive else { continue };
+            if let Some(made) = serving.policies.adaptive.look(serving, policy, runtime.now()) {
+                let details = json!({ "from": made.from, "to": made.to, "why": made.why });
+                let entity = Some(Arc::clone(serving.entity.name()));
+                let entry =
+                    Entry { actor: None, action: "adaptive", entity, source: None, details };
+                serving.log.audit(entry, &runtime);
             }
         }
     }

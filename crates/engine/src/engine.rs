@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures::future::join_all;
+use serde_json::{Value as Json, json};
 use unisono_core::query::{Aggregate, Filter, Groups, Page, Query};
 use unisono_core::source::{LogBounds, Source};
 use unisono_core::spelling;
@@ -16,6 +17,7 @@ use unisono_core::{
 use unisono_policy::declaration::Declaration;
 
 use crate::answer::Answer;
+use crate::audit::{self, Entry};
 use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::{Delivery, Redelivered, all_letters};
 use crate::open::{self, Running};
@@ -39,7 +41,7 @@ mod writing;
 
 /// A running Unisono: sources opened, deliveries going. Cheap to clone; all clones are the same engine.
 #[derive(Clone)]
-pub struct Engine(Arc<Inner>);
+pub struct Engine(Arc<Inner>, Option<Arc<str>>);
 
 struct Inner {
     /// What is declared at present.
@@ -55,7 +57,7 @@ struct Inner {
 const CLOSE_MAX: Duration = Duration::from_secs(10);
 /// How long closing waits for acknowledged writes to be flushed; what is left stays in the journal.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
-/// How long closing waits until it is kept what was read most.
+/// How long closing waits until it is kept what was read most, and what was done is in the audit trail.
 const KEEP_MAX: Duration = Duration::from_secs(2);
 
 impl Engine {
@@ -76,13 +78,14 @@ impl Engine {
             }
         };
         let notes = running.notes.clone();
-        let engine = Engine(Arc::new(Inner {
+        let inner = Inner {
             present,
             reloading: Mutex::default(),
             runtime,
             running,
             in_flight: InFlight::default(),
-        }));
+        };
+        let engine = Engine(Arc::new(inner), None);
         engine.sweep();
         Ok((engine, notes))
     }
@@ -95,6 +98,32 @@ impl Engine {
     /// Its time, randomness and tasks.
     pub fn runtime(&self) -> &Runtime {
         &self.0.runtime
+    }
+
+    /// The same engine in the hands of somebody, who is named in the audit trail for what is done with it.
+    pub fn acting_for(&self, actor: Option<Arc<str>>) -> Engine {
+        Engine(Arc::clone(&self.0), actor)
+    }
+
+    /// Notes in the audit trail what was done: in the log of the entity concerned, or in the first.
+    fn audit(
+        &self,
+        action: &'static str,
+        entity: Option<&str>,
+        source: Option<&str>,
+        details: Json,
+    ) {
+        let of_entity = entity.and_then(|name| self.serving(name).ok()).map(|s| &s.log);
+        let Some(log) = of_entity.or_else(|| self.0.running.logs.values().next()) else { return };
+        let (entity, source) = (entity.map(Arc::from), source.map(Arc::from));
+        let entry = Entry { actor: self.1.clone(), action, entity, source, details };
+        log.audit(entry, &self.0.runtime);
+    }
+
+    /// An entity of a log, also one of the engine's own; `None` if it is not declared any more.
+    pub fn entity_of_log(&self, name: &str) -> Option<&Arc<Entity>> {
+        let own = audit::entity();
+        if *own.name().as_ref() == *name { Some(own) } else { self.entity(name).ok() }
     }
 
     /// A declared entity, or `not_found` with the nearest name as the hint.
@@ -243,7 +272,9 @@ impl Engine {
 
     /// Makes the copy of an entity in a follower anew, beside the stream.
     pub async fn backfill(&self, entity: &str, source: &str) -> Result<()> {
-        self.delivery(entity, source)?.copy_again().await
+        self.delivery(entity, source)?.copy_again().await?;
+        self.audit("backfill", Some(entity), Some(source), Json::Null);
+        Ok(())
     }
 
     /// The dead letters that wait.
@@ -258,6 +289,7 @@ impl Engine {
     /// Delivers the current state of a dead letter's record again, or has the journal keep a refused write again;
     /// answers whether it was accepted.
     pub async fn replay(&self, letter: &DeadLetter) -> Result<bool> {
+        self.audit_letter("replay", letter);
         if let Some(write) = &letter.write {
             return self.behind(&letter.entity)?.replay(letter, write).await.map(|()| true);
         }
@@ -269,10 +301,17 @@ impl Engine {
 
     /// Forgets a dead letter: verification will find the record different, or a refused write is gone.
     pub async fn discard(&self, letter: &DeadLetter) -> Result<()> {
+        self.audit_letter("discard", letter);
         if letter.write.is_some() {
             return self.behind(&letter.entity)?.discard(letter).await;
         }
         self.delivery(&letter.entity, &letter.source)?.discard(letter).await
+    }
+
+    fn audit_letter(&self, action: &'static str, letter: &DeadLetter) {
+        let details =
+            json!({ "key": letter.key, "version": letter.version, "reason": letter.reason });
+        self.audit(action, Some(&letter.entity), Some(&letter.source), details);
     }
 
     /// All records of an entity in key order, page by page, from the truth: for export.
@@ -324,12 +363,21 @@ impl Engine {
         // A delivery that cannot finish goes on from its checkpoint at the next start.
         let _ = self.0.runtime.within(CLOSE_MAX, stopped).await;
         self.keep_hot_keys().await;
+        self.wait_audited().await;
         self.0.runtime.abort();
         self.0.runtime.join().await;
         for handle in running.sources.values() {
             handle.source.close().await?;
         }
         Ok(())
+    }
+
+    /// Entries of the audit trail are on their way for a moment only.
+    async fn wait_audited(&self) {
+        let logs = self.0.running.logs.values();
+        let written = join_all(logs.map(|log| log.auditing.until(|entries| *entries == 0)));
+        let written = async { Ok(written.await) };
+        let _ = self.0.runtime.within(KEEP_MAX, written).await;
     }
 
     /// What the caches of the next start are warmed with; without it they have what was kept before.

@@ -6,6 +6,7 @@
 mod adaptive;
 pub mod answer;
 pub mod archive;
+mod audit;
 mod cache;
 pub mod delivery;
 pub mod engine;

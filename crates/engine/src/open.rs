@@ -1,6 +1,6 @@
 //! Opening: sources are prepared, logs begun, entities bound to what answers for them and deliveries started.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use unisono_core::capability::Role;
@@ -14,6 +14,7 @@ use unisono_policy::delivery;
 
 use crate::adaptive;
 use crate::archive::{self, Archive};
+use crate::audit;
 use crate::cache::{Feed, warm, warm_questions};
 use crate::delivery::turns::Turns;
 use crate::delivery::{Delivery, Target};
@@ -171,6 +172,18 @@ fn bindings(
             bindings.entry(source).or_default().push(binding);
         }
     }
+    let truths: BTreeSet<_> = declaration.entities.values().map(|e| &e.truth).collect();
+    for name in truths {
+        let entity = audit::entity();
+        let truth = sources.get(name).and_then(|source| Arc::clone(source).truth());
+        if let Some(of_source) = bindings.get_mut(name)
+            && truth.is_some_and(|truth| truth.keeps(entity))
+        {
+            let (place, options) = (Arc::clone(entity.name()), Options::default());
+            let entity = Arc::clone(entity);
+            of_source.push(Binding { entity, role: Role::Truth, place, options });
+        }
+    }
     Ok(bindings)
 }
 
@@ -193,6 +206,7 @@ impl Running {
             committer: Committer::new(Arc::clone(&truth), Arc::clone(&tail), runtime),
             truth,
             tail,
+            auditing: Default::default(),
         };
         self.logs.insert(Arc::clone(name), Arc::new(log));
         Ok(())

@@ -129,14 +129,14 @@ pub(crate) async fn verify(call: &Call<'_>, body: Incoming) -> Reply {
     };
     known_source(call.engine(), options.source.as_deref())?;
     if request::accepts(&call.parts.headers, "application/json") {
-        let report = call.engine().verify(&options, &|_| {}).await?;
+        let report = call.operator().verify(&options, &|_| {}).await?;
         return reply::json(
             StatusCode::OK,
             &json!({ "agrees": report.agrees(), "report": report }),
         );
     }
     let (sender, receiver) = mpsc::channel(PROGRESS_LINES_MAX);
-    let engine = call.engine().clone();
+    let engine = call.operator();
     call.engine().runtime().spawn(async move { verify_in_lines(&engine, &options, sender).await });
     let lines = ReceiverStream::new(receiver).map(Bytes::from);
     let mut response = hyper::Response::new(Body::Stream(Box::pin(lines)));
@@ -193,7 +193,7 @@ pub(crate) async fn backfill(call: &Call<'_>, body: Incoming) -> Reply {
     let entity = needed("entity", permitted(call, text("entity", entity)?)?)?;
     let source = needed("source", text("source", source)?)?;
     known_source(call.engine(), Some(&source))?;
-    call.engine().backfill(&entity, &source).await?;
+    call.operator().backfill(&entity, &source).await?;
     reply::json(
         StatusCode::ACCEPTED,
         &json!({ "entity": entity, "source": source, "state": "backfilling" }),
@@ -235,7 +235,7 @@ pub(crate) async fn replay(call: &Call<'_>, body: Incoming) -> Reply {
     let letters = chosen(call, body).await?;
     let mut accepted = 0;
     for letter in &letters {
-        accepted += u64::from(call.engine().replay(letter).await?);
+        accepted += u64::from(call.operator().replay(letter).await?);
     }
     let refused = letters.len() as u64 - accepted;
     reply::json(StatusCode::OK, &json!({ "accepted": accepted, "refused": refused }))
@@ -245,7 +245,7 @@ pub(crate) async fn replay(call: &Call<'_>, body: Incoming) -> Reply {
 pub(crate) async fn discard(call: &Call<'_>, body: Incoming) -> Reply {
     let letters = chosen(call, body).await?;
     for letter in &letters {
-        call.engine().discard(letter).await?;
+        call.operator().discard(letter).await?;
     }
     reply::json(StatusCode::OK, &json!({ "discarded": letters.len() }))
 }

@@ -109,6 +109,11 @@ impl Call<'_> {
         &self.shared.app.engine
     }
 
+    /// The engine in the hands of the caller, for what the audit trail names somebody for.
+    pub(crate) fn operator(&self) -> Engine {
+        self.engine().acting_for(self.principal.name().cloned())
+    }
+
     /// The entity that the path names.
     pub(crate) fn entity(&self) -> Result<&Arc<Entity>> {
         self.engine().entity(&self.first)

@@ -21,7 +21,7 @@ pub(crate) async fn backups(call: &Call<'_>) -> Reply {
 /// `POST /admin/v1/backups`
 pub(crate) async fn back_up(call: &Call<'_>, body: Incoming) -> Reply {
     let truth = truth(call, body).await?;
-    let backups = call.engine().back_up(truth.as_deref(), &|_| {}).await?;
+    let backups = call.operator().back_up(truth.as_deref(), &|_| {}).await?;
     reply::json(StatusCode::OK, &json!({ "backups": backups }))
 }
 

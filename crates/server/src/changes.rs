@@ -48,7 +48,7 @@ pub(crate) async fn history(call: &Call<'_>) -> Reply {
 
 /// A change as callers see it.
 fn to_json(engine: &Engine, change: &Change) -> Json {
-    json_change::to_json(engine.entity(&change.entity).ok().map(|entity| &**entity), change)
+    json_change::to_json(engine.entity_of_log(&change.entity).map(|entity| &**entity), change)
 }
 
 /// `GET /v1/changes`

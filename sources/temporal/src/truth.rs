@@ -234,6 +234,11 @@ fn wave_length(units: &[Unit], most: usize) -> usize {
 
 #[async_trait]
 impl Truth for TemporalSource {
+    /// Workflows only.
+    fn keeps(&self, entity: &Entity) -> bool {
+        !entity.is_system()
+    }
+
     async fn commit(&self, units: Vec<Unit>) -> Result<Vec<Result<Committed>>> {
         let named = |e: Error| e.on("commit").at(self.shared.client.name());
         self.shared.client.check_open().map_err(named)?;

@@ -41,7 +41,7 @@ pub(crate) struct Embedded {
 impl Embedded {
     /// Around an engine that was opened under the lock of its data directory.
     pub(crate) fn new(engine: Engine, lock: Option<DataLock>) -> Self {
-        Embedded { engine, _lock: lock }
+        Embedded { engine: engine.acting_for(context().actor), _lock: lock }
     }
 
     fn entity(&self, name: &str) -> Result<Arc<Entity>> {
@@ -261,7 +261,7 @@ impl Target for Embedded {
 
 impl Embedded {
     fn describe(&self, change: &Change) -> Json {
-        codec::change::to_json(self.engine.entity(&change.entity).ok().map(|e| &**e), change)
+        codec::change::to_json(self.engine.entity_of_log(&change.entity).map(|e| &**e), change)
     }
 }
 

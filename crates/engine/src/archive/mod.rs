@@ -26,6 +26,7 @@ use unisono_core::{Entity, Error, ErrorKind, Position, Result, Timestamp, Uuid};
 use unisono_policy::declaration::{ArchiveDeclaration, Declaration};
 
 use crate::archive::segment::Segment;
+use crate::audit;
 use crate::log::Log;
 use crate::runtime::Runtime;
 use crate::watched::Watched;
@@ -123,7 +124,8 @@ impl Archive {
         declaration: &Declaration,
     ) -> Self {
         let of_log = declaration.entities.values().filter(|e| e.truth == log.name.truth);
-        let entities: Vec<_> = of_log.map(|e| Arc::clone(&e.entity)).collect();
+        let mut entities: Vec<_> = of_log.map(|e| Arc::clone(&e.entity)).collect();
+        entities.extend(log.truth.keeps(audit::entity()).then(|| Arc::clone(audit::entity())));
         let by_name = entities.iter().map(|e| (Arc::clone(e.name()), Arc::clone(e))).collect();
         Archive {
             vault,

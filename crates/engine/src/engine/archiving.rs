@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde_json::json;
 use unisono_core::{Error, ErrorKind, Result};
 
 use crate::archive::backup::Backup;
@@ -21,7 +22,10 @@ impl Engine {
     ) -> Result<Vec<Backup>> {
         let mut made = Vec::new();
         for archive in self.archives(truth)? {
-            made.push(archive.back_up(&self.0.runtime, progress).await?);
+            let backup = archive.back_up(&self.0.runtime, progress).await?;
+            let details = json!({ "name": backup.name, "end": backup.end });
+            self.audit("backup", None, Some(&backup.truth), details);
+            made.push(backup);
         }
         Ok(made)
     }
@@ -48,7 +52,10 @@ impl Engine {
     ) -> Result<Vec<Restored>> {
         let mut restored = Vec::new();
         for archive in self.archives(truth)? {
-            restored.push(archive.restore(to, progress).await?);
+            let of_truth = archive.restore(to, progress).await?;
+            let details = json!({ "backup": of_truth.backup, "through": of_truth.through });
+            self.audit("restore", None, Some(&of_truth.truth), details);
+            restored.push(of_truth);
         }
         Ok(restored)
     }

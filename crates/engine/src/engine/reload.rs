@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
+use serde_json::json;
 use unisono_core::Result;
 use unisono_policy::declaration::Declaration;
 use unisono_policy::reload::{self, Plan};
@@ -35,6 +36,9 @@ impl Engine {
             if let Some(behind) = &serving.behind {
                 behind.reloaded();
             }
+        }
+        if !changes.is_empty() {
+            self.audit("reload", None, None, json!({ "changes": changes }));
         }
         Ok(changes)
     }

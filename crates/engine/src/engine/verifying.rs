@@ -3,6 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use futures::future::BoxFuture;
+use serde_json::json;
 use unisono_core::query::Filter;
 use unisono_core::write::{Action, Condition, Write};
 use unisono_core::{Context, Entity, Error, ErrorKind, Result, Stored};
@@ -63,7 +64,8 @@ impl Swept {
             return None;
         }
         let how = How { depth, repair, rewrite: false, rate: Some(rate) };
-        let compared = Engine(engine).compare(&delivery, how, &|_| {}).await;
+        let sweep = Engine(engine, Some(SWEEP.into()));
+        let compared = sweep.compare(&delivery, how, &|_| {}).await;
         let error = match compared {
             Ok(Comparison { error: Some(error), .. }) => error,
             Ok(found) => return Some(found),
@@ -77,6 +79,10 @@ impl Swept {
 
 /// Who writes a record again that a follower claims to have in a later version.
 const ACTOR: &str = "unisono repair";
+/// Who repairs without having been asked.
+const SWEEP: &str = "unisono sweep";
+/// How many of the repaired keys the audit trail names.
+const KEYS_AUDITED: usize = 20;
 
 impl Engine {
     /// Compares followers with the truth while everything goes on, as thoroughly as asked; repairs if asked.
@@ -153,7 +159,19 @@ impl Engine {
             audit.found.error = Some(error.to_string());
         }
         self.compared(delivery, &audit.found);
+        if audit.found.repaired > 0 {
+            self.audit_repair(&audit.found);
+        }
         Ok(audit.found)
+    }
+
+    fn audit_repair(&self, found: &Comparison) {
+        let named = found.differences.iter().take(KEYS_AUDITED);
+        let keys: Vec<_> = named.map(|d| json!({ "key": d.key, "class": d.class })).collect();
+        let details = json!({
+            "depth": found.depth, "different": found.different, "repaired": found.repaired, "records": keys,
+        });
+        self.audit("repair", Some(&found.entity), Some(&found.source), details);
     }
 
     /// Has every follower compared again and again.

@@ -10,6 +10,7 @@ use unisono_core::{LogName, Uuid};
 
 use crate::delivery::turns::Turns;
 use crate::notice::Notices;
+use crate::watched::Watched;
 use crate::write::commit::Committer;
 use tail::Tail;
 
@@ -33,4 +34,6 @@ pub(crate) struct Log {
     pub(crate) notices: Arc<Notices>,
     /// Where writes to it go.
     pub(crate) committer: Committer,
+    /// How many entries of the audit trail are on their way.
+    pub(crate) auditing: Watched<usize>,
 }

@@ -16,6 +16,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
+use unisono_core::entity::SYSTEM;
 use unisono_core::source::Binding;
 use unisono_core::{Capture, Error, ErrorKind, FieldType, Result, Role};
 use unisono_sql::types::type_mismatch;
@@ -139,7 +140,7 @@ fn check_places(bindings: &[Binding]) -> Result<()> {
             && lower.chars().count() <= 64
             && !lower.ends_with(' ')
             && !lower.contains(['\0', '/', '\\', '.'])
-            && !lower.starts_with("unisono_");
+            && (!lower.starts_with(SYSTEM) || entity.is_system());
         if !is_name {
             return Err(Error::new(ErrorKind::InvalidConfig, "the table cannot have this name")
                 .of(entity.name())

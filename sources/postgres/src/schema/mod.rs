@@ -11,6 +11,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
+use unisono_core::entity::SYSTEM;
 use unisono_core::source::{Binding, LogBounds};
 use unisono_core::{Capture, Error, ErrorKind, FieldType, Result, Role, Uuid};
 use unisono_sql::types::{describe, type_mismatch};
@@ -191,7 +192,8 @@ fn check_places(bindings: &[Binding]) -> Result<()> {
         let wrong = |message: &'static str| {
             Error::new(ErrorKind::InvalidConfig, message).of(entity.name()).with("table", place)
         };
-        let reserved = place.starts_with("unisono_") || place.starts_with("pg_");
+        let is_own = place.starts_with(SYSTEM) && !entity.is_system();
+        let reserved = is_own || place.starts_with("pg_");
         if place.is_empty() || place.len() > 63 || place.contains('\0') || reserved {
             return Err(wrong("the table cannot have this name").hint(
                 "names have 1 to 63 bytes; those beginning with unisono_ or pg_ are reserved",

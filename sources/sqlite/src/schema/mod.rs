@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::{Map, Value as Json};
+use unisono_core::entity::SYSTEM;
 use unisono_core::source::Binding;
 use unisono_core::{Capture, Error, ErrorKind, FieldType, Result, Role, Uuid};
 use unisono_sql::types::{describe, type_mismatch};
@@ -96,7 +97,7 @@ fn check_places(bindings: &[Binding]) -> Result<()> {
         }
         if lower.is_empty()
             || lower.contains('\0')
-            || lower.starts_with("unisono_")
+            || (lower.starts_with(SYSTEM) && !entity.is_system())
             || lower.starts_with("sqlite_")
         {
             return Err(Error::new(ErrorKind::InvalidConfig, "the table cannot have this name")
