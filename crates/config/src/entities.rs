@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use unisono_core::entity::check_name;
 use unisono_core::kind::{Options, SourceKind};
-use unisono_core::{Entity, Role};
+use unisono_core::{Capture, Entity, Role};
+use unisono_policy::conflict::SyncDeclaration;
 use unisono_policy::declaration::{CacheDeclaration, EntityDeclaration, FollowerDeclaration};
 use unisono_policy::delivery::DeliveryPolicy;
 use unisono_policy::rule::Rule;
@@ -18,8 +19,9 @@ use crate::problem::{Report, Spot};
 use crate::questions;
 use crate::replication::{self, DeclaredFollower};
 use crate::residency::{self, Places};
-use crate::sections::{CACHE, ENTITY, FOLLOWER};
+use crate::sections::{CACHE, ENTITY, FOLLOWER, SYNC};
 use crate::sources::{DeclaredSource, KnownKind, able, playing};
+use crate::synchronised::{self, Around};
 use crate::table::{Found, Table};
 
 type Sources = BTreeMap<String, DeclaredSource>;
@@ -120,6 +122,9 @@ fn entity(
     // Reads ask any of these; what waits in a journal is laid over their answers.
     let read = policies::read(&table, &reader.uses, keepers);
     let write = policies::write(&table, |table| reader.journal(table));
+    let captured = Capture::of(&truth_options).is_some();
+    let behind = write.as_ref().is_some_and(|write| write.behind.is_some());
+    let sync = reader.sync(&table, truth.as_ref(), captured, behind);
     let uses = reader.uses;
     let of_source = |name: &str| sources.get(name)?.kind.as_ref()?.region.clone();
     let regions = |name: Option<&str>| name.map_or_else(|| region.map(str::to_owned), of_source);
@@ -155,6 +160,7 @@ fn entity(
             ack: replication.ack,
             strategy: replication.strategy,
             adaptive: replication.adaptive,
+            sync: sync.map_or(Some(None), |sync| sync.map(Some))?,
         })
     };
     DeclaredEntity { declaration: all(), uses }
@@ -255,6 +261,25 @@ impl Reader<'_> {
             );
             self.report.warning(&source.spot, message, able(self.sources, role));
         }
+    }
+
+    /// The other truth, if there is one; the inner `None` if a problem was reported.
+    fn sync(
+        &mut self,
+        table: &Table<'_>,
+        truth: Option<&Found<String>>,
+        captured: bool,
+        behind: bool,
+    ) -> Option<Option<SyncDeclaration>> {
+        let table = table.table("sync", &SYNC)?;
+        let with = self.source(&table, "with", Role::Truth);
+        if let Some(with) = &with {
+            let place = self.place(table.text("table"));
+            self.keeps(with, Some(place.unwrap_or_else(|| self.name.to_owned())));
+        }
+        let truth = truth.map(|found| found.value.as_str());
+        let around = Around { entity: self.entity, truth, behind, captured, name: self.name };
+        Some(synchronised::read(table, with, &around))
     }
 
     /// The source that keeps acknowledged writes.

@@ -8,7 +8,7 @@ use unisono_core::kind::SourceKind;
 use crate::options::{self, Key, Section, Shape};
 use crate::sections::{
     ADAPTIVE, ARCHIVE, BATCH, CACHE, ENTITY, FIELD, FILE, FOLLOWER, HOOK, LOG, READ, READ_RULE,
-    RESIDENCY, ROUTE, SAMPLER, SERVER, SWEEP, TLS, TOKEN, WARM_QUESTION, WRITE,
+    RESIDENCY, ROUTE, SAMPLER, SERVER, SWEEP, SYNC, TLS, TOKEN, WARM_QUESTION, WRITE,
 };
 
 const HEAD: &str = "\
@@ -139,6 +139,14 @@ fn entity(out: &mut String, kinds: &[&'static dyn SourceKind]) {
         }
     }
     commented(out, "[entities.product.followers.batch]", &BATCH, &[]);
+    let sync = [
+        ("with", "\"branch\""),
+        ("prefer", "\"branch\""),
+        ("older_wins", "\"older.status == 'gone'\""),
+        ("fields", "{ stock = \"counter\", tags = \"union\" }"),
+        ("groups", "[[\"price\", \"weight\"]]"),
+    ];
+    commented(out, "[entities.product.sync]", &SYNC, &sync);
     if let Some(kept) = kept {
         let kept = quoted(kept);
         let residency = [("source", kept.as_str()), ("forbid", "\"record.status == 'draft'\"")];

@@ -22,6 +22,7 @@ mod schema;
 mod sections;
 mod server;
 mod sources;
+mod synchronised;
 mod table;
 mod types;
 

@@ -52,6 +52,10 @@ pub(crate) enum Shape {
     Sources,
     /// Types or tables under the names of fields.
     Fields(&'static Section),
+    /// One of these words under the names of fields.
+    Words(&'static [&'static str]),
+    /// A list of lists of texts.
+    Groups,
     /// The type of a list's elements: a scalar type, or the fields of an object.
     Elements,
 }

@@ -102,6 +102,10 @@ fn shape(key: &Key, kinds: &[&'static dyn SourceKind]) -> Json {
         Shape::Fields(inner) => {
             named(json!({"anyOf": [{"type": "string", "pattern": TYPE}, section(inner, kinds)]}))
         }
+        Shape::Words(words) => named(json!({"anyOf": [{"enum": words}, replaced]})),
+        Shape::Groups => {
+            json!({"type": "array", "items": {"type": "array", "items": {"type": "string"}, "minItems": 2}})
+        }
         Shape::Elements => {
             let scalar = json!({"type": "string", "pattern": TYPE});
             let rules = ["type", "required", "enum", "max_length"].map(|name| {

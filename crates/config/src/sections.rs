@@ -10,7 +10,7 @@ use crate::options::{Key, Section, Shape};
 mod replicating;
 mod watching;
 
-pub(crate) use replicating::{ADAPTIVE, BATCH, FOLLOWER, RESIDENCY};
+pub(crate) use replicating::{ADAPTIVE, BATCH, FOLLOWER, RESIDENCY, SYNC};
 pub(crate) use watching::{ARCHIVE, HOOK, SAMPLER, SWEEP};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -245,6 +245,7 @@ pub(crate) static ENTITY: Section = Section::of_role(
         Key::optional("adaptive", Shape::Table(&ADAPTIVE), ADAPTIVE.doc),
         Key::optional("followers", Shape::Tables(&FOLLOWER), FOLLOWER.doc),
         Key::optional("residency", Shape::Tables(&RESIDENCY), RESIDENCY.doc),
+        Key::optional("sync", Shape::Table(&SYNC), SYNC.doc),
     ],
     &["repair", "history", "partitions", "priority", "soft_delete"],
 );

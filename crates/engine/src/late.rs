@@ -13,9 +13,10 @@ use unisono_core::query::{Aggregate, Filter, Groups, Page, Query};
 use unisono_core::slice::{SliceDigest, Slices};
 use unisono_core::source::{
     Applied, At, Auditor, Batch, Binding, Cache, Checkpoint, Entry, Filled, Follower, Lease, Life,
-    Lookup, Probe, Reader, ScanPage, Source, require,
+    LogBounds, Lookup, Probe, Reader, ScanPage, Source, Truth, require,
 };
 use unisono_core::vault::Vault;
+use unisono_core::write::{Committed, Unit};
 use unisono_core::{
     Change, Effect, Entity, Error, ErrorKind, Key, Position, Result, Stored, Timestamp, Uuid,
     Version,
@@ -90,6 +91,10 @@ impl Late {
 
     fn following(&self) -> Result<Arc<dyn Follower>> {
         require(self.0.source()?.follower(), &self.0.name, "follower")
+    }
+
+    fn deciding(&self) -> Result<Arc<dyn Truth>> {
+        require(self.0.source()?.truth(), &self.0.name, "truth")
     }
 
     fn keeping(&self) -> Result<Arc<dyn Vault>> {
@@ -178,7 +183,11 @@ impl Source for Late {
     }
 
     fn reader(self: Arc<Self>) -> Option<Arc<dyn Reader>> {
-        self.plays(&[Role::Follower]).map(|late| late as _)
+        self.plays(&[Role::Follower, Role::Truth]).map(|late| late as _)
+    }
+
+    fn truth(self: Arc<Self>) -> Option<Arc<dyn Truth>> {
+        self.plays(&[Role::Truth]).map(|late| late as _)
     }
 
     fn vault(self: Arc<Self>) -> Option<Arc<dyn Vault>> {
@@ -194,7 +203,7 @@ impl Source for Late {
     }
 
     fn auditor(self: Arc<Self>) -> Option<Arc<dyn Auditor>> {
-        self.plays(&[Role::Follower]).map(|late| late as _)
+        self.plays(&[Role::Follower, Role::Truth]).map(|late| late as _)
     }
 }
 
@@ -219,6 +228,50 @@ impl Reader for Late {
 
     async fn aggregate(&self, entity: &Arc<Entity>, aggregate: &Aggregate) -> Result<At<Groups>> {
         self.reading()?.aggregate(entity, aggregate).await
+    }
+}
+
+#[async_trait]
+impl Truth for Late {
+    async fn commit(&self, units: Vec<Unit>) -> Result<Vec<Result<Committed>>> {
+        let truth = self.deciding()?;
+        // The units are the committer's; this only hands them on.
+        Truth::commit(truth.as_ref(), units).await
+    }
+
+    async fn bounds(&self) -> Result<LogBounds> {
+        self.deciding()?.bounds().await
+    }
+
+    async fn read_log(
+        &self,
+        after: Position,
+        changes_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Arc<Change>>> {
+        self.deciding()?.read_log(after, changes_max, bytes_max).await
+    }
+
+    async fn history(
+        &self,
+        entity: &Arc<Entity>,
+        key: &Key,
+        before: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<Arc<Change>>> {
+        self.deciding()?.history(entity, key, before, limit).await
+    }
+
+    async fn trim(&self, through: Position, outcomes_before: Timestamp) -> Result<u64> {
+        self.deciding()?.trim(through, outcomes_before).await
+    }
+
+    async fn put_state(&self, space: &str, name: &str, value: Option<String>) -> Result<()> {
+        self.deciding()?.put_state(space, name, value).await
+    }
+
+    async fn list_state(&self, space: &str) -> Result<Vec<(String, String)>> {
+        self.deciding()?.list_state(space).await
     }
 }
 

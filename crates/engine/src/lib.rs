@@ -21,6 +21,7 @@ mod read;
 pub mod runtime;
 mod sample;
 pub mod status;
+pub mod sync;
 mod topology;
 pub mod verify;
 mod watched;

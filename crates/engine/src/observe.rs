@@ -10,6 +10,7 @@ use crate::status::{
     CacheStatistics, DeliveryState, DeliveryStatus, EntityStatus, JournalStatus, LogStatus,
     SamplerStatus, SourceStatus, Status, VerificationStatus,
 };
+use crate::sync::{SyncState, SyncStatus};
 
 /// What the gauges say.
 const GAUGES: &[(&str, Unit, &str)] = &[
@@ -129,6 +130,21 @@ const GAUGES: &[(&str, Unit, &str)] = &[
         Unit::Count,
         "Where the strategy `adaptive` is: 2 for all followers, 1 for a quorum, 0 for the truth alone.",
     ),
+    (
+        "unisono_sync_behind_changes",
+        Unit::Count,
+        "Changes of the other truth that have not been taken over.",
+    ),
+    (
+        "unisono_sync_held_records",
+        Unit::Count,
+        "Records of the other truth that wait because they cannot be taken over now.",
+    ),
+    (
+        "unisono_sync_failing",
+        Unit::Count,
+        "Whether the other truth cannot be followed at present: 1 if so, else 0.",
+    ),
     ("unisono_journal_pending", Unit::Count, "Acknowledged writes that wait for the truth."),
     (
         "unisono_journal_oldest_seconds",
@@ -186,6 +202,11 @@ const COUNTERS: &[(&str, &str)] = &[
     ("unisono_cache_refreshed_total", "Entries read again before their end, or soon after."),
     ("unisono_cache_warmed_total", "Records and answers that were seen to when the cache began."),
     ("unisono_adaptive_moves_total", "Changes of that level."),
+    ("unisono_sync_taken_over_total", "Records taken over from the other truth."),
+    (
+        "unisono_sync_conflicts_total",
+        "Conflicts with the other truth that were resolved and recorded.",
+    ),
     ("unisono_journal_accepted_total", "Writes acknowledged."),
     ("unisono_journal_flushed_total", "Commits made of them."),
     (
@@ -226,6 +247,7 @@ pub(crate) fn all(status: &Status) {
     status.caches.iter().for_each(cache);
     status.entities.iter().for_each(adaptive);
     status.journals.iter().for_each(journal);
+    status.syncs.iter().for_each(sync);
     status.archives.iter().for_each(archive);
     status.sampler.iter().for_each(sampler);
 }
@@ -351,6 +373,15 @@ fn journal(status: &JournalStatus) {
     counter!("unisono_journal_flushed_total", &labels).absolute(status.flushed);
     counter!("unisono_journal_coalesced_total", &labels).absolute(status.coalesced);
     counter!("unisono_journal_refused_total", &labels).absolute(status.refused);
+}
+
+fn sync(status: &SyncStatus) {
+    let labels = [("entity", status.entity.to_string()), ("source", status.with.to_string())];
+    gauge!("unisono_sync_behind_changes", &labels).set(status.behind as f64);
+    gauge!("unisono_sync_held_records", &labels).set(status.held as f64);
+    gauge!("unisono_sync_failing", &labels).set(flag(status.state == SyncState::Retrying));
+    counter!("unisono_sync_taken_over_total", &labels).absolute(status.taken_over);
+    counter!("unisono_sync_conflicts_total", &labels).absolute(status.conflicts);
 }
 
 fn archive(status: &ArchiveStatus) {

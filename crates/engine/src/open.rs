@@ -20,6 +20,7 @@ use crate::read::handle::SourceHandle;
 use crate::read::serving::Serving;
 use crate::runtime::Runtime;
 use crate::sample::{self, Sampler};
+use crate::sync::Syncing;
 use crate::topology::{self, Blueprint, Handles, named, pause};
 use crate::write::behind::Behind;
 use crate::write::commit::Committer;
@@ -30,6 +31,8 @@ pub(crate) struct Running {
     pub(crate) entities: HashMap<Arc<str>, Arc<Serving>>,
     /// Who is told of what is found.
     pub(crate) notices: Arc<Notices>,
+    /// The entities whose truth follows another one.
+    pub(crate) syncs: Vec<Arc<Syncing>>,
     /// One for each log, if that is declared.
     pub(crate) archives: Vec<Arc<Archive>>,
     /// Set if it is declared.
@@ -57,6 +60,7 @@ pub(crate) async fn open(
         logs: BTreeMap::new(),
         entities: HashMap::new(),
         notices: Arc::default(),
+        syncs: Vec::new(),
         archives: Vec::new(),
         sampler: None,
         notes,
@@ -69,6 +73,7 @@ pub(crate) async fn open(
         let policies = PresentEntity::new(present, number);
         policies.adaptive.declared(declared.adaptive.is_some(), runtime.now());
         let serving = Arc::new(running.serve(declared, policies, &handles, runtime).await?);
+        running.start_sync(declared, &handles, runtime)?;
         running.entities.insert(Arc::clone(declared.entity.name()), serving);
     }
     running.refuse_forgotten_journals(&handles).await?;
@@ -223,6 +228,22 @@ impl Running {
             behind,
             hedges: Default::default(),
         })
+    }
+
+    /// Has the truth of an entity follow another one, if it is to.
+    fn start_sync(
+        &mut self,
+        declared: &EntityDeclaration,
+        handles: &Handles,
+        runtime: &Runtime,
+    ) -> Result<()> {
+        let Some(sync) = &declared.sync else { return Ok(()) };
+        let log = self.logs.get(&declared.truth);
+        let log = log.ok_or_else(|| Error::internal("the log is not open"))?;
+        let peer = &named(handles, &sync.with)?.source;
+        let started = Syncing::start(declared, log, peer, runtime)?;
+        self.syncs.extend(started);
+        Ok(())
     }
 
     /// What is written behind.

@@ -9,6 +9,7 @@ use unisono_core::{Position, Timestamp};
 use unisono_policy::declaration::{EntityDeclaration, FollowerDeclaration};
 
 use crate::archive::ArchiveStatus;
+use crate::sync::SyncStatus;
 use crate::verify::report::{Comparison, Depth, Divergence};
 
 /// How everything is doing.
@@ -28,6 +29,8 @@ pub struct Status {
     pub entities: Vec<EntityStatus>,
     /// Every entity that is written behind.
     pub journals: Vec<JournalStatus>,
+    /// Every entity whose truth follows another one.
+    pub syncs: Vec<SyncStatus>,
     /// The archive of each log, if there is one.
     pub archives: Vec<ArchiveStatus>,
     /// What the sampler found, if there is one.

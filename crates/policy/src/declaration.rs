@@ -10,6 +10,7 @@ use unisono_core::query::{Aggregate, Filter, Query};
 
 use crate::ack::AckPolicy;
 use crate::adaptive::AdaptivePolicy;
+use crate::conflict::SyncDeclaration;
 use crate::delivery::DeliveryPolicy;
 use crate::hook::HookDeclaration;
 use crate::read::ReadPolicy;
@@ -84,6 +85,8 @@ pub struct EntityDeclaration {
     pub strategy: Option<&'static Strategy>,
     /// For the strategy `adaptive`: from when on followers cannot afford what it demands.
     pub adaptive: Option<AdaptivePolicy>,
+    /// The other truth that its truth follows, and that follows it, if there is one.
+    pub sync: Option<SyncDeclaration>,
 }
 
 /// How records of an entity are cached.

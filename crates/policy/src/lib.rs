@@ -2,12 +2,14 @@
 //!
 //! Reading order: what is declared, conditions over records and requests, the rules of reads, where a read goes, how busy
 //! a source is, when to read again before the end, whether to try again, when to stop asking a source, how much to send at
-//! once, when a writer is answered, what followers can afford, and what of a declaration can be changed while the engine runs.
+//! once, when a writer is answered, what followers can afford, what becomes of writes to
+//! two truths that had not seen each other, and what of a declaration can be changed while the engine runs.
 
 pub mod ack;
 pub mod adaptive;
 pub mod batch;
 pub mod breaker;
+pub mod conflict;
 pub mod declaration;
 pub mod delivery;
 pub mod hedge;

@@ -51,17 +51,22 @@ impl Rule {
     ///
     /// Fails with `invalid_config`, naming what is not known or does not fit.
     pub fn compile(entity: &Entity, text: &str) -> Result<Rule> {
-        Self::compile_in(Names { root: "record", entity, clock: false }, text)
+        Self::compile_in(Names { root: "record", other: None, entity, clock: false }, text)
     }
 
     /// The same for a cache, whose condition may use `now` as well.
     pub fn of_cache(entity: &Entity, text: &str) -> Result<Rule> {
-        Self::compile_in(Names { root: "record", entity, clock: true }, text)
+        Self::compile_in(Names { root: "record", other: None, entity, clock: true }, text)
+    }
+
+    /// Compiles a condition over two records of an entity, the `older` and the `newer`.
+    pub fn of_two(entity: &Entity, text: &str) -> Result<Rule> {
+        Self::compile_in(Names { root: "older", other: Some("newer"), entity, clock: false }, text)
     }
 
     /// Compiles a condition over the fields of `entity`, which it calls `root`.
     pub(crate) fn compile_over(root: &'static str, entity: &Entity, text: &str) -> Result<Rule> {
-        Self::compile_in(Names { root, entity, clock: false }, text)
+        Self::compile_in(Names { root, other: None, entity, clock: false }, text)
     }
 
     fn compile_in(names: Names<'_>, text: &str) -> Result<Rule> {

@@ -31,6 +31,9 @@ use crate::request;
 /// Lines of progress that may wait for a slow reader; further ones are left out.
 const PROGRESS_LINES_MAX: usize = 64;
 
+/// Conflicts of each entity that are answered if nothing else is asked for.
+const CONFLICTS_DEFAULT: usize = 100;
+
 /// `GET /admin/v1/status`
 pub(crate) async fn status(call: &Call<'_>) -> Reply {
     call.known_parameters([])?;
@@ -226,6 +229,25 @@ pub(crate) async fn dead_letters(call: &Call<'_>) -> Reply {
         is(&entity, &l.entity) && is(&source, &l.source) && call.principal.covers(&l.entity)
     });
     reply::json(StatusCode::OK, &json!({ "items": letters }))
+}
+
+/// `GET /admin/v1/conflicts?entity=product&key=1&limit=100`
+pub(crate) async fn conflicts(call: &Call<'_>) -> Reply {
+    let [entity, key, limit] = call.known_parameters(["entity", "key", "limit"])?;
+    if key.is_some() && entity.is_none() {
+        return Err(Error::invalid("a key needs its entity").with("parameter", "entity").into());
+    }
+    let limit = match limit.as_deref().map(str::parse::<usize>) {
+        None => CONFLICTS_DEFAULT,
+        Some(Ok(limit)) if (1..=1000).contains(&limit) => limit,
+        Some(_) => {
+            let error = Error::invalid("limit is not a number from 1 to 1000");
+            return Err(error.with("parameter", "limit").into());
+        }
+    };
+    let mut found = call.engine().conflicts(entity.as_deref(), key.as_deref(), limit).await?;
+    found.retain(|conflict| call.principal.covers(&conflict.entity));
+    reply::json(StatusCode::OK, &json!({ "items": found }))
 }
 
 /// `POST /admin/v1/dead-letters/replay`

@@ -142,6 +142,7 @@ async fn run(call: &Call<'_>, endpoint: Endpoint, body: Incoming) -> Reply {
         Endpoint::BackUp => archive::back_up(call, body).await,
         Endpoint::ArchiveCheck => archive::check(call, body).await,
         Endpoint::DeadLetters => admin::dead_letters(call).await,
+        Endpoint::Conflicts => admin::conflicts(call).await,
         Endpoint::Replay => admin::replay(call, body).await,
         Endpoint::Discard => admin::discard(call, body).await,
     }

@@ -287,6 +287,11 @@ const OPERATION: &[(&str, &str, &str)] = &[
     ),
     ("GET", "/admin/v1/dead-letters", "changes that a follower refuses"),
     (
+        "GET",
+        "/admin/v1/conflicts?entity=…&key=…",
+        "writes that gave way where two truths follow each other",
+    ),
+    (
         "POST",
         "/admin/v1/dead-letters/replay",
         "deliver them again: {\"entity\", \"source\", \"key\"}",

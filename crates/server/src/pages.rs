@@ -279,6 +279,7 @@ mod tests {
             ack: Default::default(),
             strategy: None,
             adaptive: None,
+            sync: None,
         };
         let declaration = Declaration {
             entities: [("product".into(), declared)].into(),
@@ -292,6 +293,8 @@ mod tests {
             deliveries: vec![delivery(state)],
             caches: Vec::new(),
             journals: Vec::new(),
+            syncs: Vec::new(),
+            archives: Vec::new(),
             sampler: None,
             entities: Vec::new(),
         };

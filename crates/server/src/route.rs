@@ -43,6 +43,7 @@ pub(crate) enum Endpoint {
     BackUp,
     ArchiveCheck,
     DeadLetters,
+    Conflicts,
     Replay,
     Discard,
 }
@@ -78,6 +79,7 @@ pub(crate) enum Place {
     Backups,
     ArchiveCheck,
     DeadLetters,
+    Conflicts,
     Replay,
     Discard,
 }
@@ -114,6 +116,7 @@ impl Place {
             Place::Backups => "/admin/v1/backups",
             Place::ArchiveCheck => "/admin/v1/archive/check",
             Place::DeadLetters => "/admin/v1/dead-letters",
+            Place::Conflicts => "/admin/v1/conflicts",
             Place::Replay => "/admin/v1/dead-letters/replay",
             Place::Discard => "/admin/v1/dead-letters/discard",
         }
@@ -182,6 +185,7 @@ pub(crate) const ROUTES: &[Route] = &[
     route(Place::Backups, "POST", Endpoint::BackUp, ADMIN),
     route(Place::ArchiveCheck, "POST", Endpoint::ArchiveCheck, ADMIN),
     route(Place::DeadLetters, "GET", Endpoint::DeadLetters, ADMIN),
+    route(Place::Conflicts, "GET", Endpoint::Conflicts, ADMIN),
     route(Place::Replay, "POST", Endpoint::Replay, ADMIN),
     route(Place::Discard, "POST", Endpoint::Discard, ADMIN),
 ];
@@ -240,6 +244,7 @@ pub(crate) fn target(path: &str) -> Option<Target<'_>> {
         ["admin", "v1", "backups"] => at(Place::Backups),
         ["admin", "v1", "archive", "check"] => at(Place::ArchiveCheck),
         ["admin", "v1", "dead-letters"] => at(Place::DeadLetters),
+        ["admin", "v1", "conflicts"] => at(Place::Conflicts),
         ["admin", "v1", "dead-letters", "replay"] => at(Place::Replay),
         ["admin", "v1", "dead-letters", "discard"] => at(Place::Discard),
         _ => None,

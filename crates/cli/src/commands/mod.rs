@@ -5,6 +5,7 @@ mod backfill;
 mod backup;
 mod check;
 mod completions;
+mod conflicts;
 mod dead_letters;
 mod demo;
 mod doctor;
@@ -114,6 +115,7 @@ pub(crate) enum Command {
     Backup(backup::Args),
     Restore(restore::Args),
     DeadLetters(dead_letters::Args),
+    Conflicts(conflicts::Args),
     Explain(explain::Args),
     Adopt(adopt::Args),
     Completions(completions::Args),
@@ -144,6 +146,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         Command::Backup(args) => backup::run(args, &session).await,
         Command::Restore(args) => restore::run(args, &session).await,
         Command::DeadLetters(args) => dead_letters::run(args, &session).await,
+        Command::Conflicts(args) => conflicts::run(args, &session).await,
         Command::Explain(args) => explain::run(args, &session).await,
         Command::Adopt(args) => adopt::run(args, &session).await,
         Command::Completions(args) => completions::run(&args),

@@ -78,6 +78,7 @@ fn show(status: &Json, output: Output) -> Result<()> {
         output.table(&heading, journals)?;
     }
     consistency(status, output)?;
+    syncs(status, output)?;
     let failing = rows(status, "deliveries", &|row| vec![of(row, "last_error")]);
     for (error, row) in
         failing.iter().flatten().zip(status["deliveries"].as_array().into_iter().flatten())
@@ -149,6 +150,32 @@ fn consistency(status: &Json, output: Output) -> Result<()> {
         true => Ok(()),
         false => output.table(&["source", "after a change", "nines of consistency"], found),
     }
+}
+
+/// How truths follow each other.
+fn syncs(status: &Json, output: Output) -> Result<()> {
+    let found = rows(status, "syncs", &|row| {
+        let (behind, held) = (number(row, "behind"), number(row, "held"));
+        let conflicts = number(row, "conflicts");
+        vec![of(row, "entity"), of(row, "with"), of(row, "state"), behind, conflicts, held]
+    });
+    if !found.is_empty() {
+        output.table(&["entity", "follows", "state", "behind", "conflicts", "waiting"], found)?;
+    }
+    for row in status["syncs"].as_array().into_iter().flatten() {
+        let entity = of(row, "entity");
+        if !row["last_error"].is_null() {
+            output.line(format_args!("{entity}: last failure: {}", of(row, "last_error")))?;
+        }
+        for held in row["held_records"].as_array().into_iter().flatten() {
+            output.line(format_args!(
+                "{entity} {} waits: {}",
+                of(held, "key"),
+                of(held, "text")
+            ))?;
+        }
+    }
+    Ok(())
 }
 
 /// How far a copy has come, if one is under way and its size is known.

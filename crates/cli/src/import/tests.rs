@@ -13,6 +13,7 @@ use unisono::core::write::{Action, Condition, Write};
 use unisono::core::{Entity, Error, ErrorKind, Field, FieldType, Position, Result, json as codec};
 use unisono::engine::Runtime;
 use unisono::engine::delivery::dead_letter::DeadLetter;
+use unisono::engine::sync::Conflict;
 use unisono::engine::verify::report::VerifyOptions;
 
 use super::lines::Lines;
@@ -141,6 +142,9 @@ impl Target for Fake {
         unreachable!()
     }
     async fn dead_letters(&self) -> Result<Vec<DeadLetter>> {
+        unreachable!()
+    }
+    async fn conflicts(&self, _: Option<&str>, _: Option<&str>) -> Result<Vec<Conflict>> {
         unreachable!()
     }
     async fn replay(&self, _: &DeadLetter) -> Result<bool> {

@@ -16,10 +16,13 @@ use unisono::core::{
 use unisono::engine::Operation;
 use unisono::engine::archive::backup::Backup;
 use unisono::engine::delivery::dead_letter::DeadLetter;
+use unisono::engine::sync::Conflict;
 use unisono::engine::verify::report::VerifyOptions;
 use unisono::engine::{Answer, Engine};
 
-use super::{Found, Log, Page, Parser, Prepared, PutCondition, ReportProgress, Target};
+use super::{
+    CONFLICTS_MAX, Found, Log, Page, Parser, Prepared, PutCondition, ReportProgress, Target,
+};
 use crate::lock::DataLock;
 use crate::terminal::Object;
 
@@ -227,6 +230,10 @@ impl Target for Embedded {
 
     async fn dead_letters(&self) -> Result<Vec<DeadLetter>> {
         self.engine.dead_letters().await
+    }
+
+    async fn conflicts(&self, entity: Option<&str>, key: Option<&str>) -> Result<Vec<Conflict>> {
+        self.engine.conflicts(entity, key, CONFLICTS_MAX).await
     }
 
     async fn replay(&self, letter: &DeadLetter) -> Result<bool> {

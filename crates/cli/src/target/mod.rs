@@ -14,10 +14,14 @@ use unisono::core::write::Write;
 use unisono::core::{Position, Result};
 use unisono::engine::archive::backup::Backup;
 use unisono::engine::delivery::dead_letter::DeadLetter;
+use unisono::engine::sync::Conflict;
 use unisono::engine::verify::report::VerifyOptions;
 
 pub(crate) use embedded::Embedded;
 pub(crate) use remote::Remote;
+
+/// The most conflicts of each entity that are shown.
+pub(super) const CONFLICTS_MAX: usize = 1000;
 
 /// Where data is read and written. Records, reports and states are the JSON of the HTTP interface.
 #[async_trait]
@@ -102,6 +106,9 @@ pub(crate) trait Target: Send + Sync {
 
     /// The dead letters that wait.
     async fn dead_letters(&self) -> Result<Vec<DeadLetter>>;
+
+    /// Writes that gave way where two truths follow each other, the newest first.
+    async fn conflicts(&self, entity: Option<&str>, key: Option<&str>) -> Result<Vec<Conflict>>;
 
     /// Delivers a dead letter's record again; answers whether it was accepted.
     async fn replay(&self, letter: &DeadLetter) -> Result<bool>;

@@ -15,10 +15,13 @@ use unisono::core::query::Query;
 use unisono::core::{Effect, Error, ErrorKind, Position, Result};
 use unisono::engine::archive::backup::Backup;
 use unisono::engine::delivery::dead_letter::DeadLetter;
+use unisono::engine::sync::Conflict;
 use unisono::engine::verify::report::VerifyOptions;
 
 use super::events::Events;
-use super::{Found, Log, Page, Parser, Prepared, PutCondition, ReportProgress, Target};
+use super::{
+    CONFLICTS_MAX, Found, Log, Page, Parser, Prepared, PutCondition, ReportProgress, Target,
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Verification and streams take as long as they take; a silent connection is given up after this.
@@ -382,6 +385,16 @@ impl Target for Remote {
     async fn dead_letters(&self) -> Result<Vec<DeadLetter>> {
         let page = self.admin(Method::GET, &["dead-letters"], None).await?;
         member(page, "items")
+    }
+
+    async fn conflicts(&self, entity: Option<&str>, key: Option<&str>) -> Result<Vec<Conflict>> {
+        let mut query = vec![("limit".to_owned(), CONFLICTS_MAX.to_string())];
+        let given = [("entity", entity), ("key", key)];
+        query.extend(given.into_iter().filter_map(|(name, v)| Some((name.into(), v?.into()))));
+        let request = self.request(Method::GET, &["admin", "v1", "conflicts"], &query);
+        let mut page = self.json(request).await?;
+        serde_json::from_value(page["items"].take())
+            .map_err(|e| Error::internal("conflicts were answered in another form").caused_by(e))
     }
 
     async fn replay(&self, letter: &DeadLetter) -> Result<bool> {

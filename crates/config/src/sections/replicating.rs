@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use unisono_core::Role;
+use unisono_policy::conflict::merge;
 
-use super::DAY;
+use super::{DAY, YEARS};
 use crate::options::{Key, Section, Shape};
 
 /// `[entities.NAME.adaptive]`
@@ -124,6 +125,52 @@ pub(crate) static BATCH: Section = Section::new(
             Shape::Duration { min: Duration::ZERO, max: DAY },
             "0s",
             "How long a change waits at most for others to fill its batch.",
+        ),
+    ],
+    &[],
+);
+
+/// `[entities.NAME.sync]`
+pub(crate) static SYNC: Section = Section::new(
+    "Another truth that this one follows, while a process whose configuration is the mirror image of this one follows this one: both are written.",
+    &[
+        Key::required("with", Shape::Text, "The source that is the other truth."),
+        Key::optional(
+            "table",
+            Shape::Text,
+            "Name of the entity's table there; the entity's name if not given.",
+        ),
+        Key::optional(
+            "prefer",
+            Shape::Text,
+            "The source, one of the two truths, whose write wins over one that had not seen it; the later one does if not given.",
+        ),
+        Key::optional(
+            "older_wins",
+            Shape::Text,
+            "Condition in CEL over the records `older` and `newer`: where it holds, the older of two such writes wins.",
+        ),
+        Key::defaulting(
+            "delete",
+            Shape::Choice(&["wins", "loses"]),
+            "wins",
+            "Whether a deletion wins over a write that had not seen it.",
+        ),
+        Key::optional(
+            "fields",
+            Shape::Words(merge::NAMES),
+            "How two such values of a field are brought together, by its name: last_writer, counter (what both added), max, min, or union of lists. These fields are resolved apart from the rest of the record.",
+        ),
+        Key::optional(
+            "groups",
+            Shape::Groups,
+            "Fields that travel together, apart from the rest of the record.",
+        ),
+        Key::defaulting(
+            "max_drift",
+            Shape::Duration { min: Duration::from_millis(1), max: YEARS },
+            "500ms",
+            "How far the clock of the other side may be ahead; what is further in the future waits until then.",
         ),
     ],
     &[],

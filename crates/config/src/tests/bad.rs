@@ -775,6 +775,57 @@ const BAD: &[(&str, &str, &str)] = &[
         "the value is not a value of type string",
         "",
     ),
+    // Two truths.
+    (
+        "+[sources.other]\nkind = \"disk\"\npath = \"o\"\n[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = \"integer\", t = \"text\" }\n[entities.b.sync]\nwith = §\"main\"\n",
+        "`main` keeps `b` already",
+        "name another source",
+    ),
+    (
+        "+[sources.other]\nkind = \"disk\"\npath = \"o\"\n[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = \"integer\", t = \"text\" }\n[entities.b.sync]\nwith = §\"othr\"\n",
+        "unknown source `othr`",
+        "did you mean `other`?",
+    ),
+    (
+        "+[sources.other]\nkind = \"disk\"\npath = \"o\"\n[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = \"integer\", t = \"text\" }\n[entities.b.sync]\nwith = §\"find\"\n",
+        "`find` cannot be a truth",
+        "",
+    ),
+    (
+        "+[sources.other]\nkind = \"disk\"\npath = \"o\"\n[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = \"integer\", t = \"text\" }\n[entities.b.sync]\nwith = \"other\"\nprefer = §\"ram\"\n",
+        "`ram` is not one of the two truths",
+        "the two truths are main and other",
+    ),
+    (
+        "+[sources.other]\nkind = \"disk\"\npath = \"o\"\n[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = \"integer\", t = \"text\" }\n[entities.b.sync]\nwith = \"other\"\nfields = { n = §\"countr\" }\n",
+        "`n` takes one of last_writer, counter",
+        "did you mean `counter`?",
+    ),
+    (
+        "+[sources.other]\nkind = \"disk\"\npath = \"o\"\n[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = \"integer\", t = \"text\" }\n[entities.b.sync]\nwith = \"other\"\nfields = §{ t = \"max\" }\n",
+        "the field `t` cannot be a max, which is for numbers",
+        "",
+    ),
+    (
+        "+[sources.other]\nkind = \"disk\"\npath = \"o\"\n[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = \"integer\", t = \"text\" }\n[entities.b.sync]\nwith = \"other\"\nfields = §{ n = \"counter\" }\n",
+        "the field `n` is a counter and must be `required`",
+        "",
+    ),
+    (
+        "+[sources.other]\nkind = \"disk\"\npath = \"o\"\n[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = \"integer\", t = \"text\" }\n[entities.b.sync]\nwith = \"other\"\ngroups = §[[\"n\", \"x\"]]\n",
+        "the field `x` is not declared",
+        "",
+    ),
+    (
+        "+[sources.other]\nkind = \"disk\"\npath = \"o\"\n[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = \"integer\", t = \"text\" }\n[entities.b.sync]\nwith = \"other\"\nolder_wins = §\"older.n > newest.n\"\n",
+        "`newest` is not known",
+        "",
+    ),
+    (
+        "+[sources.other]\nkind = \"disk\"\npath = \"o\"\n[entities.b]\ntruth = \"main\"\nfields = { id = \"string\", n = \"integer\", t = \"text\" }\n[entities.b.sync]\nwith = \"other\"\nprefer = \"main\"\nolder_wins = §\"older.n > newer.n\"\n",
+        "`prefer` and `older_wins` both decide the same",
+        "remove one",
+    ),
 ];
 
 #[test]

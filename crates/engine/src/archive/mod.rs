@@ -29,6 +29,7 @@ use crate::archive::segment::Segment;
 use crate::audit;
 use crate::log::Log;
 use crate::runtime::Runtime;
+use crate::sync;
 use crate::watched::Watched;
 
 pub use chain::ChainReport;
@@ -106,14 +107,14 @@ pub(crate) fn start<'a>(
             .hint("name a source of the kind files or s3")
     })?;
     let start = |log: &Arc<Log>| {
-        let archive = Arc::new(Archive::new(declared, Arc::clone(&vault), log, declaration));
+        let archive = Arc::new(Archive::new(declared, Arc::clone(&vault), log, declaration)?);
         runtime.spawn(writer::run(Arc::clone(&archive), runtime.clone()));
         if !declared.backups.is_zero() {
             runtime.spawn(backup::run(Arc::clone(&archive), declared.backups, runtime.clone()));
         }
-        archive
+        Ok(archive)
     };
-    Ok(logs.map(start).collect())
+    logs.map(start).collect()
 }
 
 impl Archive {
@@ -122,12 +123,17 @@ impl Archive {
         vault: Arc<dyn Vault>,
         log: &Arc<Log>,
         declaration: &Declaration,
-    ) -> Self {
-        let of_log = declaration.entities.values().filter(|e| e.truth == log.name.truth);
-        let mut entities: Vec<_> = of_log.map(|e| Arc::clone(&e.entity)).collect();
+    ) -> Result<Self> {
+        let mut entities = Vec::new();
+        for of_log in declaration.entities.values().filter(|e| e.truth == log.name.truth) {
+            entities.push(Arc::clone(&of_log.entity));
+            let kept = sync::bindings(of_log)?.into_iter();
+            let here = kept.filter(|(source, b)| *source == of_log.truth && b.entity.is_system());
+            entities.extend(here.map(|(_, binding)| binding.entity));
+        }
         entities.extend(log.truth.keeps(audit::entity()).then(|| Arc::clone(audit::entity())));
         let by_name = entities.iter().map(|e| (Arc::clone(e.name()), Arc::clone(e))).collect();
-        Archive {
+        Ok(Archive {
             vault,
             source: Arc::clone(&declared.source),
             log: Arc::clone(log),
@@ -135,7 +141,7 @@ impl Archive {
             by_name,
             every: declared.every,
             state: Watched::default(),
-        }
+        })
     }
 
     /// How it is doing.

@@ -10,6 +10,7 @@ use unisono_core::{Error, ErrorKind, Result};
 use unisono_policy::declaration::Declaration;
 
 use crate::audit;
+use crate::sync;
 
 /// What each source keeps.
 pub(crate) type Bindings = BTreeMap<Arc<str>, Vec<Binding>>;
@@ -39,6 +40,9 @@ pub(crate) fn bindings<'a>(
         }
         if let Some(cache) = &declared.cache {
             bind(&cache.source, Role::Cache, None, &cache.options)?;
+        }
+        for (source, binding) in sync::bindings(declared)? {
+            bindings.entry(source).or_default().push(binding);
         }
     }
     for (name, source) in sources {

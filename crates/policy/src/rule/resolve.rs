@@ -36,6 +36,8 @@ const FUNCTIONS: [&str; 11] = [
 pub(super) struct Names<'a> {
     /// What it calls the thing that it is about.
     pub(super) root: &'static str,
+    /// What it calls a second one of the same entity, whose values come after those of the first.
+    pub(super) other: Option<&'static str>,
     pub(super) entity: &'a Entity,
     /// Whether it may look at the clock.
     pub(super) clock: bool,
@@ -106,7 +108,7 @@ impl Resolver<'_> {
             return Ok(Typed::new(Node::Element(n), self.elements[n].1.clone()));
         }
         let root = self.names.root;
-        if name == root {
+        if let (true, root) = (self.root(name).is_some(), name) {
             return Err(invalid(format!("`{root}` is used as a value"))
                 .hint(format!("name one of its fields: {root}.<field>")));
         }
@@ -124,15 +126,26 @@ impl Resolver<'_> {
         })
     }
 
+    /// How many values come before those of the record that a name stands for.
+    fn root(&self, name: &str) -> Option<usize> {
+        if self.elements.iter().any(|(variable, _)| variable == name) {
+            return None;
+        }
+        let second = (self.names.other == Some(name)).then(|| self.names.entity.fields().len());
+        if name == self.names.root { Some(0) } else { second }
+    }
+
     fn field_names(&self) -> String {
         let names = self.names.entity.fields().iter().map(|f| f.name.as_ref());
         names.take(12).collect::<Vec<_>>().join(", ")
     }
 
     fn select(&mut self, select: &SelectExpr) -> Result<Typed> {
-        let is_record = matches!(&select.operand.expr, Expr::Ident(name) if name == self.names.root)
-            && !self.elements.iter().any(|(variable, _)| variable == self.names.root);
-        let selected = if is_record {
+        let root = match &select.operand.expr {
+            Expr::Ident(name) => self.root(name),
+            _ => None,
+        };
+        let selected = if let Some(before) = root {
             let Some(n) = self.names.entity.index_of(&select.field) else {
                 let names = self.names.entity.fields().iter().map(|f| f.name.as_ref());
                 return Err(unknown_field(
@@ -141,7 +154,7 @@ impl Resolver<'_> {
                     names,
                 ));
             };
-            Typed::new(Node::Field(n), Type::of_field(&self.names.entity.fields()[n].ty))
+            Typed::new(Node::Field(before + n), Type::of_field(&self.names.entity.fields()[n].ty))
         } else {
             let operand = self.resolve(&select.operand)?;
             below(operand, &select.field)?

@@ -326,6 +326,15 @@ pub(super) fn of_service(paths: &mut Map<String, Json>) {
             ),
         ),
         (
+            "/admin/v1/conflicts",
+            guarded(
+                "get",
+                "conflicts",
+                "Writes that gave way where two truths follow each other",
+                None,
+            ),
+        ),
+        (
             "/admin/v1/dead-letters/replay",
             guarded("post", "replay", "Deliver dead letters again", Some(letter.clone())),
         ),
