@@ -8,7 +8,7 @@ use unisono_core::kind::SourceKind;
 use crate::options::{self, Key, Section, Shape};
 use crate::sections::{
     ADAPTIVE, BATCH, CACHE, ENTITY, FIELD, FILE, FOLLOWER, HOOK, LOG, READ, READ_RULE, RESIDENCY,
-    ROUTE, SAMPLER, SERVER, SWEEP, TLS, TOKEN, WARM_QUESTION, WRITE,
+    ROUTE, SAMPLER, SERVER, STREAM, SWEEP, TLS, TOKEN, WARM_QUESTION, WRITE,
 };
 
 const HEAD: &str = "\
@@ -49,6 +49,7 @@ pub fn example(kinds: &[&'static dyn SourceKind]) -> String {
         source(&mut out, *kind);
     }
     entity(&mut out, kinds);
+    streams(&mut out, kinds);
     out
 }
 
@@ -142,6 +143,15 @@ fn entity(out: &mut String, kinds: &[&'static dyn SourceKind]) {
         let kept = quoted(kept);
         let residency = [("source", kept.as_str()), ("forbid", "\"record.status == 'draft'\"")];
         commented(out, "[[entities.product.residency]]", &RESIDENCY, &residency);
+    }
+}
+
+/// A type of streams, in the same truth.
+fn streams(out: &mut String, kinds: &[&'static dyn SourceKind]) {
+    let can = |k: &&&dyn SourceKind| k.capability().roles.contains(&Role::Truth);
+    if let Some(truth) = kinds.iter().find(can) {
+        let truth = format!("\"{}\"", truth.name());
+        commented(out, "[streams.order]", &STREAM, &[("truth", &truth)]);
     }
 }
 

@@ -8,9 +8,11 @@ use unisono_policy::strategy;
 use crate::options::{Key, Section, Shape};
 
 mod replicating;
+mod streams;
 mod watching;
 
 pub(crate) use replicating::{ADAPTIVE, BATCH, FOLLOWER, RESIDENCY};
+pub(crate) use streams::STREAM;
 pub(crate) use watching::{HOOK, SAMPLER, SWEEP};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -40,17 +42,9 @@ pub(crate) static FILE: Section = Section::new(
         Key::optional("hooks", Shape::Named(&HOOK), "Who is told of what is found, by name."),
         Key::optional("sources", Shape::Sources, "The stores, by name."),
         Key::optional("entities", Shape::Named(&ENTITY), "The kinds of records, by name."),
+        Key::optional("streams", Shape::Named(&STREAM), "The types of streams of events, by name."),
     ],
-    &[
-        "projections",
-        "streams",
-        "cluster",
-        "regions",
-        "residency",
-        "strategies",
-        "telemetry",
-        "defaults",
-    ],
+    &["projections", "cluster", "regions", "residency", "strategies", "telemetry", "defaults"],
 );
 
 /// `[server]`

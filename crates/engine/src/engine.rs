@@ -31,6 +31,7 @@ use crate::write::idempotency::InFlight;
 pub(crate) use verifying::Swept;
 
 mod reload;
+mod streaming;
 mod verifying;
 mod watching;
 mod writing;

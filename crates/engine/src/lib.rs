@@ -19,6 +19,7 @@ mod read;
 pub mod runtime;
 mod sample;
 pub mod status;
+pub mod stream;
 pub mod verify;
 mod watched;
 mod write;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures::future::{BoxFuture, try_join_all};
 use tokio_postgres::Row;
+use unisono_core::stream;
 use unisono_core::{Error, ErrorKind, Key, Position, Record, Result, Stored};
 
 use crate::codec::key_array;
@@ -31,6 +32,15 @@ impl Batch<'_> {
             let Some(table) = self.tables.get(*entity) else { continue };
             let (sql, parameters) = record_query(table, *whole, keys);
             asked.push((Asked::Records(table, *whole), sql, parameters));
+        }
+        let mut streams: HashMap<&Arc<str>, Vec<&Arc<str>>> = HashMap::new();
+        for (entity, stream) in &needs.streams {
+            streams.entry(entity).or_default().push(stream);
+        }
+        for (entity, streams) in &streams {
+            let Some(table) = self.tables.get(*entity) else { continue };
+            let (sql, parameters) = ends_query(table, streams)?;
+            asked.push((Asked::Ends(table), sql, parameters));
         }
         if !needs.outcomes.is_empty() {
             let (sql, parameters) = self.outcome_query(needs);
@@ -70,6 +80,14 @@ impl Batch<'_> {
                         known.records.insert((Arc::clone(table.entity.name()), key), stored);
                     }
                 }
+                Asked::Ends(table) => {
+                    for row in &rows {
+                        let value = table.value(table.entity.key_index(), row, 0)?;
+                        let key = Key::from_value(&value)?;
+                        let name = stream::name_of(&key).unwrap_or_default().into();
+                        known.ends.insert((Arc::clone(table.entity.name()), name), key);
+                    }
+                }
                 Asked::Outcomes => known.outcomes = self.outcomes(&rows).await?,
             }
         }
@@ -105,6 +123,7 @@ impl Batch<'_> {
 
 enum Asked<'a> {
     Records(&'a Table, bool),
+    Ends(&'a Table),
     Outcomes,
 }
 
@@ -116,6 +135,23 @@ fn record_query(table: &Table, whole: bool, keys: &[&Key]) -> (String, Vec<Param
     };
     let sql = format!("SELECT {selected} FROM {} WHERE {} = ANY ($1)", table.name, table.key());
     (sql, vec![key_array(table.key_type(), keys)])
+}
+
+/// The greatest keys of streams: a step into the index for each.
+fn ends_query(table: &Table, streams: &[&Arc<str>]) -> Result<(String, Vec<Parameter>)> {
+    let ranges = streams.iter().map(|name| stream::range(name)).collect::<Result<Vec<_>>>()?;
+    let keys = |keys: Vec<&Key>| key_array(table.key_type(), &keys);
+    let parameters = vec![
+        keys(ranges.iter().map(|(first, _)| first).collect()),
+        keys(ranges.iter().map(|(_, last)| last).collect()),
+    ];
+    let (name, key, selected) = (&table.name, table.ordered_key(), table.selected_key());
+    let sql = format!(
+        "SELECT e.unisono_end FROM unnest($1, $2) AS s(unisono_first, unisono_last) CROSS JOIN LATERAL \
+         (SELECT {selected} AS unisono_end FROM {name} WHERE {key} >= s.unisono_first AND {key} <= s.unisono_last \
+         ORDER BY {key} DESC LIMIT 1) e"
+    );
+    Ok((sql, parameters))
 }
 
 /// A record of which only the version is known: only a patch looks at more.
