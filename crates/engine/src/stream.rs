@@ -219,6 +219,8 @@ pub struct Sought {
     pub kind: Option<String>,
     /// Only those with a tag.
     pub tag: Option<String>,
+    /// Only those of a stream.
+    pub stream: Option<String>,
     /// The most events, 1 to 1000; 100 if 0.
     pub limit: usize,
 }

@@ -9,6 +9,7 @@ use unisono::core::query::{Aggregate, Query};
 use unisono::core::{Entity, ErrorKind, Field, FieldType};
 
 mod operations;
+mod streams;
 
 /// The whole description.
 pub(crate) fn document(
@@ -27,12 +28,14 @@ pub(crate) fn document(
             operations::of_route(&mut paths, entity, route);
         }
     }
+    streams::paths(&mut paths);
     operations::of_service(&mut paths);
     let tags = entities
         .iter()
         .map(|e| json!({ "name": e.name(), "description": format!("Records of `{}`.", e.name()) }));
     let tags: Vec<Json> = tags
         .chain([
+            json!({ "name": "streams", "description": "Streams of events." }),
             json!({ "name": "changes", "description": "The change log." }),
             json!({ "name": "operation", "description": "Health, metrics and administration." }),
         ])
@@ -261,6 +264,7 @@ fn fixed_schemas() -> Map<String, Json> {
         ("aggregate", aggregate),
     ]
     .into_iter()
+    .chain(streams::schemas())
     .map(|(name, schema)| (name.to_owned(), schema))
     .collect()
 }

@@ -295,6 +295,10 @@ impl Engine {
             let value = Value::String(kind.clone());
             filter = filter.and(Filter::Compare(path(events, "type"), Comparison::Eq, value));
         }
+        if let Some(name) = &sought.stream {
+            let value = Value::String(name.clone());
+            filter = filter.and(Filter::Compare(path(events, "stream"), Comparison::Eq, value));
+        }
         if let Some(tag) = &sought.tag {
             filter = filter.and(Filter::Contains(path(events, "tags"), Value::String(tag.clone())));
         }

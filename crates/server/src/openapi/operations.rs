@@ -445,15 +445,15 @@ fn filter_parameters(entity: &Entity) -> Json {
     fields.chain(search).chain(fresh.as_array().cloned().unwrap_or_default()).collect()
 }
 
-fn query_parameter(name: &str, schema: Json, description: &str) -> Json {
+pub(super) fn query_parameter(name: &str, schema: Json, description: &str) -> Json {
     json!({ "name": name, "in": "query", "schema": schema, "description": description })
 }
 
-fn parameters_of(names: &[&str]) -> Json {
+pub(super) fn parameters_of(names: &[&str]) -> Json {
     names.iter().map(|name| json!({ "$ref": format!("#/components/parameters/{name}") })).collect()
 }
 
-fn body(schema: &Json) -> Json {
+pub(super) fn body(schema: &Json) -> Json {
     json!({ "required": true, "content": { "application/json": { "schema": schema } } })
 }
 
@@ -476,11 +476,11 @@ fn content(description: &str, schema: &Json) -> Json {
     json!({ "description": description, "headers": headers, "content": { "application/json": { "schema": schema } } })
 }
 
-fn answers(status: &str, description: &str, schema: &Json) -> Json {
+pub(super) fn answers(status: &str, description: &str, schema: &Json) -> Json {
     json!({ status: content(description, schema), "default": problem() })
 }
 
-fn problem() -> Json {
+pub(super) fn problem() -> Json {
     json!({ "$ref": "#/components/responses/problem" })
 }
 
