@@ -239,12 +239,8 @@ async fn an_append_condition_refuses_what_was_decided_without_having_seen() {
     let both = append("e", event("in", &["r"]), unless(item(&["p", "q"], &[]), Position::ZERO));
     let error = both.await.unwrap_err();
     assert_eq!((error.kind(), error.detail("stream")), (ErrorKind::VersionConflict, Some("c")));
-    let found = engine.read_events(
-        &context,
-        "account",
-        &Sought { tag: Some("p".into()), ..Sought::default() },
-    );
-    let seen = found.await.unwrap().value;
+    let sought = Sought { tag: Some("p".into()), ..Sought::default() };
+    let seen = engine.read_events(&context, "account", &sought).await.unwrap().value;
     assert_eq!(seen.events.len(), 3);
     append("e", event("in", &["p"]), unless(item(&["p"], &[]), seen.through)).await.unwrap();
 }
@@ -307,9 +303,8 @@ async fn a_deleted_stream_is_gone_everywhere_and_an_archived_one_is_read() {
         "of the follower, too"
     );
     let entity = unisono.engine().entity("account_events").unwrap();
-    let copied =
-        unisono.engine().query(&Context::default(), entity, &Query { limit: 1000, ..Query::all() });
-    let copied = copied.await.unwrap();
+    let (context, all) = (Context::default(), Query { limit: 1000, ..Query::all() });
+    let copied = unisono.engine().query(&context, entity, &all).await.unwrap();
     assert_eq!(copied.role, Role::Follower);
     let keys: Vec<String> =
         copied.value.hits.iter().map(|hit| hit.stored.key.to_string()).collect();
