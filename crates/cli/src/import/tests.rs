@@ -113,6 +113,12 @@ impl Target for Fake {
     async fn history(&self, _: &str, _: &str, _: usize) -> Result<Vec<Json>> {
         unreachable!()
     }
+    async fn append(&self, _: &str, _: &str, _: &Json) -> Result<Json> {
+        unreachable!()
+    }
+    async fn events(&self, _: &str, _: Option<&str>, _: &[(String, String)]) -> Result<Json> {
+        unreachable!()
+    }
     async fn verify(&self, _: &VerifyOptions, _: &ReportProgress<'_>) -> Result<Json> {
         unreachable!()
     }
