@@ -122,7 +122,8 @@ pub struct Append {
 impl Append {
     /// The write that appends.
     pub fn write(self, entity: &Arc<Entity>) -> Result<Write> {
-        let key = key(&self.stream, 0)?;
+        // Only of what closes a stream the place is known beforehand.
+        let key = key(&self.stream, if self.closes { CLOSED } else { 0 })?;
         let action = Action::Append(Box::new(self));
         Ok(Write { entity: Arc::clone(entity), key, action, condition: Condition::None })
     }

@@ -1,6 +1,7 @@
 //! Streams of events as an application meets them: typed, followed, decided over, and read while the truth is away.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -9,7 +10,7 @@ use serde_json::json;
 use unisono::core::query::Query;
 use unisono::core::stream::{Expected, NewEvent};
 use unisono::core::write::{Action, Condition, Write};
-use unisono::core::{Context, ErrorKind, Key, Position, Role};
+use unisono::core::{Context, Effect, ErrorKind, Key, Position, Role};
 use unisono::engine::stream::{AppendCondition, Appending, Excerpt, Limits, Sought, Tagged};
 use unisono::{Aggregate, Streams, Unisono};
 
@@ -243,6 +244,12 @@ async fn an_append_condition_refuses_what_was_decided_without_having_seen() {
     let seen = engine.read_events(&context, "account", &sought).await.unwrap().value;
     assert_eq!(seen.events.len(), 3);
     append("e", event("in", &["p"]), unless(item(&["p"], &[]), seen.through)).await.unwrap();
+    // Who has seen the first of two events that came together has not seen the second.
+    let two = vec![event("in", &["two"]), event("in", &["two"])];
+    let two = engine.append(&context, "account", Appending::to("f", two)).await.unwrap().events;
+    let half = append("g", event("in", &["two"]), unless(item(&["two"], &[]), two[0].position));
+    assert_eq!(half.await.unwrap_err().kind(), ErrorKind::VersionConflict);
+    append("g", event("in", &["two"]), unless(item(&["two"], &[]), two[1].position)).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -390,4 +397,26 @@ async fn events_are_parted_among_followers_by_type_and_older_shapes_are_read_as_
         Ok(())
     });
     assert_eq!(reading.load::<Account>("a").await.unwrap().0.0, 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_whose_answer_was_lost_is_repeated_safely() {
+    let unisono = opened("s_lost", "").await;
+    let (engine, truth) = (unisono.engine(), gate("s_lost"));
+    let keyed = Context { idempotency_key: Some("k".into()), ..Context::default() };
+    let plain = || Appending::to("a", vec![NewEvent::new("in", json!({"amount": 1}))]);
+    let with_id = || {
+        let event = NewEvent { id: Some("x".into()), ..NewEvent::new("in", json!({"amount": 1})) };
+        Appending::to("b", vec![event]).expecting(Expected::None)
+    };
+    truth.loses.store(true, Ordering::SeqCst);
+    for (context, appending) in [(&keyed, plain()), (&Context::default(), with_id())] {
+        let lost = engine.append(context, "account", appending).await.unwrap_err();
+        assert_eq!(lost.effect_on_data(), Effect::Unknown, "{lost}");
+    }
+    truth.loses.store(false, Ordering::SeqCst);
+    let again = engine.append(&keyed, "account", plain()).await.unwrap();
+    let by_id = engine.append(&Context::default(), "account", with_id()).await.unwrap();
+    assert_eq!((again.replayed, by_id.replayed), (true, true));
+    assert_eq!(accounts(&unisono).all(&Sought::default()).await.unwrap().len(), 2);
 }

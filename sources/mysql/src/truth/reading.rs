@@ -189,7 +189,7 @@ impl<'a> Touched<'a> {
     fn add(&mut self, key: &'a Key, action: &'a Action) {
         match action {
             // The key of the event depends on the end of its stream, and is free.
-            Action::Append(append) => drop(self.streams.insert(&append.stream)),
+            Action::Append(append) if !append.closes => drop(self.streams.insert(&append.stream)),
             _ => drop(self.keys.insert(key)),
         }
         if matches!(action, Action::Patch(_)) {

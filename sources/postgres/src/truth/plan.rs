@@ -126,9 +126,9 @@ impl Plan {
     /// Whether the rows can go as a set: where values are unique, giving one up and taking it must keep their order.
     pub(super) fn is_set(&self) -> bool {
         let unique = || self.items.iter().filter(|i| i.table.has_unique);
-        let has_cuts = unique().any(|i| i.image.is_none());
-        self.items.len() <= 1
-            || (unique().all(|i| i.previous.is_none()) && (!has_cuts || unique().count() <= 1))
+        // Deletions alone, as of the events of a stream, take nothing.
+        let is_mixed = unique().any(|i| i.image.is_none()) && unique().any(|i| i.image.is_some());
+        self.items.len() <= 1 || (unique().all(|i| i.previous.is_none()) && !is_mixed)
     }
 }
 
