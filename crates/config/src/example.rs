@@ -151,7 +151,7 @@ fn streams(out: &mut String, kinds: &[&'static dyn SourceKind]) {
     let can = |k: &&&dyn SourceKind| k.capability().roles.contains(&Role::Truth);
     if let Some(truth) = kinds.iter().find(can) {
         let truth = format!("\"{}\"", truth.name());
-        commented(out, "[streams.order]", &STREAM, &[("truth", &truth)]);
+        commented(out, "[streams.order]", &STREAM, &[("truth", &truth), ("table", "\"order_events\""), ("strategy", "\"best_effort\"")]);
     }
 }
 
