@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use unisono_policy::declaration::ArchiveDeclaration;
+
 use crate::entities::DeclaredEntity;
 use crate::problem::{Report, Spot};
 use crate::sources::{DeclaredSource, same_place};
@@ -13,10 +15,11 @@ pub(crate) fn check(
     sources: &BTreeMap<String, DeclaredSource>,
     entities: &BTreeMap<String, DeclaredEntity>,
     region: Option<&Found<String>>,
+    archive: Option<&ArchiveDeclaration>,
 ) {
     shared_places(report, entities);
     shared_paths(report, sources);
-    unused(report, sources, entities);
+    unused(report, sources, entities, archive);
     without_neighbours(report, sources, region);
     if entities.is_empty() {
         let whole = Spot { span: 0..0, key: "entities".to_owned() };
@@ -66,13 +69,15 @@ fn unused(
     report: &Report<'_>,
     sources: &BTreeMap<String, DeclaredSource>,
     entities: &BTreeMap<String, DeclaredEntity>,
+    archive: Option<&ArchiveDeclaration>,
 ) {
     // Entities that could not be read may use any of them.
     if entities.values().any(|e| e.declaration.is_none()) {
         return;
     }
     for (name, source) in sources {
-        if !entities.values().any(|e| e.uses.iter().any(|u| u.source == *name)) {
+        let archives = archive.is_some_and(|archive| *archive.source == **name);
+        if !archives && !entities.values().any(|e| e.uses.iter().any(|u| u.source == *name)) {
             report.warning(
                 &source.spot,
                 format!("no entity uses the source `{name}`"),

@@ -16,12 +16,12 @@ use crate::document::{Data, Item, Name};
 use crate::fields::{self, DeclaredField};
 use crate::kinds::Kinds;
 use crate::policies;
-use crate::problem::{Report, Spot, meant};
+use crate::problem::{Report, Spot};
 use crate::questions;
 use crate::replication::{self, DeclaredFollower};
 use crate::residency::{self, Places};
 use crate::sections::{CACHE, ENTITY, FOLLOWER};
-use crate::sources::{DeclaredSource, KnownKind, able};
+use crate::sources::{DeclaredSource, KnownKind, able, playing};
 use crate::table::{Found, Table};
 
 type Sources = BTreeMap<String, DeclaredSource>;
@@ -243,26 +243,7 @@ impl Reader<'_> {
     /// The name of a configured source that can play the role for this entity.
     fn source(&self, table: &Table<'_>, key: &'static str, role: Role) -> Option<Found<String>> {
         let found = table.text(key)?;
-        let Some(source) = self.sources.get(&found.value) else {
-            let hint = meant(&found.value, self.sources.keys().map(String::as_str), || {
-                format!("declare it as [sources.{}]", found.value)
-            });
-            self.report.error_with(&found.spot, format!("unknown source `{}`", found.value), hint);
-            return None;
-        };
-        let kind = source.kind.as_ref()?;
-        if !kind.capability.roles.contains(&role) {
-            let roles =
-                kind.capability.roles.iter().map(|r| r.as_str()).collect::<Vec<_>>().join(" or ");
-            let message = format!(
-                "`{}` cannot be a {}: the kind {} can be {roles}",
-                found.value,
-                role.as_str(),
-                kind.kind.name()
-            );
-            self.report.error_with(&found.spot, message, able(self.sources, role));
-            return None;
-        }
+        let kind = playing(self.report, self.sources, &found, role)?;
         self.check_fields(&found.value, kind, role);
         Some(found)
     }

@@ -7,8 +7,8 @@ use unisono_core::kind::SourceKind;
 
 use crate::options::{self, Key, Section, Shape};
 use crate::sections::{
-    ADAPTIVE, BATCH, CACHE, ENTITY, FIELD, FILE, FOLLOWER, HOOK, LOG, READ, READ_RULE, RESIDENCY,
-    ROUTE, SAMPLER, SERVER, STREAM, SWEEP, TLS, TOKEN, WARM_QUESTION, WRITE,
+    ADAPTIVE, ARCHIVE, BATCH, CACHE, ENTITY, FIELD, FILE, FOLLOWER, HOOK, LOG, READ, READ_RULE,
+    RESIDENCY, ROUTE, SAMPLER, SERVER, STREAM, SWEEP, TLS, TOKEN, WARM_QUESTION, WRITE,
 };
 
 const HEAD: &str = "\
@@ -41,6 +41,7 @@ pub fn example(kinds: &[&'static dyn SourceKind]) -> String {
     keys(&mut out, &LOG, &[]);
     head(&mut out, "[sweep]", SWEEP.doc);
     keys(&mut out, &SWEEP, &[]);
+    commented(&mut out, "[archive]", &ARCHIVE, &[("source", "\"files\"")]);
     commented(&mut out, "[sampler]", &SAMPLER, &[]);
     let secret = format!("\"whsec_{}\"", "A".repeat(44).replace("AAAA", "c2Vj"));
     let hook = [("url", "\"https://example.org/unisono\""), ("secret", secret.as_str())];
@@ -151,7 +152,12 @@ fn streams(out: &mut String, kinds: &[&'static dyn SourceKind]) {
     let can = |k: &&&dyn SourceKind| k.capability().roles.contains(&Role::Truth);
     if let Some(truth) = kinds.iter().find(can) {
         let truth = format!("\"{}\"", truth.name());
-        commented(out, "[streams.order]", &STREAM, &[("truth", &truth), ("table", "\"order_events\""), ("strategy", "\"best_effort\"")]);
+        commented(
+            out,
+            "[streams.order]",
+            &STREAM,
+            &[("truth", &truth), ("table", "\"order_events\""), ("strategy", "\"best_effort\"")],
+        );
     }
 }
 

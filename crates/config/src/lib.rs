@@ -125,7 +125,8 @@ fn read(file: Table<'_>, kinds: Kinds<'_>) -> Option<Configuration> {
     let around = entities::Surroundings { sources: &sources, kinds, region: here };
     let mut entities = entities::entities(&file, around);
     streams::streams(&file, around, &mut entities);
-    check::check(file.report, &sources, &entities, region.as_ref());
+    let archive = server::archive(&file, &sources);
+    check::check(file.report, &sources, &entities, region.as_ref(), archive.as_ref());
     let names: Vec<&str> = entities.keys().map(String::as_str).collect();
     let server = server::section(&file, &names);
     let log = server::log(&file);
@@ -149,6 +150,7 @@ fn read(file: Table<'_>, kinds: Kinds<'_>) -> Option<Configuration> {
         sources: sources.collect::<Option<_>>()?,
         entities: entities.collect::<Option<_>>()?,
         log,
+        archive,
         sweep,
         region: region.map(|found| found.value.into()),
         sampler,

@@ -13,7 +13,7 @@ mod watching;
 
 pub(crate) use replicating::{ADAPTIVE, BATCH, FOLLOWER, RESIDENCY};
 pub(crate) use streams::STREAM;
-pub(crate) use watching::{HOOK, SAMPLER, SWEEP};
+pub(crate) use watching::{ARCHIVE, HOOK, SAMPLER, SWEEP};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -37,6 +37,7 @@ pub(crate) static FILE: Section = Section::new(
         ),
         Key::optional("server", Shape::Table(&SERVER), SERVER.doc),
         Key::optional("log", Shape::Table(&LOG), LOG.doc),
+        Key::optional("archive", Shape::Table(&ARCHIVE), ARCHIVE.doc),
         Key::optional("sweep", Shape::Table(&SWEEP), SWEEP.doc),
         Key::optional("sampler", Shape::Table(&SAMPLER), SAMPLER.doc),
         Key::optional("hooks", Shape::Named(&HOOK), "Who is told of what is found, by name."),
@@ -190,7 +191,7 @@ pub(crate) static LOG: Section = Section::new(
             "How long the outcome of a write with an idempotency key is remembered.",
         ),
     ],
-    &["partitions", "archive"],
+    &["partitions"],
 );
 
 /// `[entities.NAME]`

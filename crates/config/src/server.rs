@@ -1,15 +1,19 @@
 //! `[server]` and `[log]`: the HTTP server, who may use it, and how long changes are kept.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use unisono_core::Timestamp;
 use unisono_core::spelling::closest;
-use unisono_policy::declaration::{LogDeclaration, SamplerDeclaration, SweepDeclaration};
+use unisono_core::{Role, Timestamp};
+use unisono_policy::declaration::{
+    ArchiveDeclaration, LogDeclaration, SamplerDeclaration, SweepDeclaration,
+};
 
-use crate::sections::{LOG, ROUTE, SAMPLER, SERVER, SWEEP, TLS, TOKEN};
+use crate::sections::{ARCHIVE, LOG, ROUTE, SAMPLER, SERVER, SWEEP, TLS, TOKEN};
+use crate::sources::{DeclaredSource, playing};
 use crate::table::{Found, Table};
 
 /// How the HTTP server is run.
@@ -116,6 +120,20 @@ pub(crate) fn log(file: &Table<'_>) -> LogDeclaration {
     };
     table.finish();
     log
+}
+
+/// Reads `[archive]`, if there is one.
+pub(crate) fn archive(
+    file: &Table<'_>,
+    sources: &BTreeMap<String, DeclaredSource>,
+) -> Option<ArchiveDeclaration> {
+    let table = file.table("archive", &ARCHIVE)?;
+    let source = table.text("source");
+    let (every, backups) = (table.duration("every"), table.duration("backups"));
+    table.finish();
+    // What is missing was reported.
+    let source = source.filter(|s| playing(file.report, sources, s, Role::Vault).is_some())?;
+    Some(ArchiveDeclaration { source: source.value.into(), every, backups })
 }
 
 /// Reads `[sampler]`, if there is one.

@@ -11,7 +11,7 @@ use unisono_policy::declaration::SourceDeclaration;
 use crate::document::{Data, Item};
 use crate::kinds::Kinds;
 use crate::options::{self, KIND_SYNONYMS, KINDS_UNAVAILABLE};
-use crate::problem::{Report, Spot};
+use crate::problem::{Report, Spot, meant};
 use crate::table::{Found, Table};
 
 /// A source as far as it could be read.
@@ -157,6 +157,35 @@ pub(crate) fn able(sources: &BTreeMap<String, DeclaredSource>, role: Role) -> St
     } else {
         format!("sources that can be a {}: {}", role.as_str(), names.join(", "))
     }
+}
+
+/// The kind of a source that is named somewhere, if it can play the role that it has there; what is wrong is reported.
+pub(crate) fn playing<'s>(
+    report: &Report<'_>,
+    sources: &'s BTreeMap<String, DeclaredSource>,
+    found: &Found<String>,
+    role: Role,
+) -> Option<&'s KnownKind> {
+    let Some(source) = sources.get(&found.value) else {
+        let hint = meant(&found.value, sources.keys().map(String::as_str), || {
+            format!("declare it as [sources.{}]", found.value)
+        });
+        report.error_with(&found.spot, format!("unknown source `{}`", found.value), hint);
+        return None;
+    };
+    let kind = source.kind.as_ref()?;
+    if kind.capability.roles.contains(&role) {
+        return Some(kind);
+    }
+    let roles = kind.capability.roles.iter().map(|r| r.as_str()).collect::<Vec<_>>().join(" or ");
+    let message = format!(
+        "`{}` cannot be a {}: the kind {} can be {roles}",
+        found.value,
+        role.as_str(),
+        kind.kind.name()
+    );
+    report.error_with(&found.spot, message, able(sources, role));
+    None
 }
 
 /// Whether two sources would write to the same file or folder, or to the same part of the same server.

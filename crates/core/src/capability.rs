@@ -13,6 +13,8 @@ pub enum Role {
     Cache,
     /// It keeps acknowledged writes until they are flushed to the truth.
     Journal,
+    /// It keeps backups and the archived log.
+    Vault,
 }
 
 impl Role {
@@ -23,6 +25,7 @@ impl Role {
             Role::Follower => "follower",
             Role::Cache => "cache",
             Role::Journal => "journal",
+            Role::Vault => "vault",
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::record::Record;
 use crate::value::Value;
 
+pub mod change;
 mod decode;
 
 pub use decode::decode;

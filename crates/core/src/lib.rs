@@ -26,6 +26,7 @@ pub mod spelling;
 pub mod stream;
 pub mod time;
 pub mod value;
+pub mod vault;
 pub mod write;
 
 pub use ack::Ack;

@@ -19,6 +19,7 @@ use crate::position::{Position, Version};
 use crate::query::{Aggregate, Filter, Groups, Page, Query};
 use crate::record::Stored;
 use crate::time::Timestamp;
+use crate::vault::Vault;
 use crate::write::{Committed, Unit};
 
 pub use crate::auditor::{Auditor, ScanPage};
@@ -111,6 +112,11 @@ pub trait Source: Send + Sync {
         None
     }
 
+    /// Keeps whole files, if it can.
+    fn vault(self: Arc<Self>) -> Option<Arc<dyn Vault>> {
+        None
+    }
+
     /// Can be compared with others, if it can.
     fn auditor(self: Arc<Self>) -> Option<Arc<dyn Auditor>> {
         None
@@ -191,6 +197,15 @@ pub trait Truth: Send + Sync {
     /// How often to ask for the bounds, to learn of changes that were not committed by this process.
     fn poll_every(&self) -> Duration {
         Duration::from_secs(1)
+    }
+
+    /// Has an empty log go on above a position that another log gave, in the generation after it, so that no version of
+    /// that one is given again; answers the new head.
+    ///
+    /// * `begin-1` Later changes come directly after the answer. A log that has come to that or beyond stays as it is.
+    /// * `begin-2` `invalid_input` for a log that holds changes.
+    async fn begin_above(&self, _position: Position) -> Result<Position> {
+        Err(Error::unsupported("the log cannot begin above that of another truth"))
     }
 
     /// The changes after a position, in order, at most `changes_max` and about `bytes_max`, but at least one if any.
@@ -443,6 +458,20 @@ pub struct Life {
     pub epoch: u64,
     /// Every entry contains the changes up to here.
     pub applied: Position,
+}
+
+/// Where an empty log goes on after [`Truth::begin_above`]; `None` if it has come that far.
+pub fn begins_above(bounds: &LogBounds, position: Position) -> Result<Option<Position>> {
+    let head = position.next_generation();
+    if bounds.head >= head {
+        return Ok(None);
+    }
+    match bounds.head == bounds.trimmed {
+        true => Ok(Some(head)),
+        false => Err(Error::invalid("the log holds changes, so that it cannot begin anew")
+            .with("head", bounds.head)
+            .hint("use a truth in which nothing was written yet")),
+    }
 }
 
 /// The role of a source, or an error that says that it cannot play it.

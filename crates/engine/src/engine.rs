@@ -30,6 +30,7 @@ use crate::write::idempotency::InFlight;
 
 pub(crate) use verifying::Swept;
 
+mod archiving;
 mod reload;
 mod streaming;
 mod verifying;

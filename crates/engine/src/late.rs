@@ -15,6 +15,7 @@ use unisono_core::source::{
     Applied, At, Auditor, Batch, Binding, Cache, Checkpoint, Entry, Filled, Follower, Lease, Life,
     Lookup, Probe, Reader, ScanPage, Source, require,
 };
+use unisono_core::vault::Vault;
 use unisono_core::{
     Change, Effect, Entity, Error, ErrorKind, Key, Position, Result, Stored, Timestamp, Uuid,
     Version,
@@ -89,6 +90,10 @@ impl Late {
 
     fn following(&self) -> Result<Arc<dyn Follower>> {
         require(self.0.source()?.follower(), &self.0.name, "follower")
+    }
+
+    fn keeping(&self) -> Result<Arc<dyn Vault>> {
+        require(self.0.source()?.vault(), &self.0.name, "vault")
     }
 
     fn caching(&self) -> Result<Arc<dyn Cache>> {
@@ -174,6 +179,10 @@ impl Source for Late {
 
     fn reader(self: Arc<Self>) -> Option<Arc<dyn Reader>> {
         self.plays(&[Role::Follower]).map(|late| late as _)
+    }
+
+    fn vault(self: Arc<Self>) -> Option<Arc<dyn Vault>> {
+        self.plays(&[Role::Vault]).map(|late| late as _)
     }
 
     fn follower(self: Arc<Self>) -> Option<Arc<dyn Follower>> {
@@ -309,5 +318,20 @@ impl Auditor for Late {
         require(self.0.source()?.auditor(), &self.0.name, "auditor")?
             .versions(entity, slices, among)
             .await
+    }
+}
+
+#[async_trait]
+impl Vault for Late {
+    async fn create(&self, path: &str, content: Vec<u8>) -> Result<bool> {
+        self.keeping()?.create(path, content).await
+    }
+
+    async fn load(&self, path: &str) -> Result<Option<Vec<u8>>> {
+        self.keeping()?.load(path).await
+    }
+
+    async fn list(&self, folder: &str) -> Result<Vec<String>> {
+        self.keeping()?.list(folder).await
     }
 }

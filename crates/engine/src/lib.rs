@@ -5,6 +5,7 @@
 
 mod adaptive;
 pub mod answer;
+pub mod archive;
 mod cache;
 pub mod delivery;
 pub mod engine;

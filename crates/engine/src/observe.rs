@@ -5,6 +5,7 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogra
 use serde::Serialize;
 use unisono_core::Timestamp;
 
+use crate::archive::ArchiveStatus;
 use crate::status::{
     CacheStatistics, DeliveryState, DeliveryStatus, EntityStatus, JournalStatus, LogStatus,
     SamplerStatus, SourceStatus, Status, VerificationStatus,
@@ -139,6 +140,17 @@ const GAUGES: &[(&str, Unit, &str)] = &[
         Unit::Count,
         "Records that had to be repaired three times or more: somebody else writes there.",
     ),
+    ("unisono_archive_lag_changes", Unit::Count, "Changes that are not archived yet."),
+    (
+        "unisono_archive_failing",
+        Unit::Count,
+        "Whether the log cannot be archived at present: 1 if so, else 0.",
+    ),
+    (
+        "unisono_backup_timestamp_seconds",
+        Unit::Seconds,
+        "When the newest backup of the log was begun; 0 if there is none.",
+    ),
     ("unisono_samples_pending", Unit::Count, "Samples of consistency that wait for a look."),
     (
         "unisono_consistency_nines",
@@ -209,6 +221,7 @@ pub(crate) fn all(status: &Status) {
     status.caches.iter().for_each(cache);
     status.entities.iter().for_each(adaptive);
     status.journals.iter().for_each(journal);
+    status.archives.iter().for_each(archive);
     status.sampler.iter().for_each(sampler);
 }
 
@@ -317,6 +330,13 @@ fn journal(status: &JournalStatus) {
     counter!("unisono_journal_flushed_total", &labels).absolute(status.flushed);
     counter!("unisono_journal_coalesced_total", &labels).absolute(status.coalesced);
     counter!("unisono_journal_refused_total", &labels).absolute(status.refused);
+}
+
+fn archive(status: &ArchiveStatus) {
+    let labels = [("log", status.truth.to_string()), ("source", status.source.to_string())];
+    gauge!("unisono_archive_lag_changes", &labels).set(status.lag_changes as f64);
+    gauge!("unisono_archive_failing", &labels).set(flag(status.error.is_some()));
+    gauge!("unisono_backup_timestamp_seconds", &labels).set(time(status.backup));
 }
 
 fn sampler(status: &SamplerStatus) {

@@ -13,6 +13,7 @@ use unisono_policy::declaration::{
 use unisono_policy::delivery;
 
 use crate::adaptive;
+use crate::archive::{self, Archive};
 use crate::cache::{Feed, warm, warm_questions};
 use crate::delivery::turns::Turns;
 use crate::delivery::{Delivery, Target};
@@ -36,6 +37,8 @@ pub(crate) struct Running {
     pub(crate) deliveries: Vec<Arc<Delivery>>,
     /// Who is told of what is found.
     pub(crate) notices: Arc<Notices>,
+    /// One for each log, if that is declared.
+    pub(crate) archives: Vec<Arc<Archive>>,
     /// Set if it is declared.
     pub(crate) sampler: Option<Arc<Sampler>>,
     /// What was changed in the sources' schemas.
@@ -62,6 +65,7 @@ pub(crate) async fn open(
         entities: HashMap::new(),
         deliveries: Vec::new(),
         notices: Arc::default(),
+        archives: Vec::new(),
         sampler: None,
         notes,
     };
@@ -85,6 +89,11 @@ pub(crate) async fn open(
     }
     runtime.spawn(adaptive::run(all, runtime.clone()));
     running.refuse_forgotten_journals().await?;
+    let vault = declaration.archive.as_ref().and_then(|declared| {
+        let handle = running.sources.get(&declared.source)?;
+        Arc::clone(&handle.source).vault()
+    });
+    running.archives = archive::start(declaration, vault, running.logs.values(), runtime)?;
     for log in running.logs.values() {
         runtime.spawn(Arc::clone(&log.tail).poll(runtime.clone()));
         let of_log = |d: &&Arc<Delivery>| {
@@ -94,7 +103,9 @@ pub(crate) async fn open(
                 .is_some_and(|e| e.truth == log.name.truth)
         };
         let deliveries = running.deliveries.iter().filter(of_log).cloned().collect();
-        runtime.spawn(trim::run(Arc::clone(log), deliveries, Arc::clone(present), runtime.clone()));
+        let archive = running.archives.iter().find(|a| Arc::ptr_eq(&a.log, log)).cloned();
+        let needed = trim::Needed { deliveries, archive };
+        runtime.spawn(trim::run(Arc::clone(log), needed, Arc::clone(present), runtime.clone()));
     }
     running.sampler = sample::start(present, &running.entities, running.logs.values(), runtime);
     Ok(running)

@@ -7,6 +7,7 @@ use serde::Serialize;
 use unisono_core::{Position, Timestamp};
 use unisono_policy::declaration::{EntityDeclaration, FollowerDeclaration};
 
+use crate::archive::ArchiveStatus;
 use crate::verify::report::{Comparison, Depth, Divergence};
 
 /// How everything is doing.
@@ -26,6 +27,8 @@ pub struct Status {
     pub entities: Vec<EntityStatus>,
     /// Every entity that is written behind.
     pub journals: Vec<JournalStatus>,
+    /// The archive of each log, if there is one.
+    pub archives: Vec<ArchiveStatus>,
     /// What the sampler found, if there is one.
     pub sampler: Option<SamplerStatus>,
 }

@@ -26,6 +26,8 @@ pub struct Declaration {
     pub entities: BTreeMap<Arc<str>, EntityDeclaration>,
     /// How long changes are kept.
     pub log: LogDeclaration,
+    /// Where the logs and backups are kept for good; nowhere if absent.
+    pub archive: Option<ArchiveDeclaration>,
     /// How often followers are compared with their truth.
     pub sweep: SweepDeclaration,
     /// Where this process runs, in the words that its sources are declared with.
@@ -165,6 +167,17 @@ pub struct LogDeclaration {
     pub changes_max: u64,
     /// How long the outcome of an idempotent write is remembered.
     pub outcomes: Duration,
+}
+
+/// Where every log is archived, and how often backups are made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArchiveDeclaration {
+    /// The source that keeps the files.
+    pub source: Arc<str>,
+    /// How long changes gather before they are archived: what can be lost with the truth.
+    pub every: Duration,
+    /// How old the newest backup may become; zero for none without being asked.
+    pub backups: Duration,
 }
 
 /// How often followers are compared with their truth without anybody's asking, and what is done about differences.

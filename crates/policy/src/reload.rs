@@ -5,7 +5,7 @@
 //! | how an entity is read, when a write is answered (`ack`), `batch` and `priority` of its followers | its fields, key, truth and followers, and which entities there are |
 //! | how it is written, within `write_around` and `write_through`, or within `write_behind` | to or from `write_behind`, another journal |
 //! | how long and how its cache keeps what, and `results` | which source its cache is, `warm`, `warm_hot`, `warm_questions`, options of the kind |
-//! | `[log]`, `[sweep]`, how many samples `[sampler]` takes | sources, `region`, hooks, whether there is a sampler |
+//! | `[log]`, `[sweep]`, how many samples `[sampler]` takes | sources, `region`, `[archive]`, hooks, whether there is a sampler |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -102,9 +102,10 @@ impl Plan {
 /// What it takes to go from one declaration to another.
 pub fn plan(running: &Declaration, wanted: &Declaration) -> Plan {
     // Taken apart, here and below, so that nothing that is ever added is left out of the comparison.
-    let Declaration { sources, entities, log, sweep, region, sampler, hooks } = running;
+    let Declaration { sources, entities, log, archive, sweep, region, sampler, hooks } = running;
     let mut plan = Plan::default();
     plan.fixed("region", region, &wanted.region);
+    plan.fixed("archive", archive, &wanted.archive);
     plan.each("sources", sources, &wanted.sources, source);
     plan.each("entities", entities, &wanted.entities, entity);
     self::log(&mut plan, log, &wanted.log);

@@ -56,7 +56,7 @@ pub(crate) async fn reload(call: &Call<'_>) -> Reply {
     let [dry_run] = call.known_parameters(["dry_run"])?;
     let dry_run = flag("dry_run", dry_run.as_deref())?;
     // A configuration is one for all entities.
-    permitted(call, None)?;
+    of_every_entity(call)?;
     let reload = call.shared.app.reload.clone().ok_or_else(|| {
         Error::unsupported("this server has no configuration file that could be read again")
     })?;
@@ -114,7 +114,7 @@ pub(crate) fn explain(call: &Call<'_>) -> Reply {
 pub(crate) async fn verify(call: &Call<'_>, body: Incoming) -> Reply {
     call.known_parameters([])?;
     // Without a body everything is compared and nothing repaired.
-    let body = if body.is_end_stream() { json!({}) } else { call.json(body, &[JSON_TYPE]).await? };
+    let body = optional(call, body).await?;
     let [entity, source, depth, repair, rate] =
         members(&body, ["entity", "source", "depth", "repair", "rate"])?;
     let options = VerifyOptions {
@@ -254,7 +254,20 @@ async fn chosen(call: &Call<'_>, body: Incoming) -> Result<Vec<DeadLetter>, Fail
 }
 
 /// The named members of an object; others are refused.
-fn members<'a, const N: usize>(body: &'a Json, names: [&str; N]) -> Result<[Option<&'a Json>; N]> {
+/// The body, which may be left out.
+pub(crate) async fn optional(call: &Call<'_>, body: Incoming) -> Result<Json, Failure> {
+    if body.is_end_stream() { Ok(json!({})) } else { call.json(body, &[JSON_TYPE]).await }
+}
+
+/// Refuses tokens that do not cover every entity.
+pub(crate) fn of_every_entity(call: &Call<'_>) -> Result<()> {
+    permitted(call, None).map(drop)
+}
+
+pub(crate) fn members<'a, const N: usize>(
+    body: &'a Json,
+    names: [&str; N],
+) -> Result<[Option<&'a Json>; N]> {
     let Json::Object(map) = body else { return Err(Error::invalid("the body is a JSON object")) };
     if let Some(name) = map.keys().find(|name| !names.contains(&name.as_str())) {
         return Err(Error::invalid("is not known")
@@ -264,7 +277,7 @@ fn members<'a, const N: usize>(body: &'a Json, names: [&str; N]) -> Result<[Opti
     Ok(names.map(|name| map.get(name)))
 }
 
-fn text(name: &'static str, json: Option<&Json>) -> Result<Option<Arc<str>>> {
+pub(crate) fn text(name: &'static str, json: Option<&Json>) -> Result<Option<Arc<str>>> {
     match json {
         None | Some(Json::Null) => Ok(None),
         Some(Json::String(text)) => Ok(Some(text.as_str().into())),

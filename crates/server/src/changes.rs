@@ -11,10 +11,9 @@ use serde_json::{Value as Json, json};
 use tokio::sync::OwnedSemaphorePermit;
 use unisono::config::Access;
 use unisono::core::entity::SYSTEM;
+use unisono::core::json::change as json_change;
 use unisono::core::source::LogBounds;
-use unisono::core::{
-    Change, Error, ErrorKind, Key, LogName, Position, Result, Token, json as record_json,
-};
+use unisono::core::{Change, Error, ErrorKind, Key, LogName, Position, Result, Token};
 use unisono::engine::Engine;
 
 use crate::app::{Call, Phase, Shared};
@@ -50,17 +49,7 @@ pub(crate) async fn history(call: &Call<'_>) -> Reply {
 
 /// A change as callers see it.
 fn to_json(engine: &Engine, change: &Change) -> Json {
-    let entity = engine.entity(&change.entity).ok();
-    let record = change
-        .image
-        .as_ref()
-        .zip(entity)
-        .map(|(image, entity)| record_json::to_json(entity, image));
-    json!({
-        "position": change.position, "entity": change.entity, "key": change.key,
-        "operation": change.operation.as_str(), "replaced": change.replaced, "record": record,
-        "time": change.time, "actor": change.actor, "trace": change.trace,
-    })
+    json_change::to_json(engine.entity(&change.entity).ok().map(|entity| &**entity), change)
 }
 
 /// `GET /v1/changes`

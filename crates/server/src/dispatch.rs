@@ -20,7 +20,7 @@ use crate::app::{Call, Shared};
 use crate::problem::Failure;
 use crate::reply::{self, Reply, Response};
 use crate::route::{self, Endpoint, Place, ROUTES};
-use crate::{admin, batch, changes, pages, query, record, request, streams, uri};
+use crate::{admin, archive, batch, changes, pages, query, record, request, streams, uri};
 
 /// What the engine's own deadlines get on top before the server gives up on a request.
 const GRACE: Duration = Duration::from_secs(5);
@@ -147,6 +147,9 @@ async fn run(call: &Call<'_>, endpoint: Endpoint, body: Incoming) -> Reply {
         Endpoint::Explain => admin::explain(call),
         Endpoint::Verify => admin::verify(call, body).await,
         Endpoint::Backfill => admin::backfill(call, body).await,
+        Endpoint::Backups => archive::backups(call).await,
+        Endpoint::BackUp => archive::back_up(call, body).await,
+        Endpoint::ArchiveCheck => archive::check(call, body).await,
         Endpoint::DeadLetters => admin::dead_letters(call).await,
         Endpoint::Replay => admin::replay(call, body).await,
         Endpoint::Discard => admin::discard(call, body).await,
@@ -155,7 +158,14 @@ async fn run(call: &Call<'_>, endpoint: Endpoint, body: Incoming) -> Reply {
 
 /// Whether an operation may take as long as the data is large.
 fn is_long(endpoint: Endpoint) -> bool {
-    matches!(endpoint, Endpoint::Verify | Endpoint::Backfill | Endpoint::Replay)
+    matches!(
+        endpoint,
+        Endpoint::Verify
+            | Endpoint::Backfill
+            | Endpoint::Replay
+            | Endpoint::BackUp
+            | Endpoint::ArchiveCheck
+    )
 }
 
 /// The failure of a request for which there is no room.

@@ -21,6 +21,7 @@ mod request;
 mod uri;
 
 mod admin;
+mod archive;
 mod batch;
 mod changes;
 mod docs;

@@ -122,7 +122,8 @@ pub(crate) fn served_by<T>(answer: &Answer<T>) -> &'static str {
         (Role::Cache, _) => "cache",
         (Role::Follower, _) => "follower",
         (Role::Truth, _) => PRIMARY,
-        (Role::Journal, _) => JOURNAL,
+        // A vault answers no reads.
+        (Role::Journal | Role::Vault, _) => JOURNAL,
     }
 }
 

@@ -90,7 +90,7 @@ impl SourceKind for Files {
 
 pub(crate) fn capability(archive: bool) -> Capability {
     Capability {
-        roles: &[Role::Follower],
+        roles: &[Role::Follower, Role::Vault],
         durable: true,
         query: QueryCapability {
             get: true,

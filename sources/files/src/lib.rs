@@ -19,6 +19,7 @@ mod s3;
 mod schema;
 mod source;
 mod store;
+mod vault;
 
 #[cfg(test)]
 mod tests;

@@ -7,12 +7,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use unisono_core::source::{Auditor, Binding, Follower, Probe, Reader, Source};
+use unisono_core::vault::Vault;
 use unisono_core::{Capability, Entity, Error, ErrorKind, Result, Role};
 
 use crate::parallel::blocking;
 use crate::place::Place;
 use crate::schema;
 use crate::store::Store;
+use crate::vault::Files;
 
 /// An open folder of files, on a disk or in a bucket.
 pub(crate) struct FilesSource {
@@ -22,6 +24,7 @@ pub(crate) struct FilesSource {
     store: Arc<dyn Store>,
     archive: bool,
     capability: Capability,
+    pub(crate) vault: Arc<Files>,
     closed: AtomicBool,
     /// By the name of the entity.
     places: RwLock<HashMap<Arc<str>, Arc<Place>>>,
@@ -39,6 +42,7 @@ impl FilesSource {
         FilesSource {
             name: name.into(),
             kind,
+            vault: Arc::new(Files::new(&root, Arc::clone(&store))),
             root,
             store,
             archive,
@@ -70,7 +74,7 @@ impl FilesSource {
         })
     }
 
-    fn check_open(&self) -> Result<()> {
+    pub(crate) fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Unavailable, "the source is closed").at(&self.name));
         }
@@ -166,6 +170,10 @@ impl Source for FilesSource {
     }
 
     fn auditor(self: Arc<Self>) -> Option<Arc<dyn Auditor>> {
+        Some(self)
+    }
+
+    fn vault(self: Arc<Self>) -> Option<Arc<dyn Vault>> {
         Some(self)
     }
 }

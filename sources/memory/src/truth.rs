@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use unisono_core::source::{LogBounds, Truth};
+use unisono_core::source::{LogBounds, Truth, begins_above};
 use unisono_core::stream;
 use unisono_core::write::{Action, Committed, Unit, Write, resolve};
 use unisono_core::{Change, Entity, Error, ErrorKind, Key, Position, Result, Stored, Timestamp};
@@ -133,6 +133,15 @@ impl Truth for MemorySource {
     async fn bounds(&self) -> Result<LogBounds> {
         let log = &self.state("bounds")?.log;
         Ok(LogBounds { log: log.id, trimmed: log.trimmed, head: log.head })
+    }
+
+    async fn begin_above(&self, position: Position) -> Result<Position> {
+        let log = &mut self.state("begin_above")?.log;
+        let bounds = LogBounds { log: log.id, trimmed: log.trimmed, head: log.head };
+        if let Some(head) = begins_above(&bounds, position)? {
+            (log.trimmed, log.head) = (head, head);
+        }
+        Ok(log.head)
     }
 
     async fn read_log(

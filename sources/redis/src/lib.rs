@@ -60,7 +60,7 @@ impl SourceKind for Redis {
         match role {
             Role::Follower => config::FOLLOWER_OPTIONS,
             Role::Cache => config::CACHE_OPTIONS,
-            Role::Truth | Role::Journal => &[],
+            Role::Truth | Role::Journal | Role::Vault => &[],
         }
     }
 

@@ -251,8 +251,10 @@ impl Source for RedisSource {
         for binding in bindings {
             let located = |error: Error| located(error).of(binding.entity.name());
             match binding.role {
-                Role::Truth => {
-                    return Err(located(Error::unsupported("a redis source cannot be a truth")));
+                Role::Truth | Role::Vault => {
+                    let message = "a redis source cannot play this role";
+                    let role = binding.role.as_str();
+                    return Err(located(Error::unsupported(message).with("role", role)));
                 }
                 Role::Journal => {
                     servers.iter().try_for_each(Health::check_keeps).map_err(located)?;

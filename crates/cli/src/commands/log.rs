@@ -1,7 +1,9 @@
 //! `unisono log`: the changes of a log, or of one record.
 
-use serde_json::Value as Json;
-use unisono::core::{Error, Position, Result};
+use std::collections::VecDeque;
+
+use serde_json::{Map, Value as Json, json};
+use unisono::core::{Error, Position, Result, Timestamp};
 
 use super::Connect;
 use crate::exit;
@@ -21,6 +23,21 @@ pub(crate) struct Args {
     /// Which log, if there are several: the name of its truth
     #[arg(long, value_name = "SOURCE")]
     truth: Option<String>,
+    /// Only changes by this actor
+    #[arg(long)]
+    actor: Option<String>,
+    /// Only changes from this time on, such as 2026-11-22T10:15:00Z
+    #[arg(long, value_name = "TIME")]
+    since: Option<Timestamp>,
+    /// Only changes before this time
+    #[arg(long, value_name = "TIME")]
+    until: Option<Timestamp>,
+    /// With each change, the fields that it changed and what was in them before
+    #[arg(long)]
+    diff: bool,
+    /// Look whether the archived log is as it was written, and the log as it was archived, instead; exit code 1 if not
+    #[arg(long, conflicts_with_all = ["entity", "actor", "since", "until", "after", "follow", "diff"])]
+    check: bool,
     /// From the change after this position on; without it, the newest ones
     #[arg(long, value_name = "POSITION", conflicts_with = "key")]
     after: Option<Position>,
@@ -38,11 +55,18 @@ pub(crate) struct Args {
 const PAGE: usize = 1000;
 
 pub(super) async fn run(args: Args, session: &Session) -> Result<u8> {
+    if args.check {
+        return check(&args, session).await;
+    }
     let work = async |target: &dyn Target| match (&args.entity, &args.key) {
         (Some(entity), Some(key)) => {
             let limit = if args.limit == 0 { usize::MAX } else { args.limit };
-            let changes = target.history(entity, key, limit).await?;
-            changes.iter().try_for_each(|change| show(change, session))
+            let changes = target.history(entity, key, None, usize::MAX).await?;
+            let wanted: Vec<_> = changes.into_iter().filter(|change| args.wants(change)).collect();
+            for change in wanted.iter().take(limit) {
+                show(change, &args, target, session).await?;
+            }
+            Ok(())
         }
         _ => walk(&args, target, session).await,
     };
@@ -53,25 +77,85 @@ pub(super) async fn run(args: Args, session: &Session) -> Result<u8> {
     }
 }
 
+impl Args {
+    fn wants(&self, change: &Json) -> bool {
+        let time = change["time"].as_str().and_then(|time| time.parse::<Timestamp>().ok());
+        self.entity.as_ref().is_none_or(|entity| change["entity"] == **entity)
+            && self.actor.as_ref().is_none_or(|actor| change["actor"] == **actor)
+            && self.since.is_none_or(|since| time.is_some_and(|time| time >= since))
+            && self.until.is_none_or(|until| time.is_some_and(|time| time < until))
+    }
+
+    /// Whether the whole log has to be looked through.
+    fn searches(&self) -> bool {
+        self.actor.is_some() || self.since.is_some() || self.until.is_some()
+    }
+}
+
 async fn walk(args: &Args, target: &dyn Target, session: &Session) -> Result<()> {
     let log = choose(args.truth.as_deref(), target.logs().await?)?;
-    let mut after = args.after.unwrap_or_else(|| newest(&log, args.limit));
-    let mut left = if args.limit == 0 || args.follow { usize::MAX } else { args.limit };
-    while left > 0 {
+    let mut after = match args.after {
+        Some(after) => after,
+        None if args.searches() => log.trimmed,
+        None => newest(&log, args.limit),
+    };
+    // Without a place to begin at, the newest ones are asked for.
+    let newest = !args.follow && args.after.is_none() && args.since.is_none();
+    let limit = if args.limit == 0 || args.follow { usize::MAX } else { args.limit };
+    let (mut shown, mut last) = (0, VecDeque::new());
+    while shown < limit {
         let changes = target.changes(&log.name, after, PAGE, args.follow).await?;
         if changes.is_empty() && !args.follow {
             break;
         }
-        for change in &changes {
-            after = position(change)?;
-            let wanted = args.entity.as_ref().is_none_or(|entity| change["entity"] == **entity);
-            if wanted && left > 0 {
-                show(change, session)?;
-                left -= 1;
+        for change in changes {
+            after = position(&change)?;
+            if !args.wants(&change) || shown == limit {
+                continue;
+            }
+            if newest {
+                last.push_back(change);
+                if last.len() > limit {
+                    last.pop_front();
+                }
+            } else {
+                show(&change, args, target, session).await?;
+                shown += 1;
             }
         }
     }
+    for change in last {
+        show(&change, args, target, session).await?;
+    }
     Ok(())
+}
+
+async fn check(args: &Args, session: &Session) -> Result<u8> {
+    let work = async |target: &dyn Target| target.check_archive(args.truth.as_deref()).await;
+    let reports = session.on_target(&args.connect, work).await?;
+    let is_whole = |report: &Json| report["problems"].as_array().is_some_and(Vec::is_empty);
+    if session.output.is_json() {
+        session.output.json(&Json::Array(reports.clone()))?;
+    } else {
+        for report in &reports {
+            let of = |name: &str| text::cell(&report[name]);
+            session.output.line(format_args!(
+                "{}: {} changes in {} segments, up to {}; {} of them compared with the truth's log",
+                of("truth"),
+                of("changes"),
+                of("segments"),
+                of("through"),
+                of("compared")
+            ))?;
+            session
+                .output
+                .line(format_args!("  sha256 of the newest segment: {}", of("sha256")))?;
+            for problem in report["problems"].as_array().into_iter().flatten() {
+                session.output.line(format_args!("  ✗ {}", text::cell(problem)))?;
+            }
+        }
+    }
+    Ok(if reports.iter().all(is_whole) { exit::OK } else { exit::FAILED })
 }
 
 fn choose(truth: Option<&str>, logs: Vec<Log>) -> Result<Log> {
@@ -97,9 +181,17 @@ fn position(change: &Json) -> Result<Position> {
     text.ok_or_else(|| Error::internal("a change came without its position"))?.parse()
 }
 
-fn show(change: &Json, session: &Session) -> Result<()> {
+async fn show(change: &Json, args: &Args, target: &dyn Target, session: &Session) -> Result<()> {
+    let differences = match args.diff {
+        true => Some(differences(change, target).await?),
+        false => None,
+    };
     if session.output.is_json() {
-        return session.output.json(change);
+        let mut change = change.clone();
+        if let (Some(differences), Json::Object(members)) = (differences, &mut change) {
+            members.insert("changed".to_owned(), Json::Object(differences));
+        }
+        return session.output.json(&change);
     }
     let of = |name: &str| change.get(name).map(text::cell).unwrap_or_default();
     let actor = match of("actor") {
@@ -116,5 +208,34 @@ fn show(change: &Json, session: &Session) -> Result<()> {
         of("time"),
         of("entity"),
         of("key"),
-    ))
+    ))?;
+    for (field, [before, after]) in differences.iter().flatten().filter_map(pair) {
+        session.output.line(format_args!("          {field}: {before} -> {after}"))?;
+    }
+    Ok(())
+}
+
+fn pair((field, values): (&String, &Json)) -> Option<(String, [Json; 2])> {
+    let values = values.as_array()?;
+    Some((field.clone(), [values.first()?.clone(), values.get(1)?.clone()]))
+}
+
+/// The fields that a change made different, each with what it held before and after.
+async fn differences(change: &Json, target: &dyn Target) -> Result<Map<String, Json>> {
+    let mut before = Json::Null;
+    if let (Some(entity), Some(key), false) =
+        (change["entity"].as_str(), change["key"].as_str(), change["replaced"].is_null())
+    {
+        let changes = target.history(entity, key, Some(position(change)?), 1).await?;
+        before = changes.into_iter().next().map(|mut c| c["record"].take()).unwrap_or_default();
+    }
+    let after = &change["record"];
+    let mut names: Vec<&String> =
+        [&before, after].into_iter().filter_map(Json::as_object).flat_map(Map::keys).collect();
+    names.sort_unstable();
+    names.dedup();
+    let differ = names.into_iter().filter(|name| before[name.as_str()] != after[name.as_str()]);
+    Ok(differ
+        .map(|name| (name.clone(), json!([before[name.as_str()], after[name.as_str()]])))
+        .collect())
 }

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod backfill;
+mod backup;
 mod check;
 mod completions;
 mod dead_letters;
@@ -18,6 +19,7 @@ mod man;
 mod put;
 mod reload;
 mod repair;
+mod restore;
 mod serve;
 mod status;
 mod top;
@@ -109,6 +111,8 @@ pub(crate) enum Command {
     Verify(verify::Args),
     Repair(repair::Args),
     Backfill(backfill::Args),
+    Backup(backup::Args),
+    Restore(restore::Args),
     DeadLetters(dead_letters::Args),
     Explain(explain::Args),
     Adopt(adopt::Args),
@@ -137,6 +141,8 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         Command::Verify(args) => verify::run(args, &session).await,
         Command::Repair(args) => repair::run(args, &session).await,
         Command::Backfill(args) => backfill::run(args, &session).await,
+        Command::Backup(args) => backup::run(args, &session).await,
+        Command::Restore(args) => restore::run(args, &session).await,
         Command::DeadLetters(args) => dead_letters::run(args, &session).await,
         Command::Explain(args) => explain::run(args, &session).await,
         Command::Adopt(args) => adopt::run(args, &session).await,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde_json::Value as Json;
 use serde_json::value::RawValue;
-use serde_json::{Value as Json, json};
 use unisono::core::query::{self, Filter, Query, parse};
 use unisono::core::source::LogBounds;
 use unisono::core::stream::Event;
@@ -15,6 +15,7 @@ use unisono::core::{
     json as codec,
 };
 use unisono::engine::Operation;
+use unisono::engine::archive::backup::Backup;
 use unisono::engine::delivery::dead_letter::DeadLetter;
 use unisono::engine::stream::{Appending, Excerpt, Sought};
 use unisono::engine::verify::report::VerifyOptions;
@@ -177,10 +178,16 @@ impl Target for Embedded {
         Ok(changes.iter().map(|change| self.describe(change)).collect())
     }
 
-    async fn history(&self, entity: &str, key: &str, limit: usize) -> Result<Vec<Json>> {
+    async fn history(
+        &self,
+        entity: &str,
+        key: &str,
+        before: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<Json>> {
         let entity = self.entity(entity)?;
         let key = Key::parse(&entity, key)?;
-        let changes = self.engine.history(&context(), &entity, &key, None, limit).await?;
+        let changes = self.engine.history(&context(), &entity, &key, before, limit).await?;
         Ok(changes.iter().map(|change| self.describe(change)).collect())
     }
 
@@ -225,6 +232,22 @@ impl Target for Embedded {
         self.engine.backfill(entity, source).await
     }
 
+    async fn back_up(
+        &self,
+        truth: Option<&str>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<Vec<Backup>> {
+        self.engine.back_up(truth, progress).await
+    }
+
+    async fn backups(&self, truth: Option<&str>) -> Result<Vec<Backup>> {
+        self.engine.backups(truth).await
+    }
+
+    async fn check_archive(&self, truth: Option<&str>) -> Result<Vec<Json>> {
+        self.engine.check_archive(truth).await?.iter().map(to_json).collect()
+    }
+
     async fn dead_letters(&self) -> Result<Vec<DeadLetter>> {
         self.engine.dead_letters().await
     }
@@ -262,20 +285,7 @@ impl Target for Embedded {
 
 impl Embedded {
     fn describe(&self, change: &Change) -> Json {
-        let image = match (self.engine.entity(&change.entity), &change.image) {
-            (Ok(entity), Some(image)) => codec::to_json(entity, image),
-            _ => Json::Null,
-        };
-        json!({
-            "position": change.position,
-            "entity": change.entity,
-            "key": change.key,
-            "operation": change.operation.as_str(),
-            "replaced": change.replaced,
-            "time": change.time.to_string(),
-            "actor": change.actor,
-            "record": image,
-        })
+        codec::change::to_json(self.engine.entity(&change.entity).ok().map(|e| &**e), change)
     }
 }
 

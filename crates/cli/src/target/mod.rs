@@ -12,6 +12,7 @@ use serde_json::Value as Json;
 use serde_json::value::RawValue;
 use unisono::core::write::Write;
 use unisono::core::{Position, Result};
+use unisono::engine::archive::backup::Backup;
 use unisono::engine::delivery::dead_letter::DeadLetter;
 use unisono::engine::verify::report::VerifyOptions;
 
@@ -65,8 +66,14 @@ pub(crate) trait Target: Send + Sync {
         follow: bool,
     ) -> Result<Vec<Json>>;
 
-    /// The changes of one record, newest first.
-    async fn history(&self, entity: &str, key: &str, limit: usize) -> Result<Vec<Json>>;
+    /// The changes of one record, newest first, before a position if given.
+    async fn history(
+        &self,
+        entity: &str,
+        key: &str,
+        before: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<Json>>;
 
     /// Appends events to a stream: the body and the answer of `POST /v1/streams/TYPE/STREAM`.
     async fn append(&self, ty: &str, stream: &str, body: &Json) -> Result<Json>;
@@ -84,6 +91,19 @@ pub(crate) trait Target: Send + Sync {
 
     /// Makes the copy of an entity in a follower anew; answers when it has begun.
     async fn backfill(&self, entity: &str, source: &str) -> Result<()>;
+
+    /// Makes a backup of each truth, or of one; answers what was made.
+    async fn back_up(
+        &self,
+        truth: Option<&str>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<Vec<Backup>>;
+
+    /// The backups that there are.
+    async fn backups(&self, truth: Option<&str>) -> Result<Vec<Backup>>;
+
+    /// Whether the archived logs are as they were written; answers a report for each.
+    async fn check_archive(&self, truth: Option<&str>) -> Result<Vec<Json>>;
 
     /// The dead letters that wait.
     async fn dead_letters(&self) -> Result<Vec<DeadLetter>>;

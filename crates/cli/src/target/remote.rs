@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 use unisono::config::Problems;
 use unisono::core::query::Query;
 use unisono::core::{Effect, Error, ErrorKind, Position, Result};
+use unisono::engine::archive::backup::Backup;
 use unisono::engine::delivery::dead_letter::DeadLetter;
 use unisono::engine::verify::report::VerifyOptions;
 
@@ -295,13 +296,26 @@ impl Target for Remote {
         Ok(changes)
     }
 
-    async fn history(&self, entity: &str, key: &str, limit: usize) -> Result<Vec<Json>> {
-        let limit = [("limit".to_owned(), limit.min(Query::LIMIT_MAX).to_string())];
-        let mut page =
-            self.json(self.request(Method::GET, &["v1", entity, key, "_history"], &limit)).await?;
-        match page["items"].take() {
-            Json::Array(items) => Ok(items),
-            _ => Err(Error::internal("a history was answered without items")),
+    async fn history(
+        &self,
+        entity: &str,
+        key: &str,
+        before: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<Json>> {
+        let (mut before, mut changes) = (before, Vec::new());
+        loop {
+            let left = (limit - changes.len()).min(Query::LIMIT_MAX);
+            let mut parameters = vec![("limit".to_owned(), left.to_string())];
+            parameters.extend(before.map(|before| ("before".to_owned(), before.to_string())));
+            let path = ["v1", entity, key, "_history"];
+            let page = self.json(self.request(Method::GET, &path, &parameters)).await?;
+            let next = page["next"].as_str().map(str::parse).transpose()?;
+            changes.extend(member::<Vec<Json>>(page, "items")?);
+            if next.is_none() || changes.len() >= limit {
+                return Ok(changes);
+            }
+            before = next;
         }
     }
 
@@ -351,10 +365,27 @@ impl Target for Remote {
         self.admin(Method::POST, &["backfill"], Some(&body)).await.map(|_| ())
     }
 
+    async fn back_up(&self, truth: Option<&str>, _: &(dyn Fn(u64) + Sync)) -> Result<Vec<Backup>> {
+        let made = self.admin(Method::POST, &["backups"], Some(&json!({ "truth": truth }))).await?;
+        member(made, "backups")
+    }
+
+    async fn backups(&self, truth: Option<&str>) -> Result<Vec<Backup>> {
+        let parameters: Vec<_> =
+            truth.iter().map(|t| ("truth".to_owned(), (*t).to_owned())).collect();
+        let request = self.request(Method::GET, &["admin", "v1", "backups"], &parameters);
+        member(self.json(request).await?, "backups")
+    }
+
+    async fn check_archive(&self, truth: Option<&str>) -> Result<Vec<Json>> {
+        let body = json!({ "truth": truth });
+        let checked = self.admin(Method::POST, &["archive", "check"], Some(&body)).await?;
+        member(checked, "logs")
+    }
+
     async fn dead_letters(&self) -> Result<Vec<DeadLetter>> {
-        let mut page = self.admin(Method::GET, &["dead-letters"], None).await?;
-        serde_json::from_value(page["items"].take())
-            .map_err(|e| Error::internal("dead letters were answered in another form").caused_by(e))
+        let page = self.admin(Method::GET, &["dead-letters"], None).await?;
+        member(page, "items")
     }
 
     async fn replay(&self, letter: &DeadLetter) -> Result<bool> {
@@ -420,6 +451,13 @@ fn batch_body(records: &[Prepared]) -> Result<String> {
 }
 
 /// One line of a running verification; the report if it was the last.
+/// One member of an answer.
+fn member<T: DeserializeOwned>(mut answer: Json, name: &'static str) -> Result<T> {
+    serde_json::from_value(answer[name].take()).map_err(|e| {
+        Error::internal("the server answers in another form").with("member", name).caused_by(e)
+    })
+}
+
 fn verify_line(line: &[u8], progress: &ReportProgress<'_>) -> Result<Option<Json>> {
     let mut line: Json = serde_json::from_slice(line).map_err(|e| {
         Error::internal("a line of the verification is not valid JSON").caused_by(e)

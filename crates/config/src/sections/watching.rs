@@ -37,6 +37,31 @@ pub(crate) static SWEEP: Section = Section::new(
     &[],
 );
 
+/// `[archive]`
+pub(crate) static ARCHIVE: Section = Section::new(
+    "Keeps every log as a chain of files, and backups of every truth, from which a lost truth is restored to its last moment or an earlier one.",
+    &[
+        Key::required(
+            "source",
+            Shape::Text,
+            "The source that keeps the files, of the kind files or s3.",
+        ),
+        Key::defaulting(
+            "every",
+            Shape::Duration { min: Duration::from_millis(10), max: DAY },
+            "10s",
+            "How long changes gather before they are archived: what is lost with the truth at most.",
+        ),
+        Key::defaulting(
+            "backups",
+            Shape::Duration { min: Duration::ZERO, max: YEARS },
+            "1d",
+            "How old the newest backup becomes before another one is made; 0s to make them only when asked.",
+        ),
+    ],
+    &[],
+);
+
 /// `[sampler]`
 pub(crate) static SAMPLER: Section = Section::new(
     "Measures how consistent the sources are: one change in so many is looked for again in every source after 1, 10, 60 and 300 seconds. Without this section nothing is.",

@@ -41,6 +41,7 @@ impl Engine {
                 .collect(),
             entities: self.entities(),
             journals: running.behinds().map(|behind| behind.status()).collect(),
+            archives: running.archives.iter().map(|archive| archive.status()).collect(),
             sampler: running.sampler.as_ref().map(|sampler| sampler.status()),
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use unisono_core::{Position, Result, Timestamp};
 use unisono_policy::declaration::LogDeclaration;
 
+use crate::archive::Archive;
 use crate::delivery::Delivery;
 use crate::log::Log;
 use crate::policies::Present;
@@ -16,17 +17,26 @@ const EVERY: Duration = Duration::from_secs(60);
 /// How many changes are looked at in one step to find those beyond the retention.
 const STEP: usize = 10_000;
 
+/// What has a log kept for it.
+pub(crate) struct Needed {
+    pub(crate) deliveries: Vec<Arc<Delivery>>,
+    pub(crate) archive: Option<Arc<Archive>>,
+}
+
+impl Needed {
+    /// Up to where each of them has come.
+    fn positions(&self) -> impl Iterator<Item = Position> {
+        let deliveries = self.deliveries.iter().map(|delivery| delivery.saved_position());
+        deliveries.chain(self.archive.iter().map(|archive| archive.position()))
+    }
+}
+
 /// Trims a log from time to time, until the engine ends.
-pub(crate) async fn run(
-    log: Arc<Log>,
-    deliveries: Vec<Arc<Delivery>>,
-    present: Present,
-    runtime: Runtime,
-) {
+pub(crate) async fn run(log: Arc<Log>, needed: Needed, present: Present, runtime: Runtime) {
     loop {
         runtime.sleep(EVERY).await;
         let declaration = Arc::clone(&present.load().declaration);
-        if let Err(error) = once(&log, &deliveries, &declaration.log, runtime.now()).await {
+        if let Err(error) = once(&log, &needed, &declaration.log, runtime.now()).await {
             tracing::warn!(%error, log = %log.name, "the log cannot be trimmed");
         }
     }
@@ -38,14 +48,14 @@ pub(crate) async fn run(
 /// dead follower never fills the truth's disk.
 pub(crate) async fn once(
     log: &Log,
-    deliveries: &[Arc<Delivery>],
+    needed: &Needed,
     keep: &LogDeclaration,
     now: Timestamp,
 ) -> Result<u64> {
     let bounds = log.truth.bounds().await?;
-    let needed = deliveries
-        .iter()
-        .filter_map(|d| held(bounds.head, d.saved_position(), keep.changes_max))
+    let needed = needed
+        .positions()
+        .filter_map(|position| held(bounds.head, position, keep.changes_max))
         .min()
         .unwrap_or(bounds.head);
     let through = expired(log, bounds.trimmed, needed, now.minus(keep.retention)).await?;

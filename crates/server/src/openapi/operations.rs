@@ -298,6 +298,16 @@ pub(super) fn of_service(paths: &mut Map<String, Json>) {
             "/admin/v1/backfill",
             guarded("post", "backfill", "Copy an entity into a follower anew", Some(follower)),
         ),
+        ("/admin/v1/backups", backups()),
+        (
+            "/admin/v1/archive/check",
+            guarded(
+                "post",
+                "check_archive",
+                "Whether the archived logs are as they were written",
+                Some(json!({ "truth": text })),
+            ),
+        ),
         (
             "/admin/v1/dead-letters",
             guarded(
@@ -318,6 +328,18 @@ pub(super) fn of_service(paths: &mut Map<String, Json>) {
     ] {
         paths.insert(path.to_owned(), item);
     }
+}
+
+fn backups() -> Json {
+    let of_truth =
+        body(&json!({ "type": "object", "properties": { "truth": { "type": "string" } } }));
+    let answer = |summary: &str| answers("200", summary, &json!({ "type": "object" }));
+    json!({
+        "get": { "operationId": "backups", "tags": ["operation"], "summary": "The backups that there are",
+            "responses": answer("The backups, the oldest of each truth first") },
+        "post": { "operationId": "back_up", "tags": ["operation"], "summary": "Make a backup of each truth, or of one",
+            "requestBody": of_truth, "responses": answer("The backups that were made") },
+    })
 }
 
 fn changes() -> Json {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use unisono_core::source::{LogBounds, Truth};
+use unisono_core::source::{LogBounds, Truth, begins_above};
 use unisono_core::write::{Committed, Unit};
 use unisono_core::{Change, Entity, Error, ErrorKind, Key, Position, Result, Timestamp};
 use unisono_sql::text::{escape, unescape};
@@ -61,6 +61,20 @@ impl Truth for MysqlSource {
     fn poll_every(&self) -> Duration {
         let is_captured = self.client().tables().values().any(|table| table.capture.is_some());
         if is_captured { PACE } else { Duration::from_secs(1) }
+    }
+
+    async fn begin_above(&self, position: Position) -> Result<Position> {
+        let bounds = self.bounds().await?;
+        let Some(head) = begins_above(&bounds, position)? else { return Ok(bounds.head) };
+        let sql = format!(
+            "UPDATE unisono_head SET `trimmed` = {head}, `position` = {head} \
+             WHERE `only` = 1 AND `position` = {}",
+            bounds.head
+        );
+        // Repeating it has no further effect.
+        let begun = self.client().writer().run(&sql).await.map_err(Failed::at_commit);
+        begun.map_err(|failed| self.of_truth(failed, "begin_above"))?;
+        Ok(self.bounds().await?.head)
     }
 
     async fn read_log(

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
-use unisono_core::source::{LogBounds, Truth};
+use unisono_core::source::{LogBounds, Truth, begins_above};
 use unisono_core::write::{Committed, Unit};
 use unisono_core::{Change, Entity, Error, ErrorKind, Key, Position, Result, Timestamp, Uuid};
 use unisono_sql::text as escaped;
@@ -86,6 +86,26 @@ impl Truth for PostgresSource {
     fn poll_every(&self) -> Duration {
         let is_captured = self.client().tables().values().any(|table| table.capture.is_some());
         if is_captured { PACE } else { Duration::from_secs(1) }
+    }
+
+    async fn begin_above(&self, position: Position) -> Result<Position> {
+        let schema = &quote(self.client().schema());
+        // Done again, it changes nothing: a lost answer does no harm.
+        let begun = self.on_log("begin_above", move |session| {
+            Box::pin(async move {
+                let bounds = bounds_of(&session, schema).await?;
+                let Some(head) = begins_above(&bounds, position)? else { return Ok(bounds.head) };
+                let sql = format!(
+                    "UPDATE {schema}.unisono_head SET trimmed = $1, position = $1 WHERE position = $2"
+                );
+                let at = |position: Position| Parameter::integer(position.as_i64());
+                session.execute(Use::Once, &sql, &[at(head), at(bounds.head)]).await?;
+                Ok(bounds_of(&session, schema).await?.head)
+            })
+        });
+        let head = begun.await?;
+        self.client().life().raise(head);
+        Ok(head)
     }
 
     async fn read_log(

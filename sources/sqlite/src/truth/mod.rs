@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
-use unisono_core::source::{LogBounds, Truth};
+use unisono_core::source::{LogBounds, Truth, begins_above};
 use unisono_core::write::{Committed, Unit};
 use unisono_core::{
     Change, Entity, Error, ErrorKind, Key, Operation, Position, Result, Timestamp, Uuid,
@@ -76,6 +76,20 @@ impl Truth for SqliteSource {
     fn poll_every(&self) -> Duration {
         let captures = self.client().tables().values().any(|t| t.capture.is_some());
         if captures { capture::PACE } else { Duration::from_secs(1) }
+    }
+
+    async fn begin_above(&self, position: Position) -> Result<Position> {
+        let mark = self.client().mark();
+        self.client()
+            .write("begin_above", move |connection| {
+                let bounds = bounds(connection)?;
+                let Some(head) = begins_above(&bounds, position)? else { return Ok(bounds.head) };
+                let sql = "UPDATE unisono_head SET trimmed = ?1";
+                connection.execute(sql, [head.as_i64()]).map_err(translate)?;
+                mark.raise(head);
+                Ok(head)
+            })
+            .await
     }
 
     async fn read_log(

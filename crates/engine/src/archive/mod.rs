@@ -1,0 +1,206 @@
+//! The archive: the log as a chain of files in a vault, and backups, from which a lost truth is built again.
+//!
+//! ```text
+//! {truth}/log/00000000000000000001.jsonl                      a segment, named after its first position
+//! {truth}/backups/{begin}-{time}/{entity}-000001.jsonl        a part of a backup
+//! {truth}/backups/{begin}-{time}/manifest.json                written last: without it there is no backup
+//! ```
+//!
+//! A segment names the SHA-256 of the one before it, so that none can be changed, taken out or put in without every
+//! later one telling. Segments are created and never replaced: of several processes that archive the same log each
+//! segment is written by the one that came first, and the others go on after it.
+
+pub mod backup;
+mod chain;
+pub mod restore;
+mod segment;
+mod writer;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use unisono_core::vault::Vault;
+use unisono_core::{Entity, Error, ErrorKind, Position, Result, Timestamp, Uuid};
+use unisono_policy::declaration::{ArchiveDeclaration, Declaration};
+
+use crate::archive::segment::Segment;
+use crate::log::Log;
+use crate::runtime::Runtime;
+use crate::watched::Watched;
+
+pub use chain::ChainReport;
+
+/// The archive of one log.
+pub(crate) struct Archive {
+    vault: Arc<dyn Vault>,
+    /// The source that keeps it.
+    pub(crate) source: Arc<str>,
+    pub(crate) log: Arc<Log>,
+    /// The entities whose truth this is, in the order of their names.
+    entities: Vec<Arc<Entity>>,
+    by_name: HashMap<Arc<str>, Arc<Entity>>,
+    /// How long changes gather before they are archived.
+    every: Duration,
+    state: Watched<State>,
+}
+
+/// How far archiving has come.
+#[derive(Clone, Debug, Default)]
+struct State {
+    /// The last segment; `None` until it has been looked for.
+    last: Option<Last>,
+    /// A position up to which somebody wants the log to be archived without delay.
+    wanted: Position,
+    /// Why the last attempt failed.
+    error: Option<String>,
+    /// The newest backup of this log.
+    backup: Option<Timestamp>,
+}
+
+/// The end of a chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Last {
+    log: Uuid,
+    through: Position,
+    /// SHA-256 of the last segment; `None` if there is none.
+    hash: Option<String>,
+}
+
+/// How an archive is doing.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct ArchiveStatus {
+    /// The truth whose log it is.
+    pub truth: Arc<str>,
+    /// The source that keeps it.
+    pub source: Arc<str>,
+    /// Every change up to here is archived.
+    pub position: Position,
+    /// How many changes are not yet.
+    pub lag_changes: u64,
+    /// SHA-256 of the newest segment: who keeps it elsewhere can tell later that nothing before it was changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// When the newest backup of this log was begun.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<Timestamp>,
+    /// Why nothing can be archived at present.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Starts to archive each log, if that is declared.
+pub(crate) fn start<'a>(
+    declaration: &Declaration,
+    vault: Option<Arc<dyn Vault>>,
+    logs: impl Iterator<Item = &'a Arc<Log>>,
+    runtime: &Runtime,
+) -> Result<Vec<Arc<Archive>>> {
+    let Some(declared) = &declaration.archive else { return Ok(Vec::new()) };
+    let vault = vault.ok_or_else(|| {
+        Error::new(ErrorKind::InvalidConfig, "the source cannot keep an archive")
+            .at(&declared.source)
+            .with("field", "archive.source")
+            .hint("name a source of the kind files or s3")
+    })?;
+    let start = |log: &Arc<Log>| {
+        let archive = Arc::new(Archive::new(declared, Arc::clone(&vault), log, declaration));
+        runtime.spawn(writer::run(Arc::clone(&archive), runtime.clone()));
+        if !declared.backups.is_zero() {
+            runtime.spawn(backup::run(Arc::clone(&archive), declared.backups, runtime.clone()));
+        }
+        archive
+    };
+    Ok(logs.map(start).collect())
+}
+
+impl Archive {
+    fn new(
+        declared: &ArchiveDeclaration,
+        vault: Arc<dyn Vault>,
+        log: &Arc<Log>,
+        declaration: &Declaration,
+    ) -> Self {
+        let of_log = declaration.entities.values().filter(|e| e.truth == log.name.truth);
+        let entities: Vec<_> = of_log.map(|e| Arc::clone(&e.entity)).collect();
+        let by_name = entities.iter().map(|e| (Arc::clone(e.name()), Arc::clone(e))).collect();
+        Archive {
+            vault,
+            source: Arc::clone(&declared.source),
+            log: Arc::clone(log),
+            entities,
+            by_name,
+            every: declared.every,
+            state: Watched::default(),
+        }
+    }
+
+    /// How it is doing.
+    pub(crate) fn status(&self) -> ArchiveStatus {
+        let state = self.state.get().clone();
+        let head = self.log.tail.head();
+        let position = state.last.as_ref().map_or(Position::ZERO, |last| last.through);
+        ArchiveStatus {
+            truth: Arc::clone(&self.log.name.truth),
+            source: Arc::clone(&self.source),
+            position,
+            lag_changes: head.since(position),
+            sha256: state.last.and_then(|last| last.hash),
+            backup: state.backup,
+            error: state.error,
+        }
+    }
+
+    /// The position up to which the log is not needed here any more.
+    pub(crate) fn position(&self) -> Position {
+        self.state.get().last.as_ref().map_or(Position::ZERO, |last| last.through)
+    }
+
+    /// Waits until the log is archived up to a position.
+    async fn archived(&self, position: Position) {
+        self.state.change(|state| {
+            state.wanted = state.wanted.max(position);
+            true
+        });
+        let is_there = |last: &Last| last.log == self.log.id && last.through >= position;
+        self.state.until(|state| state.last.as_ref().is_some_and(is_there)).await;
+    }
+
+    /// The segments that can hold changes after a position, in order.
+    async fn segments_after(&self, after: Position) -> Result<Vec<String>> {
+        let mut names = self.vault.list(&self.folder(LOG)).await?;
+        let first = names.partition_point(|name| segment::first(name).is_none_or(|f| f <= after));
+        // The one before may reach beyond.
+        names.drain(..first.saturating_sub(1));
+        Ok(names)
+    }
+
+    /// A segment as it was written.
+    async fn segment(&self, name: &str) -> Result<Segment> {
+        let path = format!("{}/{name}", self.folder(LOG));
+        let content = self.load(&path).await?;
+        Segment::parse(content).map_err(|e| e.at(&self.source).with("path", path))
+    }
+
+    async fn load(&self, path: &str) -> Result<Vec<u8>> {
+        let found = self.vault.load(path).await?;
+        found.ok_or_else(|| {
+            Error::new(ErrorKind::Corrupt, "a file of the archive is missing")
+                .at(&self.source)
+                .with("path", path)
+        })
+    }
+
+    fn folder(&self, name: &str) -> String {
+        format!("{}/{name}", self.log.name.truth)
+    }
+}
+
+const LOG: &str = "log";
+const BACKUPS: &str = "backups";
+
+/// SHA-256 in hexadecimal digits.
+fn sha256(content: &[u8]) -> String {
+    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+}
