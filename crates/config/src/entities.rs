@@ -99,11 +99,11 @@ fn kind_at(
     let Data::Table(entries) = &table.data else { return None };
     let (_, item) = entries.iter().find(|(name, _)| name.text == key)?;
     let Data::Text { text, .. } = &item.data else { return None };
-    playing(sources, text, role)
+    kind_named(sources, text, role)
 }
 
 /// The kind of a source, if it can play the role.
-fn playing(sources: &Sources, name: &str, role: Role) -> Option<&'static dyn SourceKind> {
+fn kind_named(sources: &Sources, name: &str, role: Role) -> Option<&'static dyn SourceKind> {
     let known = sources.get(name)?.kind.as_ref()?;
     known.capability.roles.contains(&role).then_some(known.kind)
 }
@@ -119,7 +119,7 @@ pub(crate) fn entity(
     let Surroundings { sources, kinds, region } = around;
     let Described { fields: declared, entity } = described;
     let truth_kind =
-        table.source_named("truth").and_then(|name| playing(sources, name, Role::Truth));
+        table.source_named("truth").and_then(|name| kind_named(sources, name, Role::Truth));
     let mut reader = Reader {
         report,
         sources,
