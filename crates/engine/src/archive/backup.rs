@@ -138,14 +138,18 @@ impl Archive {
                 .at(&self.log.name.truth)
                 .hint("make the backup again"));
         }
-        runtime.within(ARCHIVED_MAX, async { Ok(self.archived(after.head).await) }).await.map_err(
-            |_| {
+        runtime
+            .within(ARCHIVED_MAX, async {
+                self.archived(after.head).await;
+                Ok(())
+            })
+            .await
+            .map_err(|_| {
                 let error = self.state.get().error.clone();
                 Error::new(ErrorKind::Unavailable, "the log is not archived up to the backup's end")
                     .at(&self.source)
                     .with("reason", error.unwrap_or_default())
-            },
-        )?;
+            })?;
         let truth = self.log.name.truth.to_string();
         let (log, end) = (bounds.log, after.head);
         let backup = Backup { name, truth, log, time, begin, end, entities };
