@@ -281,6 +281,7 @@ mod tests {
             ..Declaration::default()
         };
         let status = |main: &str, search: &str, state| Status {
+            archives: Vec::new(),
             time: Timestamp::EPOCH,
             sources: vec![source("main", main), source("search", search)],
             logs: Vec::new(),

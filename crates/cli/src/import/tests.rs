@@ -11,6 +11,7 @@ use serde_json::{Value as Json, json};
 use unisono::core::write::{Action, Condition, Write};
 use unisono::core::{Entity, Error, ErrorKind, Field, FieldType, Position, Result, json as codec};
 use unisono::engine::Runtime;
+use unisono::engine::archive::backup::Backup;
 use unisono::engine::delivery::dead_letter::DeadLetter;
 use unisono::engine::verify::report::VerifyOptions;
 
@@ -110,7 +111,16 @@ impl Target for Fake {
     async fn changes(&self, _: &str, _: Position, _: usize, _: bool) -> Result<Vec<Json>> {
         unreachable!()
     }
-    async fn history(&self, _: &str, _: &str, _: usize) -> Result<Vec<Json>> {
+    async fn history(&self, _: &str, _: &str, _: Option<Position>, _: usize) -> Result<Vec<Json>> {
+        unreachable!()
+    }
+    async fn back_up(&self, _: Option<&str>, _: &(dyn Fn(u64) + Sync)) -> Result<Vec<Backup>> {
+        unreachable!()
+    }
+    async fn backups(&self, _: Option<&str>) -> Result<Vec<Backup>> {
+        unreachable!()
+    }
+    async fn check_archive(&self, _: Option<&str>) -> Result<Vec<Json>> {
         unreachable!()
     }
     async fn append(&self, _: &str, _: &str, _: &Json) -> Result<Json> {

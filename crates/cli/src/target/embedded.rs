@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::Value as Json;
 use serde_json::value::RawValue;
+use serde_json::{Value as Json, json};
 use unisono::core::query::{self, Filter, Query, parse};
 use unisono::core::source::LogBounds;
 use unisono::core::stream::Event;
