@@ -6,19 +6,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
-use unisono_core::query::{Comparison, Filter, Order, Page, Path, Query};
+use unisono_core::query::{Comparison, Filter, Order, Page, Query};
 use unisono_core::stream::{self, Append, CLOSED, Event, Expected, NewEvent};
 use unisono_core::write::{Action, Condition, Write};
 use unisono_core::{
-    Consistency, Context, Entity, Error, ErrorKind, Key, Position, Record, Result, Token, Value,
+    Context, Entity, Error, ErrorKind, Key, Position, Record, Result, Token, Value,
 };
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::answer::Answer;
 use crate::engine::Engine;
 use crate::stream::{
-    AppendCondition, Appended, Appending, EventsPage, Excerpt, Limits, Sought, StreamPage, Tagged,
+    AppendCondition, Appended, Appending, EventsPage, Excerpt, Limits, Sought, StreamPage,
 };
+
+mod asking;
+
+use asking::{between, beyond, deleted, matching, path, strong};
 
 /// How often an append is tried whose condition is violated by tags alone, and by no event.
 const ATTEMPTS_MAX: usize = 16;
@@ -576,40 +580,4 @@ fn notes(
         Ok(Write { entity: Arc::clone(tags), key, action, condition })
     };
     all.into_iter().map(note).collect()
-}
-
-/// The events that an item of a condition names.
-fn matching(events: &Entity, item: &Tagged) -> Filter {
-    let tag = |tag: &String| Filter::Contains(path(events, "tags"), Value::String(tag.clone()));
-    let mut all: Vec<Filter> = item.tags.iter().map(tag).collect();
-    if !item.types.is_empty() {
-        let types = item.types.iter().cloned().map(Value::String).collect();
-        all.push(Filter::In(path(events, "type"), types));
-    }
-    Filter::And(all)
-}
-
-fn beyond(events: &Entity, position: Position) -> Filter {
-    let value = Value::Integer(position.as_i64());
-    Filter::Compare(path(events, "position"), Comparison::Gt, value)
-}
-
-/// The events of a stream between two revisions, both included.
-fn between(events: &Entity, name: &str, first: u64, last: u64) -> Result<Filter> {
-    let (first, last) = (stream::key(name, first)?, stream::key(name, last)?);
-    Ok(Filter::Between(path(events, "key"), first.to_value(), last.to_value()))
-}
-
-/// A field that every entity of events has.
-fn path(events: &Entity, field: &str) -> Path {
-    Path::whole(events.index_of(field).unwrap_or_default())
-}
-
-fn strong(context: &Context) -> Context {
-    Context { consistency: Consistency::Strong, ..context.clone() }
-}
-
-fn deleted() -> Error {
-    Error::new(ErrorKind::StreamClosed, "the stream was deleted")
-        .hint("its events were removed, and its name is not given again")
 }
