@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use unisono_core::clock::Clock;
+use unisono_core::entity::SYSTEM;
 use unisono_core::journal::Journal;
 use unisono_core::kind::{Environment, Options};
 use unisono_core::source::{
@@ -212,7 +213,7 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Prepares entities in a role, each at a place of its own name.
+    /// Prepares entities in a role, each at a place of its own name; sources reserve the names of the engine's own.
     pub(crate) async fn prepare(
         &self,
         role: Role,
@@ -221,7 +222,7 @@ impl Opened {
         let bind = |e: &&Arc<Entity>| Binding {
             entity: Arc::clone(e),
             role,
-            place: Arc::clone(e.name()),
+            place: e.name().trim_start_matches(SYSTEM).into(),
             options: Options::default(),
         };
         let bindings: Vec<_> = entities.iter().map(bind).collect();

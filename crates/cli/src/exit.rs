@@ -36,6 +36,7 @@ pub(crate) fn code(error: &Error) -> u8 {
         InvalidConfig => CONFIGURATION,
         Cancelled => INTERRUPTED,
         NotFound
+        | StreamClosed
         | AlreadyExists
         | VersionConflict
         | ConstraintViolated

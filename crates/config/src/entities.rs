@@ -9,7 +9,9 @@ use unisono_core::{Capture, Entity, Role};
 use unisono_policy::conflict::SyncDeclaration;
 use unisono_policy::declaration::{CacheDeclaration, EntityDeclaration, FollowerDeclaration};
 use unisono_policy::delivery::DeliveryPolicy;
+use unisono_policy::read::{ReadPolicy, ReadRule};
 use unisono_policy::rule::Rule;
+use unisono_policy::write::WritePolicy;
 
 use crate::document::{Data, Item, Name};
 use crate::fields::{self, DeclaredField};
@@ -27,7 +29,7 @@ use crate::table::{Found, Table};
 type Sources = BTreeMap<String, DeclaredSource>;
 
 /// Names that no entity can have, because `/v1/NAME` is a path of its own.
-pub const ENTITIES_RESERVED: &[&str] = &["changes"];
+pub const ENTITIES_RESERVED: &[&str] = &["changes", "streams"];
 
 /// Something that an entity keeps in a source.
 pub(crate) struct Use {
@@ -44,13 +46,26 @@ pub(crate) struct DeclaredEntity {
     pub(crate) uses: Vec<Use>,
 }
 
+/// What is declared beside an entity.
+#[derive(Clone, Copy)]
+pub(crate) struct Surroundings<'a> {
+    pub(crate) sources: &'a Sources,
+    pub(crate) kinds: Kinds<'a>,
+    pub(crate) region: Option<&'a str>,
+}
+
+/// The fields as far as they could be read, and the entity unless a problem was reported.
+pub(crate) struct Described {
+    pub(crate) fields: Vec<DeclaredField>,
+    pub(crate) entity: Option<Arc<Entity>>,
+}
+
 /// Reads `[entities]`.
 pub(crate) fn entities(
     file: &Table<'_>,
-    sources: &Sources,
-    kinds: Kinds<'_>,
-    region: Option<&str>,
+    around: Surroundings<'_>,
 ) -> BTreeMap<String, DeclaredEntity> {
+    let Surroundings { sources, kinds, .. } = around;
     let mut entities = BTreeMap::new();
     for (name, found) in file.named("entities") {
         let spot = Spot { span: name.span.clone(), key: found.spot.key.clone() };
@@ -69,10 +84,8 @@ pub(crate) fn entities(
         let truth = kind_at(sources, found.value, "truth", Role::Truth);
         let section = ENTITY.with_kind(truth, kinds);
         if let Some(table) = Table::new(file.report, &section, found.value, found.spot) {
-            entities.insert(
-                name.text.clone(),
-                entity(table, &name.text, sources, truth, kinds, region),
-            );
+            let described = described(&table, &name.text);
+            entities.insert(name.text.clone(), entity(table, &name.text, described, around));
         }
     }
     entities
@@ -88,20 +101,27 @@ fn kind_at(
     let Data::Table(entries) = &table.data else { return None };
     let (_, item) = entries.iter().find(|(name, _)| name.text == key)?;
     let Data::Text { text, .. } = &item.data else { return None };
-    let known = sources.get(text)?.kind.as_ref()?;
+    kind_named(sources, text, role)
+}
+
+/// The kind of a source, if it can play the role.
+fn kind_named(sources: &Sources, name: &str, role: Role) -> Option<&'static dyn SourceKind> {
+    let known = sources.get(name)?.kind.as_ref()?;
     known.capability.roles.contains(&role).then_some(known.kind)
 }
 
-fn entity(
+/// One entity, whose shape is known.
+pub(crate) fn entity(
     table: Table<'_>,
     name: &str,
-    sources: &Sources,
-    truth_kind: Option<&'static dyn SourceKind>,
-    kinds: Kinds<'_>,
-    region: Option<&str>,
+    described: Described,
+    around: Surroundings<'_>,
 ) -> DeclaredEntity {
     let report = table.report;
-    let (declared, entity) = described(&table, name);
+    let Surroundings { sources, kinds, region } = around;
+    let Described { fields: declared, entity } = described;
+    let truth_kind =
+        table.source_named("truth").and_then(|name| kind_named(sources, name, Role::Truth));
     let mut reader = Reader {
         report,
         sources,
@@ -118,13 +138,16 @@ fn entity(
     let keepers = items.len() + 1;
     let followers = items.into_iter().map(|found| reader.follower(found));
     let mut followers = followers.collect::<Vec<_>>();
-    let mut cache = table.item("cache").map(|found| reader.cache(found));
+    let is_plain = table.takes("cache");
+    let cache = if is_plain { table.item("cache") } else { None };
+    let mut cache = cache.map(|found| reader.cache(found));
     // Reads ask any of these; what waits in a journal is laid over their answers.
-    let read = policies::read(&table, &reader.uses, keepers);
-    let write = policies::write(&table, |table| reader.journal(table));
-    let captured = Capture::of(&truth_options).is_some();
-    let behind = write.as_ref().is_some_and(|write| write.behind.is_some());
-    let sync = reader.sync(&table, truth.as_ref(), captured, behind);
+    let (read, write) = ways(&table, &mut reader, keepers, is_plain);
+    let sync = table.takes("sync").then(|| {
+        let behind = write.as_ref().is_some_and(|write| write.behind.is_some());
+        reader.sync(&table, truth.as_ref(), Capture::of(&truth_options).is_some(), behind)
+    });
+    let sync = sync.flatten();
     let uses = reader.uses;
     let of_source = |name: &str| sources.get(name)?.kind.as_ref()?.region.clone();
     let regions = |name: Option<&str>| name.map_or_else(|| region.map(str::to_owned), of_source);
@@ -134,13 +157,8 @@ fn entity(
         journal: write.as_ref().and_then(|write| Some(&*write.behind.as_ref()?.journal)),
         regions: &regions,
     };
-    let kept_out = residency::keep_out(
-        &table,
-        entity.as_ref(),
-        &places,
-        &mut followers,
-        cache.as_mut().and_then(Option::as_mut),
-    );
+    let cached = cache.as_mut().and_then(Option::as_mut);
+    let kept_out = residency::keep_out(&table, entity.as_ref(), &places, &mut followers, cached);
     let followers: Option<Vec<_>> = followers.into_iter().collect();
     let replication =
         replication::read(&table, truth.as_ref(), followers, write.as_ref(), &regions);
@@ -166,8 +184,25 @@ fn entity(
     DeclaredEntity { declaration: all(), uses }
 }
 
-/// The fields as far as they could be read, and the entity unless a problem was reported.
-fn described(table: &Table<'_>, name: &str) -> (Vec<DeclaredField>, Option<Arc<Entity>>) {
+/// How an entity is read and written. Events are neither changed nor written behind, and what is there to be cached are
+/// projections of them.
+fn ways(
+    table: &Table<'_>,
+    reader: &mut Reader<'_>,
+    keepers: usize,
+    is_plain: bool,
+) -> (Option<ReadPolicy>, Option<WritePolicy>) {
+    let mut read = policies::read(table, &reader.uses, keepers);
+    if is_plain {
+        return (read, policies::write(table, |table| reader.journal(table)));
+    }
+    if let Some(read) = read.as_mut().filter(|read| read.rules.is_empty()) {
+        read.rules.push(ReadRule::of_streams());
+    }
+    (read, Some(WritePolicy::default()))
+}
+
+fn described(table: &Table<'_>, name: &str) -> Described {
     let entries = table.named("fields");
     let declared = fields(table, &entries);
     let key = table.text("key");
@@ -175,7 +210,7 @@ fn described(table: &Table<'_>, name: &str) -> (Vec<DeclaredField>, Option<Arc<E
     let complete = declared.len() == entries.len() && !entries.is_empty();
     let entity =
         key.filter(|_| complete).and_then(|key| build(table.report, name, &declared, &key));
-    (declared, entity)
+    Described { fields: declared, entity }
 }
 
 fn fields(table: &Table<'_>, entries: &[(&Name, Found<&Item>)]) -> Vec<DeclaredField> {

@@ -8,7 +8,7 @@ use unisono_core::kind::SourceKind;
 use crate::options::{self, Key, Section, Shape};
 use crate::sections::{
     ADAPTIVE, ARCHIVE, BATCH, CACHE, ENTITY, FIELD, FILE, FOLLOWER, HOOK, LOG, READ, READ_RULE,
-    RESIDENCY, ROUTE, SAMPLER, SERVER, SWEEP, SYNC, TLS, TOKEN, WARM_QUESTION, WRITE,
+    RESIDENCY, ROUTE, SAMPLER, SERVER, STREAM, SWEEP, SYNC, TLS, TOKEN, WARM_QUESTION, WRITE,
 };
 
 const HEAD: &str = "\
@@ -50,6 +50,7 @@ pub fn example(kinds: &[&'static dyn SourceKind]) -> String {
         source(&mut out, *kind);
     }
     entity(&mut out, kinds);
+    streams(&mut out, kinds);
     out
 }
 
@@ -151,6 +152,20 @@ fn entity(out: &mut String, kinds: &[&'static dyn SourceKind]) {
         let kept = quoted(kept);
         let residency = [("source", kept.as_str()), ("forbid", "\"record.status == 'draft'\"")];
         commented(out, "[[entities.product.residency]]", &RESIDENCY, &residency);
+    }
+}
+
+/// A type of streams, in the same truth.
+fn streams(out: &mut String, kinds: &[&'static dyn SourceKind]) {
+    let can = |k: &&&dyn SourceKind| k.capability().roles.contains(&Role::Truth);
+    if let Some(truth) = kinds.iter().find(can) {
+        let truth = format!("\"{}\"", truth.name());
+        commented(
+            out,
+            "[streams.order]",
+            &STREAM,
+            &[("truth", &truth), ("table", "\"order_events\""), ("strategy", "\"best_effort\"")],
+        );
     }
 }
 

@@ -22,6 +22,7 @@ mod schema;
 mod sections;
 mod server;
 mod sources;
+mod streams;
 mod synchronised;
 mod table;
 mod types;
@@ -122,7 +123,9 @@ fn read(file: Table<'_>, kinds: Kinds<'_>) -> Option<Configuration> {
     let sources = sources::sources(&file, kinds);
     let region = file.text("region");
     let here = region.as_ref().map(|found| found.value.as_str());
-    let entities = entities::entities(&file, &sources, kinds, here);
+    let around = entities::Surroundings { sources: &sources, kinds, region: here };
+    let mut entities = entities::entities(&file, around);
+    streams::streams(&file, around, &mut entities);
     let archive = server::archive(&file, &sources);
     check::check(file.report, &sources, &entities, region.as_ref(), archive.as_ref());
     let names: Vec<&str> = entities.keys().map(String::as_str).collect();

@@ -8,9 +8,11 @@ use unisono_policy::strategy;
 use crate::options::{Key, Section, Shape};
 
 mod replicating;
+mod streams;
 mod watching;
 
 pub(crate) use replicating::{ADAPTIVE, BATCH, FOLLOWER, RESIDENCY, SYNC};
+pub(crate) use streams::STREAM;
 pub(crate) use watching::{ARCHIVE, HOOK, SAMPLER, SWEEP};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -41,17 +43,9 @@ pub(crate) static FILE: Section = Section::new(
         Key::optional("hooks", Shape::Named(&HOOK), "Who is told of what is found, by name."),
         Key::optional("sources", Shape::Sources, "The stores, by name."),
         Key::optional("entities", Shape::Named(&ENTITY), "The kinds of records, by name."),
+        Key::optional("streams", Shape::Named(&STREAM), "The types of streams of events, by name."),
     ],
-    &[
-        "projections",
-        "streams",
-        "cluster",
-        "regions",
-        "residency",
-        "strategies",
-        "telemetry",
-        "defaults",
-    ],
+    &["projections", "cluster", "regions", "residency", "strategies", "telemetry", "defaults"],
 );
 
 /// `[server]`

@@ -53,6 +53,20 @@ impl<'a> Table<'a> {
         self.entries.iter().any(|(n, item)| n.text == name && matches!(item.data, Data::Table(_)))
     }
 
+    /// The text of a key that names a source, whether or not there is one.
+    pub(crate) fn source_named(&self, name: &str) -> Option<&'a str> {
+        let (_, item) = self.entries.iter().find(|(n, _)| n.text == name)?;
+        match &item.data {
+            Data::Text { text, .. } => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Whether its section has a key.
+    pub(crate) fn takes(&self, name: &str) -> bool {
+        self.section.key(name).is_some()
+    }
+
     /// The value of a key as it stands, with its place.
     pub(crate) fn item(&self, name: &'static str) -> Option<Found<&'a Item>> {
         let key = self.key(name);

@@ -7,9 +7,7 @@ use crate::position::{Position, Version};
 use crate::record::{Record, Stored};
 use crate::time::Timestamp;
 
-/// What a change did.
-///
-/// Appending an event to a stream will be a further operation of the same log.
+/// What a change did. An event that was appended to a stream is a record that was put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// The record now has the state of the image.

@@ -172,6 +172,7 @@ pub struct Entity {
     fields: Vec<Field>,
     key: usize,
     by_name: HashMap<Arc<str>, usize>,
+    is_of_events: bool,
 }
 
 impl Entity {
@@ -191,6 +192,17 @@ impl Entity {
     pub fn system(name: &str, key: &str, fields: Vec<Field>) -> Result<Self> {
         check_name(name)?;
         Self::named(&format!("{SYSTEM}{name}"), key, fields)
+    }
+
+    /// An entity whose records are events: they are appended to streams, and not changed.
+    pub fn of_events(name: &str, key: &str, fields: Vec<Field>) -> Result<Self> {
+        check_name(name)?;
+        Ok(Entity { is_of_events: true, ..Self::named(name, key, fields)? })
+    }
+
+    /// Whether its records are events: see [`crate::stream`].
+    pub fn is_of_events(&self) -> bool {
+        self.is_of_events
     }
 
     /// Whether the engine declared it for itself.
@@ -216,7 +228,7 @@ impl Entity {
             return Err(config("needs a key of type string, integer or uuid", name));
         }
         fields[key].required = true;
-        Ok(Entity { name: name.into(), fields, key, by_name })
+        Ok(Entity { name: name.into(), fields, key, by_name, is_of_events: false })
     }
 
     /// Its name.

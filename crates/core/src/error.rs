@@ -39,6 +39,7 @@ macro_rules! kinds {
 
 kinds! {
     NotFound, "not_found", "The named record, entity, source or other thing does not exist.";
+    StreamClosed, "stream_closed", "The stream was archived or deleted for good.";
     AlreadyExists, "already_exists", "A record with this key is already there.";
     VersionConflict, "version_conflict", "The record is not at the version that the write expected.";
     ConstraintViolated, "constraint_violated", "A unique or other declared constraint refuses the write.";

@@ -23,6 +23,7 @@ pub mod record;
 pub mod slice;
 pub mod source;
 pub mod spelling;
+pub mod stream;
 pub mod time;
 pub mod value;
 pub mod vault;

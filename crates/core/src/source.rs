@@ -183,6 +183,11 @@ pub trait Truth: Send + Sync {
     /// * `commit-4` A unit whose idempotency key is known gets the earlier outcome (`replayed`) if the fingerprint
     ///   is the same, `idempotency_key_reused` otherwise. A unit without writes does nothing but take its key.
     /// * `commit-5` Unique fields are unique: else `constraint_violated` naming the field.
+    /// * `stream-1` An append takes place if the end of its stream is as expected; it is numbered by
+    ///   [`crate::stream::number`] behind the greatest key there is of the stream. `stream-2` So revisions are dense, and
+    ///   in the order of positions. `stream-3`, `stream-4` Units with appends are repeated and undone as all others.
+    ///   `stream-5` [`crate::write::Condition::Until`] refuses a record that is beyond a version. `stream-6` A closed
+    ///   stream takes no event. `stream-7` A stream goes on where it ended.
     /// * `commit-6` `Err` of the whole call says by its effect whether anything can have been committed.
     async fn commit(&self, units: Vec<Unit>) -> Result<Vec<Result<Committed>>>;
 

@@ -11,6 +11,7 @@ use crate::json;
 use crate::key::Key;
 use crate::position::Version;
 use crate::record::{Record, Stored};
+use crate::stream::Append;
 use crate::time::Timestamp;
 use crate::value::Value;
 
@@ -23,6 +24,8 @@ pub enum Action {
     Patch(Json),
     /// Remove a record that is there.
     Delete,
+    /// Add an event to the end of its stream: a truth does what [`crate::stream::number`] makes of it.
+    Append(Box<Append>),
 }
 
 /// What must hold for a write to take place.
@@ -37,6 +40,8 @@ pub enum Condition {
     Version(Option<Version>),
     /// The record must be there, at any version; else `version_conflict`.
     Present,
+    /// The record must not be there, or be at this version or an earlier one; else `version_conflict`.
+    Until(Version),
 }
 
 /// One write to one record.
@@ -118,6 +123,9 @@ pub fn resolve(write: &Write, current: Option<&Stored>) -> Result<Resolved> {
             current.ok_or_else(missing)?;
             None
         }
+        Action::Append(_) => {
+            return Err(Error::internal("an append was not numbered").of(write.entity.name()));
+        }
     };
     if let Some(record) = &image {
         write.entity.check(record)?;
@@ -147,7 +155,7 @@ pub fn check(write: &Write) -> Result<()> {
                 false => Err(key_changed(write)),
             }
         }
-        Action::Delete => Ok(()),
+        Action::Delete | Action::Append(_) => Ok(()),
     }
 }
 
@@ -168,7 +176,8 @@ fn check_condition(write: &Write, current: Option<&Stored>) -> Result<()> {
         }
         Condition::Present if version.is_some() => Ok(()),
         Condition::Version(expected) if expected == version => Ok(()),
-        Condition::Present | Condition::Version(_) => {
+        Condition::Until(newest) if version.is_none_or(|v| v <= newest) => Ok(()),
+        Condition::Present | Condition::Version(_) | Condition::Until(_) => {
             let actual = version.map_or("absent".to_owned(), |v| v.to_string());
             Err(Error::new(ErrorKind::VersionConflict, "the record is not at the expected version")
                 .with("actual", actual)

@@ -38,6 +38,7 @@ pub(crate) use verifying::Swept;
 mod archiving;
 mod pausing;
 mod reload;
+mod streaming;
 mod syncing;
 mod verifying;
 mod watching;

@@ -21,6 +21,7 @@ mod read;
 pub mod runtime;
 mod sample;
 pub mod status;
+pub mod stream;
 pub mod sync;
 mod topology;
 pub mod verify;

@@ -247,6 +247,7 @@ pub fn counts(kind: ErrorKind) -> bool {
     match kind {
         Unavailable | Timeout | NotPrimary | RateLimited | Corrupt => true,
         NotFound
+        | StreamClosed
         | AlreadyExists
         | VersionConflict
         | ConstraintViolated

@@ -117,6 +117,15 @@ pub struct ReadRule {
     pub only: bool,
 }
 
+impl ReadRule {
+    /// What streams are read by unless rules are declared: who appends next must see the last event, so the truth is asked
+    /// first, and followers when it is away.
+    pub fn of_streams() -> Self {
+        let ask = vec![Place::Truth, Place::Followers];
+        ReadRule { name: "stream".into(), when: None, ask, only: false }
+    }
+}
+
 impl fmt::Display for ReadRule {
     /// For people: `reports asks followers, truth when request.criteria > 2`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -36,10 +36,10 @@ pub fn by_kind(kind: ErrorKind) -> Retry {
         Timeout | NotPrimary | CheckpointMoved => Retry::Now,
         Unavailable | Overloaded | TooStale | IdempotencyKeyInFlight => Retry::After(PAUSE_MIN),
         RateLimited => Retry::After(Duration::from_secs(1)),
-        NotFound | AlreadyExists | VersionConflict | ConstraintViolated | InvalidInput
-        | InvalidConfig | SchemaMismatch | Unsupported | Unauthenticated | PermissionDenied
-        | LimitExceeded | Fenced | QuorumNotReached | LogTruncated | IdempotencyKeyReused
-        | Diverged | Corrupt | Cancelled | Internal => Retry::Never,
+        NotFound | StreamClosed | AlreadyExists | VersionConflict | ConstraintViolated
+        | InvalidInput | InvalidConfig | SchemaMismatch | Unsupported | Unauthenticated
+        | PermissionDenied | LimitExceeded | Fenced | QuorumNotReached | LogTruncated
+        | IdempotencyKeyReused | Diverged | Corrupt | Cancelled | Internal => Retry::Never,
     }
 }
 
@@ -59,6 +59,7 @@ pub fn remedy(kind: ErrorKind) -> &'static str {
     use ErrorKind::*;
     match kind {
         NotFound => "Check the name or key; list what exists.",
+        StreamClosed => "Do not try again; use another name.",
         AlreadyExists => "Read the record and change it, or use another key.",
         VersionConflict => "Read the record again and repeat the change on its current version.",
         ConstraintViolated => "Change the value that the named constraint refuses.",

@@ -103,8 +103,8 @@ pub enum FlushFailure {
 pub fn flush_failure(error: &Error) -> FlushFailure {
     use ErrorKind::*;
     match error.kind() {
-        NotFound | AlreadyExists | VersionConflict | ConstraintViolated | InvalidInput
-        | LimitExceeded | IdempotencyKeyReused => FlushFailure::Refused,
+        NotFound | StreamClosed | AlreadyExists | VersionConflict | ConstraintViolated
+        | InvalidInput | LimitExceeded | IdempotencyKeyReused => FlushFailure::Refused,
         Unavailable
         | Timeout
         | NotPrimary

@@ -70,8 +70,14 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(options: &Options, app: App, phase: watch::Receiver<Phase>) -> Self {
-        let entities: Vec<Arc<Entity>> =
-            app.engine.declaration().entities.values().map(|e| Arc::clone(&e.entity)).collect();
+        let entities: Vec<Arc<Entity>> = app
+            .engine
+            .declaration()
+            .entities
+            .values()
+            .map(|e| Arc::clone(&e.entity))
+            .filter(|e| !e.is_system())
+            .collect();
         let routes = &options.routes;
         let openapi = openapi::document(&app.name, &app.version, &entities, routes).to_string();
         let docs = docs::page(&app.name, &app.version, &entities, routes);

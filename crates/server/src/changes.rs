@@ -10,6 +10,7 @@ use hyper::header::{CACHE_CONTROL, HeaderName, HeaderValue};
 use serde_json::{Value as Json, json};
 use tokio::sync::OwnedSemaphorePermit;
 use unisono::config::Access;
+use unisono::core::entity::SYSTEM;
 use unisono::core::json::change as json_change;
 use unisono::core::source::LogBounds;
 use unisono::core::{Change, Error, ErrorKind, Key, LogName, Position, Result, Token};
@@ -241,7 +242,11 @@ impl Writer {
     }
 
     fn is_wanted(&self, entity: &str) -> bool {
-        let asked = self.entities.as_ref().is_none_or(|names| names.iter().any(|n| n == entity));
+        // The engine's own entities are of no use to others, unless they are asked for.
+        let asked = match &self.entities {
+            Some(names) => names.iter().any(|n| n == entity),
+            None => !entity.starts_with(SYSTEM),
+        };
         asked && self.principal.covers(entity)
     }
 }

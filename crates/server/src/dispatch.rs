@@ -13,13 +13,14 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Request, StatusCode};
 use tokio::time::Instant;
 use unisono::config::Access;
+use unisono::core::stream::entity_name;
 use unisono::core::{Effect, Error, ErrorKind};
 
 use crate::app::{Call, Shared};
 use crate::problem::Failure;
 use crate::reply::{self, Reply, Response};
 use crate::route::{self, Endpoint, Place, ROUTES};
-use crate::{admin, archive, batch, changes, pages, query, record, request, uri};
+use crate::{admin, archive, batch, changes, pages, query, record, request, streams, uri};
 
 /// What the engine's own deadlines get on top before the server gives up on a request.
 const GRACE: Duration = Duration::from_secs(5);
@@ -84,7 +85,9 @@ async fn answer(
         Some(access) => {
             let principal =
                 shared.auth.principal(&parts.headers, shared.app.engine.runtime().now())?;
-            principal.require(access, (!first.is_empty()).then_some(first.as_ref()))?;
+            let events = target.place.is_of_streams().then(|| entity_name(&first));
+            let entity = events.as_deref().unwrap_or(&first);
+            principal.require(access, (!entity.is_empty()).then_some(entity))?;
             principal
         }
     };
@@ -121,6 +124,14 @@ async fn run(call: &Call<'_>, endpoint: Endpoint, body: Incoming) -> Reply {
         Endpoint::Aggregate => query::aggregate(call, body).await,
         Endpoint::Batch => batch::batch(call, body).await,
         Endpoint::Changes => changes::follow(call).await,
+        Endpoint::AppendEvents => streams::append(call, body).await,
+        Endpoint::ReadStream => streams::read(call).await,
+        Endpoint::ListEvents => streams::list(call).await,
+        Endpoint::Subscribe => streams::follow(call).await,
+        Endpoint::DeleteStream => streams::delete(call).await,
+        Endpoint::ArchiveStream => streams::archive(call).await,
+        Endpoint::StreamLimits => streams::limits(call).await,
+        Endpoint::LimitStream => streams::limit(call, body).await,
         Endpoint::Root => pages::root(call),
         Endpoint::Live => pages::live(call),
         Endpoint::Ready => pages::ready(call).await,

@@ -7,6 +7,7 @@ mod app;
 mod auth;
 mod options;
 mod server;
+mod streams;
 
 mod connection;
 mod dispatch;

@@ -9,6 +9,7 @@ use unisono::core::query::{Aggregate, Query};
 use unisono::core::{Entity, ErrorKind, Field, FieldType};
 
 mod operations;
+mod streams;
 
 /// The whole description.
 pub(crate) fn document(
@@ -27,12 +28,15 @@ pub(crate) fn document(
             operations::of_route(&mut paths, entity, route);
         }
     }
+    streams::paths(&mut paths);
     operations::of_service(&mut paths);
+    operations::of_operators(&mut paths);
     let tags = entities
         .iter()
         .map(|e| json!({ "name": e.name(), "description": format!("Records of `{}`.", e.name()) }));
     let tags: Vec<Json> = tags
         .chain([
+            json!({ "name": "streams", "description": "Streams of events." }),
             json!({ "name": "changes", "description": "The change log." }),
             json!({ "name": "operation", "description": "Health, metrics and administration." }),
         ])
@@ -217,16 +221,6 @@ fn fixed_schemas() -> Map<String, Json> {
             "oldest": position, "problems": { "type": "array", "items": { "type": "object" } },
         },
     });
-    let change = json!({
-        "type": "object",
-        "properties": {
-            "log": text, "position": reference("position"), "entity": text, "key": text,
-            "operation": { "type": "string", "enum": ["put", "delete"] },
-            "replaced": { "anyOf": [reference("position"), { "type": "null" }] },
-            "record": { "type": ["object", "null"] }, "time": { "type": "string", "format": "date-time" },
-            "actor": { "type": ["string", "null"] }, "trace": { "type": ["string", "null"] },
-        },
-    });
     let filter = json!({
         "type": "object",
         "description": "`{}` is every record; `and`, `or` and `not` join tests.",
@@ -255,14 +249,29 @@ fn fixed_schemas() -> Map<String, Json> {
     [
         ("position", position),
         ("problem", problem),
-        ("change", change),
+        ("change", change_schema()),
         ("filter", filter),
         ("query", query),
         ("aggregate", aggregate),
     ]
     .into_iter()
+    .chain(streams::schemas())
     .map(|(name, schema)| (name.to_owned(), schema))
     .collect()
+}
+
+fn change_schema() -> Json {
+    let text = json!({ "type": "string" });
+    json!({
+        "type": "object",
+        "properties": {
+            "log": text, "position": reference("position"), "entity": text, "key": text,
+            "operation": { "type": "string", "enum": ["put", "delete"] },
+            "replaced": { "anyOf": [reference("position"), { "type": "null" }] },
+            "record": { "type": ["object", "null"] }, "time": { "type": "string", "format": "date-time" },
+            "actor": { "type": ["string", "null"] }, "trace": { "type": ["string", "null"] },
+        },
+    })
 }
 
 #[cfg(test)]

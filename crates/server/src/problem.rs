@@ -171,7 +171,7 @@ pub(crate) fn status(kind: ErrorKind) -> StatusCode {
         PermissionDenied => StatusCode::FORBIDDEN,
         NotFound => StatusCode::NOT_FOUND,
         AlreadyExists | SchemaMismatch | IdempotencyKeyInFlight => StatusCode::CONFLICT,
-        LogTruncated => StatusCode::GONE,
+        StreamClosed | LogTruncated => StatusCode::GONE,
         VersionConflict => StatusCode::PRECONDITION_FAILED,
         LimitExceeded => StatusCode::PAYLOAD_TOO_LARGE,
         ConstraintViolated | IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,

@@ -30,9 +30,9 @@ const UNISONO_SERVED_BY: HeaderName = HeaderName::from_static("unisono-served-by
 const UNISONO_FALLBACK: HeaderName = HeaderName::from_static("unisono-fallback");
 const UNISONO_RULE: HeaderName = HeaderName::from_static("unisono-rule");
 const UNISONO_STALE: HeaderName = HeaderName::from_static("unisono-stale");
-const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+pub(crate) const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
-const TRUE: HeaderValue = HeaderValue::from_static("true");
+pub(crate) const TRUE: HeaderValue = HeaderValue::from_static("true");
 /// Other caches may keep an answer only if they ask again before each use: they know no tokens.
 const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 

@@ -31,6 +31,14 @@ pub(crate) enum Endpoint {
     Aggregate,
     Batch,
     History,
+    AppendEvents,
+    ReadStream,
+    ListEvents,
+    Subscribe,
+    DeleteStream,
+    ArchiveStream,
+    StreamLimits,
+    LimitStream,
     Status,
     Config,
     Reload,
@@ -68,6 +76,11 @@ pub(crate) enum Place {
     BatchOp,
     Record,
     History,
+    Streams,
+    Subscribe,
+    Stream,
+    ArchiveOp,
+    StreamMetadata,
     Status,
     Config,
     Reload,
@@ -105,6 +118,11 @@ impl Place {
             Place::BatchOp => "/v1/{entity}/_batch",
             Place::Record => "/v1/{entity}/{key}",
             Place::History => "/v1/{entity}/{key}/_history",
+            Place::Streams => "/v1/streams/{type}",
+            Place::Subscribe => "/v1/streams/{type}/_subscribe",
+            Place::Stream => "/v1/streams/{type}/{stream}",
+            Place::ArchiveOp => "/v1/streams/{type}/{stream}/_archive",
+            Place::StreamMetadata => "/v1/streams/{type}/{stream}/_metadata",
             Place::Status => "/admin/v1/status",
             Place::Config => "/admin/v1/config",
             Place::Reload => "/admin/v1/reload",
@@ -120,6 +138,18 @@ impl Place {
             Place::Replay => "/admin/v1/dead-letters/replay",
             Place::Discard => "/admin/v1/dead-letters/discard",
         }
+    }
+
+    /// Whether what it names first is a type of streams.
+    pub(crate) fn is_of_streams(self) -> bool {
+        matches!(
+            self,
+            Place::Streams
+                | Place::Subscribe
+                | Place::Stream
+                | Place::ArchiveOp
+                | Place::StreamMetadata
+        )
     }
 }
 
@@ -164,6 +194,14 @@ pub(crate) const ROUTES: &[Route] = &[
     route(Place::BatchOp, "POST", Endpoint::Batch, WRITE),
     route(Place::History, "GET", Endpoint::History, READ),
     route(Place::Changes, "GET", Endpoint::Changes, READ),
+    route(Place::Stream, "POST", Endpoint::AppendEvents, WRITE),
+    route(Place::Stream, "GET", Endpoint::ReadStream, READ),
+    route(Place::Stream, "DELETE", Endpoint::DeleteStream, WRITE),
+    route(Place::Streams, "GET", Endpoint::ListEvents, READ),
+    route(Place::Subscribe, "GET", Endpoint::Subscribe, READ),
+    route(Place::ArchiveOp, "POST", Endpoint::ArchiveStream, WRITE),
+    route(Place::StreamMetadata, "GET", Endpoint::StreamLimits, READ),
+    route(Place::StreamMetadata, "PUT", Endpoint::LimitStream, WRITE),
     route(Place::Root, "GET", Endpoint::Root, None),
     route(Place::Live, "GET", Endpoint::Live, None),
     route(Place::Ready, "GET", Endpoint::Ready, None),
@@ -215,6 +253,15 @@ pub(crate) fn target(path: &str) -> Option<Target<'_>> {
     let with = |place, first, second| Some(Target { place, first, second });
     match segments.get(..count)? {
         ["v1", "changes"] => at(Place::Changes),
+        ["v1", "streams", ty] if !ty.is_empty() && !ty.starts_with('_') => {
+            with(Place::Streams, ty, "")
+        }
+        ["v1", "streams", ty, "_subscribe"] => with(Place::Subscribe, ty, ""),
+        ["v1", "streams", ty, stream] if !stream.is_empty() && !stream.starts_with('_') => {
+            with(Place::Stream, ty, stream)
+        }
+        ["v1", "streams", ty, stream, "_archive"] => with(Place::ArchiveOp, ty, stream),
+        ["v1", "streams", ty, stream, "_metadata"] => with(Place::StreamMetadata, ty, stream),
         ["v1", entity] if !entity.is_empty() => with(Place::Collection, entity, ""),
         ["v1", entity, "_query"] => with(Place::QueryOp, entity, ""),
         ["v1", entity, "_count"] => with(Place::CountOp, entity, ""),
@@ -350,7 +397,10 @@ mod tests {
 
     #[test]
     fn an_entity_cannot_have_the_name_of_a_path() {
-        let template = |r: &Route| r.place.template().strip_prefix("/v1/").unwrap_or("{");
+        let template = |r: &Route| {
+            let rest = r.place.template().strip_prefix("/v1/").unwrap_or("{");
+            rest.split('/').next().unwrap_or("{")
+        };
         let mut taken: Vec<_> = ROUTES.iter().map(template).filter(|t| !t.contains('{')).collect();
         taken.dedup();
         assert_eq!(taken, unisono::config::ENTITIES_RESERVED);
@@ -395,6 +445,8 @@ mod tests {
             let path = template
                 .replace("{entity}", "thing")
                 .replace("{key}", "1")
+                .replace("{type}", "order")
+                .replace("{stream}", "1")
                 .replace("{code}", "timeout");
             assert_eq!(target(&path).map(|t| t.place), Some(route.place), "{template}");
         }

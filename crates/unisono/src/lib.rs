@@ -14,9 +14,11 @@ pub mod handle;
 pub mod open;
 pub mod registry;
 mod reload;
+pub mod streams;
 
 pub use find::{Find, Page};
 pub use handle::Handle;
 pub use open::{Unisono, open_sources};
 pub use registry::Registry;
 pub use registry::native::*;
+pub use streams::{Aggregate, Recorded, Streams, Subscription};

@@ -14,6 +14,7 @@ use unisono_policy::declaration::SourceDeclaration;
 
 use crate::handle::Handle;
 use crate::registry::Registry;
+use crate::streams::Streams;
 
 /// A running Unisono inside this process.
 pub struct Unisono {
@@ -73,6 +74,11 @@ impl Unisono {
     /// The records of an entity as values of `T`; `not_found` if it is not declared.
     pub fn entity<T>(&self, name: &str) -> Result<Handle<T>> {
         Ok(Handle::new(self.engine.clone(), Arc::clone(self.engine.entity(name)?)))
+    }
+
+    /// The events of a type of streams as values of `E`; `not_found` if it is not declared.
+    pub fn streams<E>(&self, ty: &str) -> Result<Streams<E>> {
+        Streams::new(self.engine.clone(), ty)
     }
 
     /// Lets running requests and checkpoints finish and closes the sources.

@@ -229,7 +229,7 @@ async fn a_restore_that_was_interrupted_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let (changes, _) = lost(folder.path(), 3).await;
     let end = changes.last().unwrap().position;
-    #[expect(clippy::disallowed_methods, reason = "it takes real time")]
+    #[expect(clippy::disallowed_methods, reason = "how long it takes says where to cut it off")]
     let began = std::time::Instant::now();
     let (unisono, _) = restore(folder.path(), "whole", RestoreTo::End).await;
     unisono.close().await.unwrap();

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use unisono_core::source::{LogBounds, Truth, begins_above};
-use unisono_core::write::{Committed, Unit, Write, resolve};
+use unisono_core::stream;
+use unisono_core::write::{Action, Committed, Unit, Write, resolve};
 use unisono_core::{Change, Entity, Error, ErrorKind, Key, Position, Result, Stored, Timestamp};
 
 use crate::source::MemorySource;
@@ -62,6 +63,15 @@ impl MemorySource {
         let binding = self.binding(&write.entity, "commit")?;
         let new = || Table::new(&binding.entity, binding.role);
         let table = state.tables.entry(Arc::clone(&binding.place)).or_insert_with(new);
+        let numbered = match &write.action {
+            Action::Append(append) => {
+                let (first, last) = stream::range(&append.stream)?;
+                let newest = table.live.range(first..=last).next_back().map(|(key, _)| key);
+                Some(stream::number(write, append, newest, position)?)
+            }
+            _ => None,
+        };
+        let write = numbered.as_ref().unwrap_or(write);
         let resolved = resolve(write, table.live.get(&write.key))?;
         if let Some(field) = resolved.image.as_ref().and_then(|r| table.taken(&write.key, r)) {
             return Err(Error::new(

@@ -133,6 +133,22 @@ impl Table {
         found.map_err(translate)?.map(Position::from_i64).transpose()
     }
 
+    /// The greatest key between two, both included.
+    pub(crate) fn newest(
+        &self,
+        connection: &Connection,
+        first: &Key,
+        last: &Key,
+    ) -> Result<Option<Key>> {
+        let (name, key) = (&self.name, self.key_column());
+        let sql = format!(
+            "SELECT {key} FROM {name} WHERE {key} >= ?1 AND {key} <= ?2 ORDER BY {key} DESC LIMIT 1"
+        );
+        let mut statement = connection.prepare_cached(&sql).map_err(translate)?;
+        let mut rows = statement.query([encode_key(first), encode_key(last)]).map_err(translate)?;
+        rows.next().map_err(translate)?.map(|row| self.key_at(row, 0)).transpose()
+    }
+
     /// A record.
     pub(crate) fn read(&self, connection: &Connection, key: &Key) -> Result<Option<Stored>> {
         let mut statement = connection.prepare_cached(&self.row).map_err(translate)?;

@@ -49,6 +49,8 @@ impl Intent {
                 check_condition(write.condition)?;
                 Ok(Intent::Terminate)
             }
+            Action::Append(_) => Err(Error::unsupported("workflows are no streams of events")
+                .hint("name a SQL database as the truth of the streams")),
         }
     }
 }
@@ -63,7 +65,7 @@ pub(crate) fn not_replaced() -> Error {
 fn check_condition(condition: Condition) -> Result<()> {
     match condition {
         Condition::None | Condition::Present => Ok(()),
-        Condition::Absent | Condition::Version(_) => {
+        Condition::Absent | Condition::Version(_) | Condition::Until(_) => {
             Err(Error::unsupported("a workflow takes no request that depends on its version")
                 .hint("send the request without a version: Temporal cannot check one"))
         }

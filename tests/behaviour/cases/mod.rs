@@ -7,6 +7,7 @@ mod journal;
 mod lifecycle;
 mod log;
 mod reader;
+mod stream;
 mod truth;
 mod values;
 
@@ -50,6 +51,7 @@ pub(crate) fn all() -> Vec<Case> {
     all.extend(reader::cases());
     all.extend(truth::cases());
     all.extend(log::cases());
+    all.extend(stream::cases());
     all.extend(follower::cases());
     all.extend(cache::cases());
     all.extend(auditor::cases());

@@ -9,6 +9,7 @@ mod conflicts;
 mod dead_letters;
 mod demo;
 mod doctor;
+mod events;
 mod explain;
 mod export;
 mod find;
@@ -108,6 +109,7 @@ pub(crate) enum Command {
     Status(status::Args),
     Top(top::Args),
     Log(log::Args),
+    Events(events::Args),
     Verify(verify::Args),
     Repair(repair::Args),
     Backfill(backfill::Args),
@@ -139,6 +141,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         Command::Status(args) => status::run(args, &session).await,
         Command::Top(args) => top::run(args, &session).await,
         Command::Log(args) => log::run(args, &session).await,
+        Command::Events(args) => events::run(args, &session).await,
         Command::Verify(args) => verify::run(args, &session).await,
         Command::Repair(args) => repair::run(args, &session).await,
         Command::Backfill(args) => backfill::run(args, &session).await,

@@ -12,6 +12,7 @@ use serde_json::{Value as Json, json};
 use unisono::core::write::{Action, Condition, Write};
 use unisono::core::{Entity, Error, ErrorKind, Field, FieldType, Position, Result, json as codec};
 use unisono::engine::Runtime;
+use unisono::engine::archive::backup::Backup;
 use unisono::engine::delivery::dead_letter::DeadLetter;
 use unisono::engine::sync::Conflict;
 use unisono::engine::verify::report::VerifyOptions;
@@ -113,6 +114,12 @@ impl Target for Fake {
         unreachable!()
     }
     async fn history(&self, _: &str, _: &str, _: Option<Position>, _: usize) -> Result<Vec<Json>> {
+        unreachable!()
+    }
+    async fn append(&self, _: &str, _: &str, _: &Json) -> Result<Json> {
+        unreachable!()
+    }
+    async fn events(&self, _: &str, _: Option<&str>, _: &[(String, String)]) -> Result<Json> {
         unreachable!()
     }
     async fn verify(&self, _: &VerifyOptions, _: &ReportProgress<'_>) -> Result<Json> {

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::Value as Json;
 use serde_json::value::RawValue;
+use serde_json::{Value as Json, json};
 use unisono::core::query::{self, Filter, Query, parse};
 use unisono::core::source::LogBounds;
+use unisono::core::stream::Event;
 use unisono::core::write::{Action, Condition, Write, apply_defaults};
 use unisono::core::{
     Change, Context, Entity, Error, ErrorKind, Key, LogName, Position, Record, Result, Stored,
@@ -16,6 +17,7 @@ use unisono::core::{
 use unisono::engine::Operation;
 use unisono::engine::archive::backup::Backup;
 use unisono::engine::delivery::dead_letter::DeadLetter;
+use unisono::engine::stream::{Appending, Excerpt, Sought};
 use unisono::engine::sync::Conflict;
 use unisono::engine::verify::report::VerifyOptions;
 use unisono::engine::{Answer, Engine};
@@ -190,6 +192,35 @@ impl Target for Embedded {
         let key = Key::parse(&entity, key)?;
         let changes = self.engine.history(&context(), &entity, &key, before, limit).await?;
         Ok(changes.iter().map(|change| self.describe(change)).collect())
+    }
+
+    async fn append(&self, ty: &str, stream: &str, body: &Json) -> Result<Json> {
+        let appending = Appending::from_json(stream, body)?;
+        Ok(self.engine.append(&context(), ty, appending).await?.to_json())
+    }
+
+    async fn events(
+        &self,
+        ty: &str,
+        stream: Option<&str>,
+        parameters: &[(String, String)],
+    ) -> Result<Json> {
+        let of = |name: &str| parameters.iter().find(|(n, _)| n == name).map(|(_, value)| value);
+        let number = |name: &str| of(name).map(|text| text.parse()).transpose();
+        let bad = |_| Error::invalid("a number is needed").with("parameter", "limit or from");
+        let limit = number("limit").map_err(bad)?.unwrap_or(100_u64) as usize;
+        let backward = of("direction").is_some_and(|direction| direction == "backward");
+        if let Some(stream) = stream {
+            let excerpt = Excerpt { from: number("from").map_err(bad)?, backward, limit };
+            let page = self.engine.read_stream(&context(), ty, stream, excerpt).await?.value;
+            let items: Vec<Json> = page.events.iter().map(Event::to_json).collect();
+            return Ok(json!({"items": items, "next": page.next}));
+        }
+        let after = of("after").map(|text| text.parse()).transpose()?;
+        let sought = Sought { after, backward, limit, ..Sought::default() };
+        let page = self.engine.read_events(&context(), ty, &sought).await?.value;
+        let items: Vec<Json> = page.events.iter().map(Event::to_json).collect();
+        Ok(json!({"items": items, "next": page.next, "position": page.through}))
     }
 
     async fn verify(&self, options: &VerifyOptions, progress: &ReportProgress<'_>) -> Result<Json> {

@@ -79,6 +79,17 @@ pub(crate) trait Target: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Json>>;
 
+    /// Appends events to a stream: the body and the answer of `POST /v1/streams/TYPE/STREAM`.
+    async fn append(&self, ty: &str, stream: &str, body: &Json) -> Result<Json>;
+
+    /// A page of a stream, or of the events of all streams of a type, for parameters as in the URL.
+    async fn events(
+        &self,
+        ty: &str,
+        stream: Option<&str>,
+        parameters: &[(String, String)],
+    ) -> Result<Json>;
+
     /// Compares followers with the truth; repairs if asked. Answers the report.
     async fn verify(&self, options: &VerifyOptions, progress: &ReportProgress<'_>) -> Result<Json>;
 

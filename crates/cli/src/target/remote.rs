@@ -322,6 +322,20 @@ impl Target for Remote {
         }
     }
 
+    async fn append(&self, ty: &str, stream: &str, body: &Json) -> Result<Json> {
+        self.json(self.request(Method::POST, &["v1", "streams", ty, stream], &[]).json(body)).await
+    }
+
+    async fn events(
+        &self,
+        ty: &str,
+        stream: Option<&str>,
+        parameters: &[(String, String)],
+    ) -> Result<Json> {
+        let path: Vec<&str> = ["v1", "streams", ty].into_iter().chain(stream).collect();
+        self.json(self.request(Method::GET, &path, parameters)).await
+    }
+
     async fn verify(&self, options: &VerifyOptions, progress: &ReportProgress<'_>) -> Result<Json> {
         let body = json!({
             "entity": options.entity,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use unisono_core::stream;
 use unisono_core::write::{Committed, Idempotency, Unit, Write};
 use unisono_core::{Context, Effect, Error, ErrorKind, Result, Token};
 
@@ -26,6 +27,12 @@ impl Engine {
     ///
     /// A caller that goes away, or whose time is up, does not undo its write: the error then says `unknown`.
     pub async fn write(&self, context: &Context, writes: Vec<Write>) -> Result<Written> {
+        writes.iter().try_for_each(check_writable)?;
+        self.take(context, writes).await
+    }
+
+    /// The same, whatever the entities are.
+    pub(super) async fn take(&self, context: &Context, writes: Vec<Write>) -> Result<Written> {
         let log = Arc::clone(self.log_of(&writes)?);
         let behind = self.behind_of(&writes)?;
         let running = match &context.idempotency_key {
@@ -98,7 +105,9 @@ impl Engine {
         let (mut accepting, mut committed) = (Vec::new(), Vec::new());
         let mut demands = vec![Vec::new(); writes.len()];
         for (n, write) in writes.into_iter().enumerate() {
-            match self.demands(&policies, context, from_ref(&write)) {
+            let of_write = check_writable(&write)
+                .and_then(|()| self.demands(&policies, context, from_ref(&write)));
+            match of_write {
                 Ok(of_write) => demands[n] = of_write,
                 Err(error) => {
                     results[n] = Some(Err(error));
@@ -207,6 +216,16 @@ impl Engine {
         }
         Ok(found)
     }
+}
+
+/// Refuses what only appends may write: events, and what their conditions are checked with.
+fn check_writable(write: &Write) -> Result<()> {
+    if !write.entity.is_of_events() && !stream::is_of_tags(&write.entity) {
+        return Ok(());
+    }
+    Err(Error::unsupported("events are appended to streams, and not written as records")
+        .of(write.entity.name())
+        .hint("append to /v1/streams/TYPE/STREAM; to remove events, delete or limit their stream"))
 }
 
 /// Units for one log, with the numbers of their writes among all.

@@ -255,6 +255,7 @@ fn wants_written(delivery: &Delivery, write: &Write) -> Option<bool> {
     match &write.action {
         Action::Put(record) => Some(wants(delivery, Some(record))),
         Action::Delete => Some(true),
+        Action::Append(append) => Some(wants(delivery, Some(&append.event))),
         Action::Patch(_) => delivery.target().filter.is_none().then_some(true),
     }
 }

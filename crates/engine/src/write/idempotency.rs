@@ -60,6 +60,10 @@ pub(crate) fn fingerprint(writes: &[Write]) -> u128 {
             Action::Put(record) => part(&json::to_vec(&write.entity, record)),
             Action::Patch(patch) => part(patch.to_string().as_bytes()),
             Action::Delete => part(b"delete"),
+            Action::Append(append) => {
+                part(format!("append {} {}", append.stream, append.expected).as_bytes());
+                part(&json::to_vec(&write.entity, &append.event));
+            }
         }
     }
     hash.digest128()

@@ -259,24 +259,6 @@ pub(super) fn of_service(paths: &mut Map<String, Json>) {
         "operationId": id, "tags": ["operation"], "summary": summary, "security": [],
         "responses": { "200": { "description": summary, "content": { media: {} } }, "default": problem() } } })
     };
-    let guarded = |method: &str, id: &str, summary: &str, input: Option<Json>| {
-        let mut operation = json!({ "operationId": id, "tags": ["operation"], "summary": summary,
-            "responses": answers("200", summary, &json!({ "type": "object" })) });
-        if let Some(input) = input {
-            operation["requestBody"] = body(&json!({ "type": "object", "properties": input }));
-        }
-        json!({ method: operation })
-    };
-    let text = json!({ "type": "string" });
-    let follower = json!({ "entity": text, "source": text });
-    let letter = json!({ "entity": text, "source": text, "key": text });
-    let verify = json!({
-        "entity": text,
-        "source": text,
-        "depth": { "enum": ["ledger", "observed", "deep"], "default": "observed" },
-        "repair": { "type": "boolean" },
-        "rate": { "type": "integer", "minimum": 1, "description": "records repaired a second at most" },
-    });
     for (path, item) in [
         ("/v1/changes", changes()),
         ("/health/live", open("live", "Whether the process answers", "application/json")),
@@ -286,6 +268,23 @@ pub(super) fn of_service(paths: &mut Map<String, Json>) {
         ),
         ("/metrics", guarded("get", "metrics", "Metrics in the Prometheus text format", None)),
         ("/errors/{code}", error_page()),
+    ] {
+        paths.insert(path.to_owned(), item);
+    }
+}
+
+/// What operators do.
+pub(super) fn of_operators(paths: &mut Map<String, Json>) {
+    let text = json!({ "type": "string" });
+    let follower = json!({ "entity": text, "source": text });
+    let verify = json!({
+        "entity": text,
+        "source": text,
+        "depth": { "enum": ["ledger", "observed", "deep"], "default": "observed" },
+        "repair": { "type": "boolean" },
+        "rate": { "type": "integer", "minimum": 1, "description": "records repaired a second at most" },
+    });
+    for (path, item) in [
         ("/admin/v1/status", guarded("get", "status", "How everything is doing", None)),
         ("/admin/v1/config", guarded("get", "config", "What is declared, without secrets", None)),
         ("/admin/v1/reload", reload()),
@@ -298,6 +297,17 @@ pub(super) fn of_service(paths: &mut Map<String, Json>) {
             "/admin/v1/backfill",
             guarded("post", "backfill", "Copy an entity into a follower anew", Some(follower)),
         ),
+    ] {
+        paths.insert(path.to_owned(), item);
+    }
+    of_repairs(paths);
+}
+
+/// What keeps data, and what mends it.
+fn of_repairs(paths: &mut Map<String, Json>) {
+    let text = json!({ "type": "string" });
+    let letter = json!({ "entity": text, "source": text, "key": text });
+    for (path, item) in [
         ("/admin/v1/backups", backups()),
         (
             "/admin/v1/archive/check",
@@ -345,6 +355,15 @@ pub(super) fn of_service(paths: &mut Map<String, Json>) {
     ] {
         paths.insert(path.to_owned(), item);
     }
+}
+
+fn guarded(method: &str, id: &str, summary: &str, input: Option<Json>) -> Json {
+    let mut operation = json!({ "operationId": id, "tags": ["operation"], "summary": summary,
+        "responses": answers("200", summary, &json!({ "type": "object" })) });
+    if let Some(input) = input {
+        operation["requestBody"] = body(&json!({ "type": "object", "properties": input }));
+    }
+    json!({ method: operation })
 }
 
 fn backups() -> Json {
@@ -491,15 +510,15 @@ fn filter_parameters(entity: &Entity) -> Json {
     fields.chain(search).chain(fresh.as_array().cloned().unwrap_or_default()).collect()
 }
 
-fn query_parameter(name: &str, schema: Json, description: &str) -> Json {
+pub(super) fn query_parameter(name: &str, schema: Json, description: &str) -> Json {
     json!({ "name": name, "in": "query", "schema": schema, "description": description })
 }
 
-fn parameters_of(names: &[&str]) -> Json {
+pub(super) fn parameters_of(names: &[&str]) -> Json {
     names.iter().map(|name| json!({ "$ref": format!("#/components/parameters/{name}") })).collect()
 }
 
-fn body(schema: &Json) -> Json {
+pub(super) fn body(schema: &Json) -> Json {
     json!({ "required": true, "content": { "application/json": { "schema": schema } } })
 }
 
@@ -522,11 +541,11 @@ fn content(description: &str, schema: &Json) -> Json {
     json!({ "description": description, "headers": headers, "content": { "application/json": { "schema": schema } } })
 }
 
-fn answers(status: &str, description: &str, schema: &Json) -> Json {
+pub(super) fn answers(status: &str, description: &str, schema: &Json) -> Json {
     json!({ status: content(description, schema), "default": problem() })
 }
 
-fn problem() -> Json {
+pub(super) fn problem() -> Json {
     json!({ "$ref": "#/components/responses/problem" })
 }
 

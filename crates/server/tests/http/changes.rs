@@ -7,20 +7,20 @@ use crate::harness::{Running, start};
 
 /// One event of a stream.
 #[derive(Debug)]
-struct Event {
-    id: String,
-    name: String,
-    data: Json,
+pub(crate) struct Event {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) data: Json,
 }
 
 /// Reads events one after another.
-struct Events {
+pub(crate) struct Events {
     response: Response,
     text: String,
 }
 
 impl Events {
-    async fn open(server: &Running, path: &str, last: Option<&str>) -> Events {
+    pub(crate) async fn open(server: &Running, path: &str, last: Option<&str>) -> Events {
         let mut request = server.request("GET", path);
         if let Some(last) = last {
             request = request.header("last-event-id", last);
@@ -47,7 +47,7 @@ impl Events {
         }
     }
 
-    async fn next(&mut self) -> Event {
+    pub(crate) async fn next(&mut self) -> Event {
         loop {
             let block = self.block().await.expect("the stream goes on");
             let field = |name: &str| {

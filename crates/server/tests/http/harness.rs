@@ -49,6 +49,11 @@ source = "fast"
 [[entities.product.followers]]
 source = "copy"
 
+[streams.order]
+truth = "main"
+[[streams.order.followers]]
+source = "copy"
+
 [entities.visit]
 key = "id"
 truth = "main"

@@ -11,4 +11,5 @@ mod limits;
 mod pages;
 mod records;
 mod reload;
+mod streams;
 mod tls;

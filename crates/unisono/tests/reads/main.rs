@@ -8,6 +8,7 @@ mod reload;
 mod sampled;
 mod shared;
 mod shared_behind;
+mod streams;
 mod warm;
 
 use std::sync::Arc;

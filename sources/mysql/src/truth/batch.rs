@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use unisono_core::stream;
 use unisono_core::value::Ordered;
 use unisono_core::write::{Action, Committed, Idempotency, Resolved, Unit, Write, resolve};
 use unisono_core::{Change, Error, ErrorKind, Key, Position, Result, Role, Stored, Value, Version};
@@ -50,6 +51,8 @@ pub(super) struct Batch<'a> {
     owners: Undoable<(Slot, Ordered), Key>,
     /// The same the other way round.
     owned: Undoable<(Slot, Key), Ordered>,
+    /// The greatest keys of streams, by entity and name.
+    ends: Undoable<(Arc<str>, Arc<str>), Key>,
 }
 
 impl<'a> Batch<'a> {
@@ -63,6 +66,14 @@ impl<'a> Batch<'a> {
             records: Undoable::default(),
             owners: Undoable::default(),
             owned: Undoable::default(),
+            ends: Undoable::default(),
+        }
+    }
+
+    /// Takes note of the greatest key of a stream.
+    pub(super) fn know_end(&mut self, entity: &Arc<str>, key: Key) {
+        if let Some(name) = stream::name_of(&key) {
+            self.ends.map.insert((Arc::clone(entity), name.into()), key);
         }
     }
 
@@ -103,6 +114,7 @@ impl<'a> Batch<'a> {
         self.records.keep();
         self.owners.keep();
         self.owned.keep();
+        self.ends.keep();
         if let Some(idempotency) = &unit.idempotency
             && let Some(earlier) = self.earlier(idempotency)?
         {
@@ -132,6 +144,7 @@ impl<'a> Batch<'a> {
         self.records.undo();
         self.owners.undo();
         self.owned.undo();
+        self.ends.undo();
         self.head = begun;
     }
 
@@ -157,13 +170,15 @@ impl<'a> Batch<'a> {
     fn write(&mut self, unit: &Unit, write: &Write, pending: &mut Pending) -> Result<Arc<Change>> {
         let entity = write.entity.name();
         let table = table(self.tables, entity)?;
+        let position = self.head.next();
+        let numbered = self.number(write, position)?;
+        let write = numbered.as_ref().unwrap_or(write);
         let id = (Arc::clone(entity), write.key.clone());
         let known = self.records.get(&id).cloned().unwrap_or_default();
         if let (Some(damage), Action::Patch(_)) = (&known.damage, &write.action) {
             return Err(damage.duplicate());
         }
         let Resolved { operation, image, replaced } = resolve(write, known.stored.as_ref())?;
-        let position = self.head.next();
         // The history of a record goes on behind its deletion.
         let previous = replaced.or(known.deleted);
         self.move_values(table, &write.key, image.as_deref())?;
@@ -214,6 +229,15 @@ impl<'a> Batch<'a> {
         self.records.set(id, Some(Known { stored, deleted, has_row, damage: None }));
         self.head = position;
         Ok(Arc::new(change))
+    }
+
+    /// The write of an event at the end of its stream, if it is one.
+    fn number(&mut self, write: &Write, position: Position) -> Result<Option<Write>> {
+        let Action::Append(append) = &write.action else { return Ok(None) };
+        let id = (Arc::clone(write.entity.name()), Arc::clone(&append.stream));
+        let numbered = stream::number(write, append, self.ends.get(&id), position)?;
+        self.ends.set(id, Some(numbered.key.clone()));
+        Ok(Some(numbered))
     }
 
     /// Gives the unique values of a record to it, and frees those that it had.

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use mysql_async::Row;
+use unisono_core::stream;
 use unisono_core::write::{Action, Unit};
 use unisono_core::{Error, ErrorKind, Key, Position, Record, Result, Stored, Value, json};
 
@@ -46,6 +47,8 @@ pub(super) struct Touched<'a> {
     patched: BTreeSet<&'a Key>,
     /// For each unique field, the values that records want to have, as literals.
     wanted: Vec<HashSet<String>>,
+    /// The streams whose ends decide.
+    streams: BTreeSet<&'a Arc<str>>,
 }
 
 impl<'a> Reading<'a> {
@@ -179,11 +182,16 @@ impl<'a> Touched<'a> {
             keys: BTreeSet::new(),
             patched: BTreeSet::new(),
             wanted: vec![HashSet::new(); table.unique.len()],
+            streams: BTreeSet::new(),
         }
     }
 
-    fn add(&mut self, key: &'a Key, action: &Action) {
-        self.keys.insert(key);
+    fn add(&mut self, key: &'a Key, action: &'a Action) {
+        match action {
+            // The key of the event depends on the end of its stream, and is free.
+            Action::Append(append) if !append.closes => drop(self.streams.insert(&append.stream)),
+            _ => drop(self.keys.insert(key)),
+        }
         if matches!(action, Action::Patch(_)) {
             self.patched.insert(key);
         }
@@ -196,6 +204,7 @@ impl<'a> Touched<'a> {
                     .get(&*column.field)
                     .and_then(|value| json::parse_value(&column.ty, value).ok()),
                 Action::Delete => None,
+                Action::Append(append) => append.event.values().get(*field).cloned(),
             };
             let literal = comparable(column.form, &column.ty, &value.unwrap_or(Value::Null));
             wanted.extend(literal);
@@ -206,9 +215,14 @@ impl<'a> Touched<'a> {
         let Table { name, selected, version, columns, entity, unique, .. } = self.table.as_ref();
         let (key, entity) = (self.table.key_column(), entity.name());
         let is_captured = self.table.capture.is_some();
-        sql.push(tombstones::find(entity, self.keys.iter().copied()));
+        if !self.keys.is_empty() {
+            sql.push(tombstones::find(entity, self.keys.iter().copied()));
+        }
         let keys = || self.keys.iter().copied();
-        if !is_captured {
+        if !self.streams.is_empty() {
+            sql.push(self.ends());
+        }
+        if !is_captured && !self.keys.is_empty() {
             let keys = self.table.keys(keys());
             sql.push(format!(
                 "SELECT {key}, {version} FROM {name} WHERE {key} IN ({keys}) FOR UPDATE"
@@ -252,15 +266,39 @@ impl<'a> Touched<'a> {
         }
     }
 
+    /// The greatest keys of streams: a step into the index for each. The head of the log is locked: nobody appends meanwhile.
+    fn ends(&self) -> String {
+        let Table { name, .. } = self.table.as_ref();
+        let key = self.table.key_column();
+        let ranges = self.streams.iter().filter_map(|stream| stream::range(stream).ok());
+        let end = |(first, last): (Key, Key)| {
+            let (first, last) = (self.table.literal(&first), self.table.literal(&last));
+            format!(
+                "(SELECT {key} FROM {name} WHERE {key} >= {first} AND {key} <= {last} ORDER BY {key} DESC LIMIT 1)"
+            )
+        };
+        ranges.map(end).collect::<Vec<_>>().join(" UNION ALL ")
+    }
+
     /// Takes note of what [`Touched::sql`] has found; answers whether others were faster.
     fn know<'r>(&self, batch: &mut Batch<'_>, next: &mut dyn FnMut() -> &'r [Row]) -> Result<bool> {
         let table = self.table;
         let entity = table.entity.name();
-        for (key, at) in tombstones::found(&table.entity, next())? {
-            batch.know_deleted(entity, key, at);
+        if !self.keys.is_empty() {
+            for (key, at) in tombstones::found(&table.entity, next())? {
+                batch.know_deleted(entity, key, at);
+            }
+        }
+        if !self.streams.is_empty() {
+            for row in next() {
+                batch.know_end(entity, table.key_in(cell(row, 0)?)?);
+            }
         }
         let mut there = HashSet::new();
-        let sets = if table.capture.is_some() { self.keys.len() } else { 1 };
+        let sets = match table.capture {
+            Some(_) => self.keys.len(),
+            None => usize::from(!self.keys.is_empty()),
+        };
         for row in (0..sets).flat_map(|_| next()) {
             let key = table.key_in(cell(row, 0)?)?;
             there.insert(key.clone());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures::future::{BoxFuture, try_join_all};
 use tokio_postgres::Row;
+use unisono_core::stream;
 use unisono_core::{Error, ErrorKind, Key, Position, Record, Result, Stored};
 
 use crate::codec::key_array;
@@ -19,23 +20,9 @@ use crate::truth::plan::{Earlier, Known, Needs};
 impl Batch<'_> {
     /// Reads the head first: what is read behind it is at its position, if the log has not moved when it is written.
     pub(super) async fn read(&self, needs: &Needs) -> Result<Known, Failed> {
-        let mut by_table: HashMap<(&Arc<str>, bool), Vec<&Key>> = HashMap::new();
-        for ((entity, key), whole) in &needs.records {
-            by_table.entry((entity, *whole)).or_default().push(key);
-        }
         let head = format!("SELECT position FROM {}.unisono_head", self.schema);
         self.session.prepare(&head, &[]).await?;
-        let mut asked: Vec<(Asked<'_>, String, Vec<Parameter>)> = Vec::new();
-        for ((entity, whole), keys) in &by_table {
-            // A table that was not prepared is told of when the unit is decided.
-            let Some(table) = self.tables.get(*entity) else { continue };
-            let (sql, parameters) = record_query(table, *whole, keys);
-            asked.push((Asked::Records(table, *whole), sql, parameters));
-        }
-        if !needs.outcomes.is_empty() {
-            let (sql, parameters) = self.outcome_query(needs);
-            asked.push((Asked::Outcomes, sql, parameters));
-        }
+        let asked = self.questions(needs)?;
         let mut statements: Vec<BoxFuture<'_, Result<Vec<Row>, Failed>>> =
             vec![Box::pin(self.session.rows(Use::Often, &head, &[]))];
         for (_, sql, parameters) in &asked {
@@ -70,10 +57,47 @@ impl Batch<'_> {
                         known.records.insert((Arc::clone(table.entity.name()), key), stored);
                     }
                 }
+                Asked::Ends(table) => {
+                    for row in &rows {
+                        let value = table.value(table.entity.key_index(), row, 0)?;
+                        let key = Key::from_value(&value)?;
+                        let name = stream::name_of(&key).unwrap_or_default().into();
+                        known.ends.insert((Arc::clone(table.entity.name()), name), key);
+                    }
+                }
                 Asked::Outcomes => known.outcomes = self.outcomes(&rows).await?,
             }
         }
         Ok(known)
+    }
+
+    /// What is asked behind the head: one question for each table and need.
+    fn questions(&self, needs: &Needs) -> Result<Vec<Question<'_>>> {
+        let mut by_table: HashMap<(&Arc<str>, bool), Vec<&Key>> = HashMap::new();
+        for ((entity, key), whole) in &needs.records {
+            by_table.entry((entity, *whole)).or_default().push(key);
+        }
+        let mut asked = Vec::new();
+        for ((entity, whole), keys) in &by_table {
+            // A table that was not prepared is told of when the unit is decided.
+            let Some(table) = self.tables.get(*entity) else { continue };
+            let (sql, parameters) = record_query(table, *whole, keys);
+            asked.push((Asked::Records(table, *whole), sql, parameters));
+        }
+        let mut streams: HashMap<&Arc<str>, Vec<&Arc<str>>> = HashMap::new();
+        for (entity, stream) in &needs.streams {
+            streams.entry(entity).or_default().push(stream);
+        }
+        for (entity, streams) in &streams {
+            let Some(table) = self.tables.get(*entity) else { continue };
+            let (sql, parameters) = ends_query(table, streams)?;
+            asked.push((Asked::Ends(table), sql, parameters));
+        }
+        if !needs.outcomes.is_empty() {
+            let (sql, parameters) = self.outcome_query(needs);
+            asked.push((Asked::Outcomes, sql, parameters));
+        }
+        Ok(asked)
     }
 
     fn outcome_query(&self, needs: &Needs) -> (String, Vec<Parameter>) {
@@ -103,8 +127,11 @@ impl Batch<'_> {
     }
 }
 
+type Question<'a> = (Asked<'a>, String, Vec<Parameter>);
+
 enum Asked<'a> {
     Records(&'a Table, bool),
+    Ends(&'a Table),
     Outcomes,
 }
 
@@ -116,6 +143,23 @@ fn record_query(table: &Table, whole: bool, keys: &[&Key]) -> (String, Vec<Param
     };
     let sql = format!("SELECT {selected} FROM {} WHERE {} = ANY ($1)", table.name, table.key());
     (sql, vec![key_array(table.key_type(), keys)])
+}
+
+/// The greatest keys of streams: a step into the index for each.
+fn ends_query(table: &Table, streams: &[&Arc<str>]) -> Result<(String, Vec<Parameter>)> {
+    let ranges = streams.iter().map(|name| stream::range(name)).collect::<Result<Vec<_>>>()?;
+    let keys = |keys: Vec<&Key>| key_array(table.key_type(), &keys);
+    let parameters = vec![
+        keys(ranges.iter().map(|(first, _)| first).collect()),
+        keys(ranges.iter().map(|(_, last)| last).collect()),
+    ];
+    let (name, key, selected) = (&table.name, table.ordered_key(), table.selected_key());
+    let sql = format!(
+        "SELECT e.unisono_end FROM unnest($1, $2) AS s(unisono_first, unisono_last) CROSS JOIN LATERAL \
+         (SELECT {selected} AS unisono_end FROM {name} WHERE {key} >= s.unisono_first AND {key} <= s.unisono_last \
+         ORDER BY {key} DESC LIMIT 1) e"
+    );
+    Ok((sql, parameters))
 }
 
 /// A record of which only the version is known: only a patch looks at more.

@@ -1,8 +1,9 @@
 //! [`Plan`]: what becomes of the units of one call, worked out from what was read. Pure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use unisono_core::stream;
 use unisono_core::write::{Action, Condition, Idempotency, Resolved, Unit, Write, resolve};
 use unisono_core::{
     Change, Error, ErrorKind, Key, Operation, Position, Record, Result, Role, Stored, Version,
@@ -14,9 +15,14 @@ use crate::table::Table;
 /// A record's identity.
 pub(super) type Place = (Arc<str>, Key);
 
+/// A stream's identity: the entity of its events, and its name.
+pub(super) type StreamId = (Arc<str>, Arc<str>);
+
 /// What a plan must know of the database.
 #[derive(Default)]
 pub(super) struct Needs {
+    /// The streams whose ends decide.
+    pub(super) streams: HashSet<StreamId>,
     /// The records whose state decides, and whether their data matters or only their version.
     pub(super) records: HashMap<Place, bool>,
     /// Idempotency keys.
@@ -30,6 +36,11 @@ impl Needs {
         for unit in units {
             needs.outcomes.extend(unit.idempotency.iter().map(|i| Arc::clone(&i.key)));
             for write in unit.writes.iter().filter(|w| !is_blind(w)) {
+                if let Action::Append(append) = &write.action {
+                    let stream = (Arc::clone(write.entity.name()), Arc::clone(&append.stream));
+                    needs.streams.insert(stream);
+                    continue;
+                }
                 let place = (Arc::clone(write.entity.name()), write.key.clone());
                 let whole = matches!(write.action, Action::Patch(_));
                 *needs.records.entry(place).or_default() |= whole;
@@ -40,7 +51,7 @@ impl Needs {
 
     /// Whether units can be committed without reading anything first.
     pub(super) fn is_empty(&self) -> bool {
-        self.records.is_empty() && self.outcomes.is_empty()
+        self.records.is_empty() && self.outcomes.is_empty() && self.streams.is_empty()
     }
 }
 
@@ -63,6 +74,8 @@ pub(super) struct Known {
     pub(super) records: HashMap<Place, Result<Stored>>,
     /// The outcomes asked for that are there.
     pub(super) outcomes: HashMap<Arc<str>, Earlier>,
+    /// The greatest keys of the streams asked for that have any.
+    pub(super) ends: HashMap<StreamId, Key>,
 }
 
 /// One write to be made. Its place in the log is the head's plus its index plus one.
@@ -101,7 +114,7 @@ pub(super) struct Plan {
 impl Plan {
     /// Decides every unit in order; a later one sees the earlier ones.
     pub(super) fn new(units: &[Unit], tables: &Tables, known: &Known) -> Self {
-        let mut planning = Planning { tables, known, latest: HashMap::new(), keys: HashMap::new() };
+        let mut planning = Planning { tables, known, done: Done::default(), keys: HashMap::new() };
         let mut plan = Plan::default();
         for (n, unit) in units.iter().enumerate() {
             let decision = planning.unit(&mut plan.items, n, unit);
@@ -113,19 +126,28 @@ impl Plan {
     /// Whether the rows can go as a set: where values are unique, giving one up and taking it must keep their order.
     pub(super) fn is_set(&self) -> bool {
         let unique = || self.items.iter().filter(|i| i.table.has_unique);
-        let has_cuts = unique().any(|i| i.image.is_none());
-        self.items.len() <= 1
-            || (unique().all(|i| i.previous.is_none()) && (!has_cuts || unique().count() <= 1))
+        // Deletions alone, as of the events of a stream, take nothing.
+        let is_mixed = unique().any(|i| i.image.is_none()) && unique().any(|i| i.image.is_some());
+        self.items.len() <= 1 || (unique().all(|i| i.previous.is_none()) && !is_mixed)
     }
 }
 
 struct Planning<'a> {
     tables: &'a Tables,
     known: &'a Known,
-    /// The last item of each record.
-    latest: HashMap<Place, usize>,
+    /// What the units so far have done.
+    done: Done,
     /// The units that took place under an idempotency key in this call.
     keys: HashMap<Arc<str>, (u128, usize)>,
+}
+
+/// What later writes see of earlier ones.
+#[derive(Default)]
+struct Done {
+    /// The last item of each record.
+    latest: HashMap<Place, usize>,
+    /// The greatest key of each stream that was appended to.
+    ends: HashMap<StreamId, Key>,
 }
 
 impl Planning<'_> {
@@ -136,14 +158,16 @@ impl Planning<'_> {
             return Ok(earlier);
         }
         let first = items.len();
-        let mut latest = HashMap::new();
+        let mut own = Done::default();
         for write in &unit.writes {
-            match self.write(items, &latest, n, write) {
+            match self.write(items, &own, n, write) {
                 Ok(item) => {
-                    latest.insert(
-                        (Arc::clone(item.table.entity.name()), item.key.clone()),
-                        items.len(),
-                    );
+                    let entity = item.table.entity.name();
+                    if let Action::Append(append) = &write.action {
+                        let stream = (Arc::clone(entity), Arc::clone(&append.stream));
+                        own.ends.insert(stream, item.key.clone());
+                    }
+                    own.latest.insert((Arc::clone(entity), item.key.clone()), items.len());
                     items.push(item);
                 }
                 Err(error) => {
@@ -152,7 +176,8 @@ impl Planning<'_> {
                 }
             }
         }
-        self.latest.extend(latest);
+        self.done.latest.extend(own.latest);
+        self.done.ends.extend(own.ends);
         if let Some(Idempotency { key, fingerprint }) = &unit.idempotency {
             self.keys.insert(Arc::clone(key), (*fingerprint, n));
         }
@@ -174,19 +199,23 @@ impl Planning<'_> {
             .hint("take a new idempotency key for every request; repeat a request with exactly the same content"))
     }
 
-    fn write(
-        &self,
-        items: &[Item],
-        latest: &HashMap<Place, usize>,
-        unit: usize,
-        write: &Write,
-    ) -> Result<Item> {
+    fn write(&self, items: &[Item], own: &Done, unit: usize, write: &Write) -> Result<Item> {
+        let numbered = match &write.action {
+            Action::Append(append) => {
+                let id = (Arc::clone(write.entity.name()), Arc::clone(&append.stream));
+                let end = own.ends.get(&id).or_else(|| self.done.ends.get(&id));
+                let end = end.or_else(|| self.known.ends.get(&id));
+                Some(stream::number(write, append, end, self.version(items.len()))?)
+            }
+            _ => None,
+        };
+        let write = numbered.as_ref().unwrap_or(write);
         let entity = write.entity.name();
         let table = self.tables.get(entity).filter(|t| t.role == Role::Truth).ok_or_else(|| {
             Error::internal("the source was not prepared as the truth of the entity").of(entity)
         })?;
         let place = (Arc::clone(entity), write.key.clone());
-        let previous = latest.get(&place).or_else(|| self.latest.get(&place)).copied();
+        let previous = own.latest.get(&place).or_else(|| self.done.latest.get(&place)).copied();
         let current = match previous.and_then(|n| Some((n, items.get(n)?))) {
             Some((n, item)) => item
                 .image

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
+use unisono_core::stream;
 use unisono_core::write::{Action, Committed, Idempotency, Resolved, Unit, Write, resolve};
 use unisono_core::{Change, Error, ErrorKind, Position, Record, Result, Role, Stored};
 
@@ -135,10 +136,21 @@ impl Batch<'_> {
             sequencer.of(table, &write.key).map_err(Failure::Batch)?;
             self.head = sequencer.head;
         }
+        let position = self.head.next();
+        let numbered = match &write.action {
+            Action::Append(append) => {
+                let (first, last) = stream::range(&append.stream).map_err(Failure::Unit)?;
+                let newest =
+                    table.newest(self.connection, &first, &last).map_err(Failure::Batch)?;
+                let numbered = stream::number(write, append, newest.as_ref(), position);
+                Some(numbered.map_err(Failure::Unit)?)
+            }
+            _ => None,
+        };
+        let write = numbered.as_ref().unwrap_or(write);
         let current = self.current(table, write).map_err(Failure::Batch)?;
         let Resolved { operation, image, replaced } =
             resolve(write, current.as_ref()).map_err(Failure::Unit)?;
-        let position = self.head.next();
         // The history of a record goes on behind its deletion.
         let previous = match replaced {
             Some(version) => Some(version),

@@ -61,6 +61,8 @@ pub enum AcceptedCondition {
     Present,
     /// It is at this version, or not there.
     Version(Option<Version>),
+    /// It is not there, or at this version or an earlier one.
+    Until(Version),
 }
 
 impl AcceptedWrite {
@@ -73,12 +75,17 @@ impl AcceptedWrite {
                 Action::Put(record) => AcceptedAction::Put(json::to_json(&write.entity, record)),
                 Action::Patch(patch) => AcceptedAction::Patch(patch.clone()),
                 Action::Delete => AcceptedAction::Delete,
+                // Streams are not written behind. An event without its place would be refused as a dead letter.
+                Action::Append(append) => {
+                    AcceptedAction::Put(json::to_json(&write.entity, &append.event))
+                }
             },
             condition: match write.condition {
                 Condition::None => None,
                 Condition::Absent => Some(AcceptedCondition::Absent),
                 Condition::Present => Some(AcceptedCondition::Present),
                 Condition::Version(version) => Some(AcceptedCondition::Version(version)),
+                Condition::Until(version) => Some(AcceptedCondition::Until(version)),
             },
             accepted: unit.time,
             actor: unit.actor.clone(),
@@ -116,6 +123,7 @@ impl AcceptedWrite {
                 Some(AcceptedCondition::Absent) => Condition::Absent,
                 Some(AcceptedCondition::Present) => Condition::Present,
                 Some(AcceptedCondition::Version(version)) => Condition::Version(version),
+                Some(AcceptedCondition::Until(version)) => Condition::Until(version),
             },
         })
     }

@@ -27,7 +27,7 @@ pub(crate) fn over(base: Option<Arc<Stored>>, pending: &[Arc<Pending>]) -> Optio
             (Ok(resolved), Action::Put(_) | Action::Patch(_)) => {
                 resolved.image.map(|image| Arc::new(Stored::new(write.key.clone(), PENDING, image)))
             }
-            (Ok(_), Action::Delete) => None,
+            (Ok(_), Action::Delete | Action::Append(_)) => None,
         }
     })
 }
