@@ -301,7 +301,6 @@ impl World {
                 changes_max: 20,
                 outcomes: Duration::from_secs(3600),
             },
-            archive: None,
             region: None,
             sampler: Some(SamplerDeclaration { one_in: 4, pending_max: 20 }),
             hooks: BTreeMap::new(),

@@ -294,7 +294,6 @@ mod tests {
             caches: Vec::new(),
             journals: Vec::new(),
             syncs: Vec::new(),
-            archives: Vec::new(),
             sampler: None,
             entities: Vec::new(),
         };

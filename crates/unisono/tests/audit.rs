@@ -69,7 +69,7 @@ async fn who_repaired_and_reloaded_is_in_the_log() {
     drop(database);
     let mia = engine.acting_for(Some("mia".into()));
     assert!(mia.verify(&options, &|_| {}).await.unwrap().agrees());
-    unisono.reload(configuration(folder.path(), 200)).unwrap();
+    unisono.reload(configuration(folder.path(), 200)).await.unwrap();
     unisono.close().await.unwrap();
 
     // It is durable, and its place among the changes is that of its time.

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::sync::{Arc, Mutex};
-use unisono::engine::archive::backup::Backup;
 
 use async_trait::async_trait;
 use rand::rngs::StdRng;
