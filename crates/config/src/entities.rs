@@ -143,11 +143,9 @@ pub(crate) fn entity(
     let mut cache = cache.map(|found| reader.cache(found));
     // Reads ask any of these; what waits in a journal is laid over their answers.
     let (read, write) = ways(&table, &mut reader, keepers, is_plain);
-    let sync = table.takes("sync").then(|| {
-        let behind = write.as_ref().is_some_and(|write| write.behind.is_some());
-        reader.sync(&table, truth.as_ref(), Capture::of(&truth_options).is_some(), behind)
-    });
-    let sync = sync.flatten();
+    let behind = write.as_ref().is_some_and(|write| write.behind.is_some());
+    let captured = Capture::of(&truth_options).is_some();
+    let sync = reader.sync(&table, truth.as_ref(), captured, behind);
     let uses = reader.uses;
     let of_source = |name: &str| sources.get(name)?.kind.as_ref()?.region.clone();
     let regions = |name: Option<&str>| name.map_or_else(|| region.map(str::to_owned), of_source);
@@ -306,7 +304,7 @@ impl Reader<'_> {
         captured: bool,
         behind: bool,
     ) -> Option<Option<SyncDeclaration>> {
-        let table = table.table("sync", &SYNC)?;
+        let table = if table.takes("sync") { table.table("sync", &SYNC) } else { None }?;
         let with = self.source(&table, "with", Role::Truth);
         if let Some(with) = &with {
             let place = self.place(table.text("table"));

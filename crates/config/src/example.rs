@@ -140,6 +140,16 @@ fn entity(out: &mut String, kinds: &[&'static dyn SourceKind]) {
         }
     }
     commented(out, "[entities.product.followers.batch]", &BATCH, &[]);
+    sync(out);
+    if let Some(kept) = kept {
+        let kept = quoted(kept);
+        let residency = [("source", kept.as_str()), ("forbid", "\"record.status == 'draft'\"")];
+        commented(out, "[[entities.product.residency]]", &RESIDENCY, &residency);
+    }
+}
+
+/// Another truth that the one of the entity follows.
+fn sync(out: &mut String) {
     let sync = [
         ("with", "\"branch\""),
         ("prefer", "\"branch\""),
@@ -148,11 +158,6 @@ fn entity(out: &mut String, kinds: &[&'static dyn SourceKind]) {
         ("groups", "[[\"price\", \"weight\"]]"),
     ];
     commented(out, "[entities.product.sync]", &SYNC, &sync);
-    if let Some(kept) = kept {
-        let kept = quoted(kept);
-        let residency = [("source", kept.as_str()), ("forbid", "\"record.status == 'draft'\"")];
-        commented(out, "[[entities.product.residency]]", &RESIDENCY, &residency);
-    }
 }
 
 /// A type of streams, in the same truth.
