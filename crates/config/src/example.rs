@@ -41,7 +41,11 @@ pub fn example(kinds: &[&'static dyn SourceKind]) -> String {
     keys(&mut out, &LOG, &[]);
     head(&mut out, "[sweep]", SWEEP.doc);
     keys(&mut out, &SWEEP, &[]);
-    commented(&mut out, "[archive]", &ARCHIVE, &[("source", "\"files\"")]);
+    let keeps = |kind: &&&dyn SourceKind| kind.capability().roles.contains(&Role::Vault);
+    if let Some(vault) = kinds.iter().find(keeps) {
+        let vault = format!("\"{}\"", vault.name());
+        commented(&mut out, "[archive]", &ARCHIVE, &[("source", &vault)]);
+    }
     commented(&mut out, "[sampler]", &SAMPLER, &[]);
     let secret = format!("\"whsec_{}\"", "A".repeat(44).replace("AAAA", "c2Vj"));
     let hook = [("url", "\"https://example.org/unisono\""), ("secret", secret.as_str())];

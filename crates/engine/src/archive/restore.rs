@@ -249,16 +249,15 @@ impl Archive {
             if let Some(last) = changes.last() {
                 restored.time = Some(last.time);
                 restored.through = restored.through.max(last.position);
+                restored.changes += changes.len() as u64;
+                // An interrupted restore may have made a part of the first of these already.
+                let changes = left(changes, std::mem::take(&mut made));
+                self.redo(changes, backup.end).await?;
+                step.replayed = header.through;
+                step.head = self.log.truth.bounds().await?.head;
+                self.keep(Some(step)).await?;
+                tell(restored);
             }
-            restored.changes += changes.len() as u64;
-            // An interrupted restore may have made a part of the first segment with changes already.
-            let made = if changes.is_empty() { Vec::new() } else { std::mem::take(&mut made) };
-            let changes = left(changes, made);
-            self.redo(changes, backup.end).await?;
-            step.replayed = header.through;
-            step.head = self.log.truth.bounds().await?.head;
-            self.keep(Some(step)).await?;
-            tell(restored);
             if reached {
                 break;
             }

@@ -54,7 +54,7 @@ impl Warmed {
         self.wanted.fetch_add(more as u64, Ordering::Relaxed);
     }
 
-    /// So much of it is not wanted any more, because it cannot be had or another life sees to it.
+    /// So much of it is not wanted any more: it was wanted twice, cannot be had, or another life sees to it.
     pub(super) fn forget(&self, some: usize) {
         self.wanted.fetch_sub(some as u64, Ordering::Relaxed);
     }
@@ -170,7 +170,8 @@ impl HotFill<'_> {
                 Ok(Some(taken)) => {
                     filled += taken;
                     left -= some.len();
-                    warmed.add(some.len());
+                    warmed.add(taken);
+                    warmed.forget(some.len() - taken);
                 }
                 // Another life has begun, and is warmed by itself.
                 Ok(None) => break,
