@@ -375,6 +375,8 @@ impl Engine {
         // A reload that hangs is ended with everything else.
         let _reloading = self.0.runtime.within(CLOSE_MAX, turn).await;
         let present = self.0.present.load_full();
+        // In the log before deliveries save how far they have come.
+        self.wait_audited().await;
         for delivery in &present.deliveries {
             delivery.close();
         }
@@ -387,7 +389,6 @@ impl Engine {
         // A delivery that cannot finish goes on from its checkpoint at the next start.
         let _ = self.0.runtime.within(CLOSE_MAX, stopped).await;
         self.keep_hot_keys().await;
-        self.wait_audited().await;
         self.0.runtime.abort();
         self.0.runtime.join().await;
         for handle in present.sources.values() {
