@@ -147,9 +147,8 @@ async fn check(args: &Args, session: &Session) -> Result<u8> {
                 of("through"),
                 of("compared")
             ))?;
-            session
-                .output
-                .line(format_args!("  sha256 of the newest segment: {}", of("sha256")))?;
+            let newest = report["sha256"].as_str().unwrap_or("none");
+            session.output.line(format_args!("  sha256 of the newest segment: {newest}"))?;
             for problem in report["problems"].as_array().into_iter().flatten() {
                 session.output.line(format_args!("  ✗ {}", text::cell(problem)))?;
             }

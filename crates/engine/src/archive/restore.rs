@@ -229,7 +229,8 @@ impl Archive {
             let segment = self.segment(&name).await?;
             let header = &segment.header;
             if header.log != backup.log {
-                if header.after >= backup.end {
+                // What this restore writes is archived already.
+                if header.after >= backup.end && header.log != self.log.id {
                     restored.beyond = Some(header.log);
                 }
                 continue;
