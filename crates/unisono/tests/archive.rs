@@ -239,6 +239,14 @@ async fn a_restore_that_was_interrupted_goes_on() {
     let (mut over, mut cuts) = (false, 0);
     while !over {
         let unisono = open(&again, &folder.path().join("vault"), "0s").await;
+        if !state(unisono.engine(), "item").await.is_empty() {
+            let other = unisono.engine().restore(None, RestoreTo::Position(end), &|_| {}).await;
+            assert_eq!(
+                other.unwrap_err().kind(),
+                ErrorKind::InvalidInput,
+                "it was begun for the end"
+            );
+        }
         // Cut off anywhere: between any two steps, and in the midst of one.
         let limit = whole.mul_f64(random.random_range(0.0..0.15)) + Duration::from_millis(cuts);
         let restoring = unisono.engine().restore(None, RestoreTo::End, &|_| {});

@@ -99,7 +99,7 @@ impl Archive {
     pub(crate) async fn backups(&self) -> Result<Vec<Backup>> {
         let mut backups = Vec::new();
         for name in self.vault.list(&self.folder(BACKUPS)).await? {
-            let path = format!("{}/{name}/{MANIFEST}", self.folder(BACKUPS));
+            let path = self.in_backup(&name, MANIFEST);
             let Some(content) = self.vault.load(&path).await? else { continue };
             let backup: Backup = serde_json::from_slice(&content).map_err(|e| {
                 Error::new(ErrorKind::Corrupt, "the manifest of a backup is not what was written")
@@ -124,12 +124,11 @@ impl Archive {
         let mut entities = BTreeMap::new();
         let mut done = 0;
         for entity in &self.entities {
-            let folder = format!("{}/{name}", self.folder(BACKUPS));
             let mut read = |records| {
                 done += records;
                 progress(done);
             };
-            let backed_up = self.copy(entity, begin, &folder, &mut read).await?;
+            let backed_up = self.copy(entity, begin, &name, &mut read).await?;
             entities.insert(entity.name().to_string(), backed_up);
         }
         let after = self.log.truth.bounds().await?;
@@ -153,7 +152,7 @@ impl Archive {
         let backup = Backup { name, truth, log, time, begin, end, entities };
         let manifest = serde_json::to_vec_pretty(&backup)
             .map_err(|e| Error::internal("a manifest cannot be written as JSON").caused_by(e))?;
-        let path = format!("{}/{}/{MANIFEST}", self.folder(BACKUPS), backup.name);
+        let path = self.in_backup(&backup.name, MANIFEST);
         self.vault.create(&path, manifest).await?;
         self.state.change(|state| {
             state.backup = Some(time);
@@ -167,7 +166,7 @@ impl Archive {
         &self,
         entity: &Arc<Entity>,
         begin: Position,
-        folder: &str,
+        backup: &str,
         read: &mut (dyn FnMut(u64) + Send),
     ) -> Result<BackedUp> {
         let mut found = BackedUp::default();
@@ -184,7 +183,7 @@ impl Archive {
                 let name = format!("{}-{:06}.jsonl", entity.name(), found.parts.len() + 1);
                 let content = std::mem::take(&mut part);
                 let sha256 = sha256(&content);
-                self.vault.create(&format!("{folder}/{name}"), content).await?;
+                self.vault.create(&self.in_backup(backup, &name), content).await?;
                 found.parts.push(Part { name, sha256 });
             }
             match page.records.last() {
@@ -196,7 +195,7 @@ impl Archive {
 
     /// A part of a backup, as it was written.
     pub(super) async fn part(&self, backup: &Backup, part: &Part) -> Result<Vec<u8>> {
-        let path = format!("{}/{}/{}", self.folder(BACKUPS), backup.name, part.name);
+        let path = self.in_backup(&backup.name, &part.name);
         let content = self.load(&path).await?;
         if sha256(&content) != part.sha256 {
             return Err(Error::new(

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use unisono_core::json::change;
+use unisono_core::source::LogBounds;
 use unisono_core::{Position, Result};
 
 use super::segment::Segment;
@@ -38,6 +39,7 @@ impl Archive {
             compared: 0,
             problems: Vec::new(),
         };
+        let bounds = self.log.truth.bounds().await?;
         let mut before: Option<Last> = None;
         for name in self.segments_after(Position::ZERO).await? {
             let segment = match self.segment(&name).await {
@@ -64,13 +66,9 @@ impl Archive {
             } else if header.previous.is_some() && report.segments == 1 {
                 report.problems.push(format!("{name}: segments before it are missing"));
             }
-            self.compare(&segment, &name, &mut report).await?;
+            self.compare(&segment, &name, &bounds, &mut report).await?;
             report.sha256 = Some(segment.hash.clone());
-            before = Some(Last {
-                log: header.log,
-                through: header.through,
-                hash: Some(segment.hash.clone()),
-            });
+            before = Some(segment.end());
         }
         let newest = self.state.get().last.clone().filter(|last| last.hash.is_some());
         if newest.is_some_and(|newest| before.as_ref().is_none_or(|b| b.through < newest.through)) {
@@ -80,8 +78,13 @@ impl Archive {
     }
 
     /// Compares a segment with what the truth's log holds of the same positions.
-    async fn compare(&self, segment: &Segment, name: &str, report: &mut ChainReport) -> Result<()> {
-        let bounds = self.log.truth.bounds().await?;
+    async fn compare(
+        &self,
+        segment: &Segment,
+        name: &str,
+        bounds: &LogBounds,
+        report: &mut ChainReport,
+    ) -> Result<()> {
         let (header, mut at) = (&segment.header, segment.header.after);
         let mut kept = Vec::new();
         let is_kept = header.log == bounds.log && at >= bounds.trimmed;

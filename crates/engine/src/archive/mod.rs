@@ -146,9 +146,8 @@ impl Archive {
 
     /// How it is doing.
     pub(crate) fn status(&self) -> ArchiveStatus {
-        let state = self.state.get().clone();
+        let (state, position) = (self.state.get().clone(), self.position());
         let head = self.log.tail.head();
-        let position = state.last.as_ref().map_or(Position::ZERO, |last| last.through);
         ArchiveStatus {
             truth: Arc::clone(&self.log.name.truth),
             source: Arc::clone(&self.source),
@@ -184,6 +183,14 @@ impl Archive {
         Ok(names)
     }
 
+    /// The newest segment in the vault.
+    async fn newest(&self) -> Result<Option<Segment>> {
+        match self.vault.list(&self.folder(LOG)).await?.last() {
+            Some(name) => self.segment(name).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// A segment as it was written.
     async fn segment(&self, name: &str) -> Result<Segment> {
         let path = format!("{}/{name}", self.folder(LOG));
@@ -198,6 +205,11 @@ impl Archive {
                 .at(&self.source)
                 .with("path", path)
         })
+    }
+
+    /// A file of a backup.
+    fn in_backup(&self, backup: &str, file: &str) -> String {
+        format!("{}/{backup}/{file}", self.folder(BACKUPS))
     }
 
     fn folder(&self, name: &str) -> String {

@@ -21,12 +21,12 @@ use super::segment::Segment;
 
 /// Where the truth keeps how far its restore has come.
 const SPACE: &str = "restore";
-/// Records written in one go.
-const UNITS: usize = 1024;
+/// Changes read from the truth's own log at once.
+const STEP: usize = 1024;
 const ACTOR: &str = "unisono restore";
 
 /// The moment to which a truth is restored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RestoreTo {
     /// The end of the archive.
     #[default]
@@ -50,7 +50,7 @@ pub struct Restored {
     pub changes: u64,
     /// The archived position whose state the truth has now.
     pub through: Position,
-    /// When the change there was made; absent if no change came after the backup.
+    /// When the change there was made; absent if none had to be made again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<Timestamp>,
     /// Changes of a log that began later than the one that was restored; they are not in any backup.
@@ -59,9 +59,10 @@ pub struct Restored {
 }
 
 /// How far a restore has come; kept in the truth, so that one that was interrupted goes on.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Step {
     backup: String,
+    to: RestoreTo,
     /// How many parts of the backup are there, over all entities.
     parts: usize,
     /// Every archived change up to here has been made again.
@@ -71,7 +72,7 @@ struct Step {
 }
 
 impl Archive {
-    /// Fills the truth, which must be empty or hold an interrupted restore of the same backup.
+    /// Fills the truth, which must be empty or hold an interrupted restore of the same backup to the same moment.
     pub(crate) async fn restore(
         &self,
         to: RestoreTo,
@@ -81,13 +82,13 @@ impl Archive {
         for name in backup.entities.keys() {
             self.entity(name)?;
         }
-        let (mut step, resumed) = self.begin(&backup).await?;
+        let (mut step, resumed) = self.begin(&backup, to).await?;
         let mut restored = Restored {
             truth: backup.truth.clone(),
             backup: backup.name.clone(),
             records: 0,
             changes: 0,
-            through: backup.end,
+            through: backup.end.max(step.replayed),
             time: None,
             beyond: None,
         };
@@ -146,11 +147,11 @@ impl Archive {
 
     /// Makes sure that there is nothing to be overwritten, and has the log begin above the archived one.
     /// Answers where to go on, and whether an earlier restore had begun.
-    async fn begin(&self, backup: &Backup) -> Result<(Step, bool)> {
+    async fn begin(&self, backup: &Backup, to: RestoreTo) -> Result<(Step, bool)> {
         let truth = &self.log.truth;
         let kept = truth.list_state(SPACE).await?.pop();
         let kept: Option<Step> = kept.and_then(|(_, text)| serde_json::from_str(&text).ok());
-        if let Some(step) = kept.filter(|step| step.backup == backup.name) {
+        if let Some(step) = kept.filter(|step| step.backup == backup.name && step.to == to) {
             return Ok((step, true));
         }
         for entity in &self.entities {
@@ -165,14 +166,11 @@ impl Archive {
                 .hint("name an empty database, or empty this one if nothing in it is needed"));
             }
         }
-        let names = self.segments_after(backup.end).await?;
-        let newest = match names.last() {
-            Some(name) => self.segment(name).await?.header.through,
-            None => backup.end,
-        };
-        truth.begin_above(newest.max(backup.end)).await?;
+        let archived = self.newest().await?.map_or(backup.end, |newest| newest.header.through);
+        truth.begin_above(archived.max(backup.end)).await?;
         let step = Step {
             backup: backup.name.clone(),
+            to,
             parts: 0,
             replayed: backup.begin,
             head: Position::ZERO,
@@ -185,7 +183,7 @@ impl Archive {
     async fn made(&self, after: Position) -> Result<Vec<Arc<Change>>> {
         let (mut made, mut after) = (Vec::new(), after);
         loop {
-            let some = self.log.truth.read_log(after, UNITS, usize::MAX).await?;
+            let some = self.log.truth.read_log(after, STEP, usize::MAX).await?;
             let Some(last) = some.last() else { return Ok(made) };
             after = last.position;
             made.extend(some);
@@ -247,14 +245,14 @@ impl Archive {
                 .hint("restore up to the position before them with --position"));
             }
             let (changes, reached) = self.wanted(&segment, step.replayed, to)?;
-            if let Some(last) = changes.last() {
-                restored.time = Some(last.time);
-                restored.through = restored.through.max(last.position);
+            if let Some((through, time)) = changes.last().map(|last| (last.position, last.time)) {
+                restored.time = Some(time);
+                restored.through = restored.through.max(through);
                 restored.changes += changes.len() as u64;
                 // An interrupted restore may have made a part of the first of these already.
-                let changes = left(changes, std::mem::take(&mut made));
+                let changes = left(changes, std::mem::take(&mut made), backup.end);
                 self.redo(changes, backup.end).await?;
-                step.replayed = header.through;
+                step.replayed = through;
                 step.head = self.log.truth.bounds().await?.head;
                 self.keep(Some(step)).await?;
                 tell(restored);
@@ -304,18 +302,12 @@ impl Archive {
 
     /// Makes changes again, by whom and when they were made first.
     async fn redo(&self, changes: Vec<Change>, whole: Position) -> Result<()> {
-        let mut rest = changes.into_iter().peekable();
-        while rest.peek().is_some() {
-            let some: Vec<Change> = rest.by_ref().take(UNITS).collect();
-            let units = some.iter().map(|change| self.unit(change)).collect::<Result<Vec<_>>>()?;
-            let outcomes = self.log.committer.commit_each(units).await;
-            for (change, outcome) in some.iter().zip(outcomes) {
-                let Err(error) = outcome else { continue };
-                // A record that was deleted before its page was read is not in the backup.
-                let fine = error.kind() == ErrorKind::NotFound && change.position <= whole;
-                if !fine {
-                    return Err(error.with("position", change.position).on("restore"));
-                }
+        let units = changes.iter().map(|change| self.unit(change)).collect::<Result<Vec<_>>>()?;
+        let outcomes = self.log.committer.commit_each(units).await;
+        for (change, outcome) in changes.iter().zip(outcomes) {
+            let Err(error) = outcome else { continue };
+            if !(error.kind() == ErrorKind::NotFound && may_be_gone(change, whole)) {
+                return Err(error.with("position", change.position).on("restore"));
             }
         }
         Ok(())
@@ -347,16 +339,61 @@ impl Archive {
     }
 }
 
-/// The changes that have not been made again yet, of some that are made in order. What is passed over on the way to one
-/// that was made had nothing to delete.
-fn left(changes: Vec<Change>, made: Vec<Arc<Change>>) -> Vec<Change> {
+/// Whether the record that a change deletes may not be there: it was deleted before its page of the backup was read.
+fn may_be_gone(change: &Change, whole: Position) -> bool {
+    change.operation == Operation::Delete && change.position <= whole
+}
+
+/// The changes that have not been made again yet, of some that are made in order. What stands before one that was made
+/// was made too, or had nothing to delete, or failed, and is left to fail again.
+fn left(changes: Vec<Change>, made: Vec<Arc<Change>>, whole: Position) -> Vec<Change> {
     let identity = |c: &Change| (Arc::clone(&c.entity), c.key.clone(), c.time, c.operation);
     let all: HashSet<_> = changes.iter().map(identity).collect();
-    let mut rest = changes.into_iter();
+    let (mut left, mut rest) = (Vec::new(), changes.into_iter());
     // Others may have written as well.
     for made in made.iter().filter(|made| all.contains(&identity(made))) {
         let is_made = |c: &Change| identity(c) == identity(made) && c.image == made.image;
-        let _ = rest.find(is_made);
+        let before = rest.by_ref().take_while(|change| !is_made(change));
+        left.extend(before.filter(|change| !may_be_gone(change, whole)));
     }
-    rest.collect()
+    left.extend(rest);
+    left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(position: u64, key: &str, operation: Operation) -> Change {
+        Change {
+            position: Position::new(position).unwrap(),
+            entity: "item".into(),
+            key: unisono_core::Key::from_text(key).unwrap(),
+            operation,
+            replaced: None,
+            image: None,
+            time: Timestamp::from_micros_clamped(i64::try_from(position).unwrap()),
+            actor: None,
+            trace: None,
+        }
+    }
+
+    #[test]
+    fn what_failed_before_others_were_made_is_made_again() {
+        use Operation::{Delete, Put};
+        let archived = [
+            change(4, "gone before its page was read", Delete),
+            change(5, "refused", Put),
+            change(6, "made", Put),
+            change(7, "deleted when the backup was whole", Delete),
+            change(8, "made", Delete),
+            change(9, "not come to", Put),
+        ];
+        let made = |n: usize| Arc::new(Change { position: Position::MAX, ..archived[n].clone() });
+        let of_others = Arc::new(change(6, "of others", Put));
+        let whole = archived[2].position;
+        let left = left(archived.to_vec(), vec![made(2), of_others, made(4)], whole);
+        let positions: Vec<_> = left.iter().map(|change| change.position.as_u64()).collect();
+        assert_eq!(positions, [5, 7, 9]);
+    }
 }

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use unisono_core::json::change;
 use unisono_core::{Change, Entity, Error, ErrorKind, Position, Result, Uuid};
 
-use super::sha256;
+use super::{Last, sha256};
 
 const EXTENSION: &str = ".jsonl";
 
@@ -52,6 +52,12 @@ impl Segment {
             Error::new(ErrorKind::Corrupt, "a segment of the archive has no header").caused_by(e)
         })?;
         Ok(Segment { header, hash: sha256(&content), content })
+    }
+
+    /// What a chain ends with that ends with it.
+    pub(super) fn end(&self) -> Last {
+        let Header { log, through, .. } = self.header;
+        Last { log, through, hash: Some(self.hash.clone()) }
     }
 
     pub(super) fn into_content(self) -> Vec<u8> {

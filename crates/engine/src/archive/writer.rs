@@ -68,7 +68,7 @@ impl Archive {
         let header = Header { log: bounds.log, after, through, previous: last.hash.clone() };
         let entity = |name: &str| self.by_name.get(name).map(|entity| &**entity);
         let segment = Segment::of(header, &changes, entity)?;
-        let next = Last { log: bounds.log, through, hash: Some(segment.hash.clone()) };
+        let next = segment.end();
         let path = format!("{}/{}", self.folder(LOG), segment::name(after));
         let next = match self.vault.create(&path, segment.into_content()).await? {
             true => next,
@@ -104,12 +104,8 @@ impl Archive {
 
     /// The end of the chain in the vault; where the log begins if there is none.
     async fn look_for_last(&self) -> Result<Last> {
-        let names = self.vault.list(&self.folder(LOG)).await?;
-        let last = match names.last() {
-            Some(name) => {
-                let Segment { header, hash, .. } = self.segment(name).await?;
-                Last { log: header.log, through: header.through, hash: Some(hash) }
-            }
+        let last = match self.newest().await? {
+            Some(segment) => segment.end(),
             None => {
                 let bounds = self.log.truth.bounds().await?;
                 Last { log: bounds.log, through: bounds.trimmed, hash: None }
