@@ -75,7 +75,8 @@ fn unused(
     }
     for (name, source) in sources {
         let is_used_besides = besides.contains(&Some(name));
-        if !is_used_besides && !entities.values().any(|e| e.uses.iter().any(|u| u.source == *name)) {
+        if !is_used_besides && !entities.values().any(|e| e.uses.iter().any(|u| u.source == *name))
+        {
             report.warning(
                 &source.spot,
                 format!("no entity uses the source `{name}`"),

@@ -144,8 +144,7 @@ fn read(file: Table<'_>, kinds: Kinds<'_>) -> Option<Configuration> {
     // What was acknowledged is in the truth, or in the journal that it waits in.
     let declared = entities.values().filter_map(|e| e.declaration.as_ref());
     let journal = |e: &EntityDeclaration| e.write.behind.as_ref().map(|b| Arc::clone(&b.journal));
-    let needed =
-        declared.flat_map(|e| [Some(Arc::clone(&e.truth)), journal(e)]).flatten();
+    let needed = declared.flat_map(|e| [Some(Arc::clone(&e.truth)), journal(e)]).flatten();
     // Without keys nothing personal can be read or written.
     let needed: BTreeSet<Arc<str>> = needed.chain(keys.map(Into::into)).collect();
     let sources = sources.into_iter().map(|(name, source)| {

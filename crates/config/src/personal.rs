@@ -23,7 +23,8 @@ pub(crate) fn store(
     sources: &BTreeMap<String, DeclaredSource>,
 ) -> Option<Option<PersonalDeclaration>> {
     let table = file.table("personal", &PERSONAL)?;
-    let keys = table.text("keys").filter(|k| playing(file.report, sources, k, Role::Truth).is_some());
+    let keys =
+        table.text("keys").filter(|k| playing(file.report, sources, k, Role::Truth).is_some());
     let secret = table.text("secret").and_then(|found| secret(&table, &found));
     let remembered = table.duration("remembered");
     table.finish();
@@ -127,7 +128,10 @@ pub(crate) fn check(table: &Table<'_>, entity: &Entity, around: &Around<'_>) -> 
     }
     let required = fields().find(|field| field.personal && field.required);
     if let Some(field) = required.filter(|_| clear.is_some()) {
-        let message = format!("`{}` is required, and is null in a `clear` follower once it is erased", field.name);
+        let message = format!(
+            "`{}` is required, and is null in a `clear` follower once it is erased",
+            field.name
+        );
         possible(false, &message, "leave out `required` or `clear`");
     }
     is_possible.then_some(())

@@ -37,11 +37,17 @@ impl Personal {
         let has_text = matches!(ty, FieldType::String | FieldType::Integer | FieldType::Uuid);
         let is_member = matches!(subject_path.step, Step::Json(_));
         if !(has_text || is_member) {
-            return Err(wrong(subject, "must be of type string, integer or uuid, or below a json field"));
+            return Err(wrong(
+                subject,
+                "must be of type string, integer or uuid, or below a json field",
+            ));
         }
         for (n, path) in fields.iter().enumerate() {
             if overlap(path, &subject_path) {
-                return Err(wrong(subject, "is personal itself, and must be readable to find the key"));
+                return Err(wrong(
+                    subject,
+                    "is personal itself, and must be readable to find the key",
+                ));
             }
             if fields[..n].iter().any(|other| overlap(other, path)) {
                 return Err(wrong(&path.to_text(entity), "is named twice, or within another"));
@@ -199,7 +205,9 @@ impl Slot<'_> {
     /// The text of a sealed value behind [`SEALED`], if there is one.
     pub fn sealed(&self) -> Option<&str> {
         let text = match &self.place {
-            Place::Value(Value::String(text)) | Place::Value(Value::Json(Json::String(text))) => text,
+            Place::Value(Value::String(text)) | Place::Value(Value::Json(Json::String(text))) => {
+                text
+            }
             Place::Json(Json::String(text)) => text,
             _ => return None,
         };
@@ -220,7 +228,8 @@ impl Slot<'_> {
     pub fn open(self, clear: Option<String>) -> Result<()> {
         let json = |text: String| {
             serde_json::from_str::<Json>(&text).map_err(|e| {
-                Error::new(ErrorKind::Corrupt, "a personal value is not what was sealed").caused_by(e)
+                Error::new(ErrorKind::Corrupt, "a personal value is not what was sealed")
+                    .caused_by(e)
             })
         };
         match (self.place, clear) {
@@ -291,13 +300,19 @@ fn field(entity: &Entity, text: &str) -> Result<Path> {
         return Err(wrong(text, "is the key, which every source must be able to read"));
     }
     if entity.is_of_events() && !OF_EVENTS.contains(&&*field.name) {
-        return Err(wrong(text, "is not below `data` or `metadata`, where events hold what is told"));
+        return Err(wrong(
+            text,
+            "is not below `data` or `metadata`, where events hold what is told",
+        ));
     }
     if !matches!(field.ty, FieldType::String | FieldType::Text | FieldType::Json) {
         return Err(wrong(text, "is not of type string, text or json, which hold encrypted text"));
     }
     if field.unique || field.index || field.default.is_some() {
-        return Err(wrong(text, "cannot be unique or indexed or have a default: sources see it encrypted"));
+        return Err(wrong(
+            text,
+            "cannot be unique or indexed or have a default: sources see it encrypted",
+        ));
     }
     Ok(path)
 }

@@ -91,7 +91,8 @@ pub(crate) async fn open(
         Arc::clone(&handle.source).vault()
     });
     running.archives = archive::start(&declaration, vault, running.logs.values(), runtime)?;
-    let blueprint = Blueprint::new(&declaration, handles, &running.entities, running.personal.as_ref())?;
+    let blueprint =
+        Blueprint::new(&declaration, handles, &running.entities, running.personal.as_ref())?;
     let before = present.load_full();
     let topology = topology::build(blueprint, &before, runtime);
     let policies = Policies::new(Arc::clone(&declaration), topology, Some(&before));

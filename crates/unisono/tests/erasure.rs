@@ -154,7 +154,8 @@ async fn order(unisono: &Unisono, stream: &str, user: &Json, address: Json) {
 }
 
 async fn address(unisono: &Unisono, stream: &str) -> Json {
-    let page = unisono.engine().read_stream(&Context::default(), "order", stream, Excerpt::default());
+    let context = Context::default();
+    let page = unisono.engine().read_stream(&context, "order", stream, Excerpt::default());
     page.await.unwrap().value.events[0].data["address"].clone()
 }
 
@@ -163,7 +164,8 @@ async fn filled(unisono: &Unisono) {
     let context = Context::default();
     put(unisono, &context, &person("7", &format!("Kim {SECRET}"))).await.unwrap();
     put(unisono, &context, &person("8", &format!("Ann {SECRET}"))).await.unwrap();
-    let changed = json!({ "name": format!("Kim the {SECRET}"), "profile": { "mail": "k@example.org" } });
+    let changed =
+        json!({ "name": format!("Kim the {SECRET}"), "profile": { "mail": "k@example.org" } });
     patch(unisono, "7", changed).await.unwrap();
     put(unisono, &context, &person("9", SECRET)).await.unwrap();
     order(unisono, "o1", &json!("7"), json!({ "street": SECRET })).await;
@@ -171,8 +173,7 @@ async fn filled(unisono: &Unisono) {
     order(unisono, "o3", &json!("8"), json!([SECRET])).await;
     let entity = unisono.engine().entity("person").unwrap();
     let (key, action) = (Key::from_text("9").unwrap(), Action::Delete);
-    let delete =
-        Write { entity: Arc::clone(entity), key, action, condition: Condition::None };
+    let delete = Write { entity: Arc::clone(entity), key, action, condition: Condition::None };
     unisono.engine().write(&context, vec![delete]).await.unwrap();
     settled(unisono).await;
     unisono.engine().back_up(None, &|_| {}).await.unwrap();
@@ -197,8 +198,9 @@ async fn everything(unisono: &Unisono) -> String {
     let all = parse::url(entity, &[]).unwrap();
     let page = engine.query(&context, entity, &all).await.unwrap().value;
     let (scanned, _) = engine.scan(entity, None, 100).await.unwrap();
-    let history = engine.history(&context, entity, &Key::from_text("7").unwrap(), None, 100);
-    let log = engine.changes(&LogName::of(&"main".into()), Position::ZERO, 100, Duration::ZERO);
+    let (key, log) = (Key::from_text("7").unwrap(), LogName::of(&"main".into()));
+    let history = engine.history(&context, entity, &key, None, 100);
+    let log = engine.changes(&log, Position::ZERO, 100, Duration::ZERO);
     let events = unisono.streams::<Json>("order").unwrap().all(&Default::default()).await;
     format!("{page:?}{scanned:?}{:?}{:?}{events:?}", history.await.unwrap(), log.await.unwrap())
 }
@@ -216,7 +218,10 @@ async fn what_is_personal_is_nowhere_at_rest_and_gone_when_its_key_is() {
 
     let plain = site.files_with(PLAIN);
     for place in ["main.db", "main-copy.db", "main-out/", "main-find/", "vault/"] {
-        assert!(plain.iter().any(|file| file.contains(place)), "{place} is not looked at: {plain:?}");
+        assert!(
+            plain.iter().any(|file| file.contains(place)),
+            "{place} is not looked at: {plain:?}"
+        );
     }
     assert_eq!(site.files_with(SECRET), Vec::<String>::new(), "personal, at rest");
     assert_eq!(site.files_with("k@example.org"), Vec::<String>::new(), "personal, at rest");
@@ -224,7 +229,10 @@ async fn what_is_personal_is_nowhere_at_rest_and_gone_when_its_key_is() {
     let erased = unisono.engine().erase_subject(&Context::default(), "7").await.unwrap();
     assert_eq!((erased.keys, erased.pending.len()), (1, 0));
     let seven = found(&unisono, "7").await.unwrap();
-    assert_eq!(seven, json!({ "id": "7", "name": null, "profile": { "mail": null, "tier": PLAIN }, "city": PLAIN }));
+    assert_eq!(
+        seven,
+        json!({ "id": "7", "name": null, "profile": { "mail": null, "tier": PLAIN }, "city": PLAIN })
+    );
     assert_eq!(address(&unisono, "o1").await, Json::Null);
     assert_eq!(address(&unisono, "o2").await, Json::Null, "a number is the same subject");
     assert_eq!(address(&unisono, "o3").await, json!([SECRET]));
@@ -348,14 +356,20 @@ async fn what_cannot_be_told_from_encrypted_values_is_refused() {
     // The rules of a field are those of what is meant, and not of what is kept.
     let context = Context::default();
     put(&unisono, &context, &person("7", &"x".repeat(28))).await.unwrap();
-    assert_eq!(kind(put(&unisono, &context, &person("7", &"x".repeat(41))).await), ErrorKind::InvalidInput);
+    assert_eq!(
+        kind(put(&unisono, &context, &person("7", &"x".repeat(41))).await),
+        ErrorKind::InvalidInput
+    );
     let hidden = json!({ "id": "7", "profile": [{ "mail": SECRET }] });
     assert_eq!(kind(put(&unisono, &context, &hidden).await), ErrorKind::InvalidInput);
     assert_eq!(kind(patch(&unisono, "7", json!({ "profile": 3 })).await), ErrorKind::InvalidInput);
     let nobody = NewEvent::new("placed", json!({ "address": SECRET }));
     let orders = unisono.streams::<Json>("order").unwrap();
     let refused = orders.append_events(Appending::to("o1", vec![nobody])).await.unwrap_err();
-    assert_eq!((refused.kind(), refused.detail("field")), (ErrorKind::InvalidInput, Some("data.user")));
+    assert_eq!(
+        (refused.kind(), refused.detail("field")),
+        (ErrorKind::InvalidInput, Some("data.user"))
+    );
     let events = unisono.engine().stream("order").unwrap();
     let query = parse::url(events, &[("data.address".to_owned(), SECRET.to_owned())]).unwrap();
     let refused = unisono.engine().query(&context, events, &query).await.unwrap_err();
@@ -388,11 +402,17 @@ async fn keys_that_are_not_there_are_not_taken_for_erased_ones() {
     unisono.close().await.unwrap();
     site.root = "b3RoZXIga2V5IG9mIGtleXMsIG9mIDMyIGJ5dGVzISE=";
     let refused = site.open().await.err().unwrap();
-    assert_eq!((refused.kind(), refused.detail("field")), (ErrorKind::InvalidConfig, Some("personal.secret")));
+    assert_eq!(
+        (refused.kind(), refused.detail("field")),
+        (ErrorKind::InvalidConfig, Some("personal.secret"))
+    );
     site.root = ROOT;
     for file in ["keys.db", "keys.db-wal", "keys.db-shm"] {
         let _ = fs::rename(site.path().join(file), site.path().join(format!("away-{file}")));
     }
     let refused = site.open().await.err().unwrap();
-    assert_eq!((refused.kind(), refused.detail("field")), (ErrorKind::InvalidConfig, Some("personal.keys")));
+    assert_eq!(
+        (refused.kind(), refused.detail("field")),
+        (ErrorKind::InvalidConfig, Some("personal.keys"))
+    );
 }

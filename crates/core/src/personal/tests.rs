@@ -41,7 +41,8 @@ fn swapped(json: Json) -> (Json, Vec<String>) {
 
 #[test]
 fn personal_values_are_put_away_and_back_wherever_they_are() {
-    let (sealed, found) = swapped(json!({"id": "7", "name": "Kim", "profile": {"mail": ["a", 1], "x": 2}}));
+    let (sealed, found) =
+        swapped(json!({"id": "7", "name": "Kim", "profile": {"mail": ["a", 1], "x": 2}}));
     assert_eq!(found, ["Kim", r#"["a",1]"#]);
     assert_eq!(sealed["name"], "unisono:p1:0");
     assert_eq!(sealed["profile"], json!({"mail": "unisono:p1:1", "x": 2}));

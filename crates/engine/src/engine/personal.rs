@@ -28,7 +28,9 @@ impl Engine {
                 .hint("declare `personal` of entities, and [personal] with the source of the keys")
         })?;
         if subject.is_empty() {
-            return Err(Error::invalid("the subject is empty").on("erase").with("field", "subject"));
+            return Err(Error::invalid("the subject is empty")
+                .on("erase")
+                .with("field", "subject"));
         }
         let policies = self.0.present.load_full();
         let erasing = async {
@@ -94,7 +96,11 @@ impl Engine {
     }
 
     /// Opens one record for a reader.
-    pub(super) async fn opened_one(&self, entity: &Entity, stored: &mut Option<Arc<Stored>>) -> Result<()> {
+    pub(super) async fn opened_one(
+        &self,
+        entity: &Entity,
+        stored: &mut Option<Arc<Stored>>,
+    ) -> Result<()> {
         let (Some(keyring), Some(shared)) = (self.keyring(entity), stored) else { return Ok(()) };
         let mut record: Arc<Record> = Arc::clone(&shared.record);
         keyring.open_records(entity, vec![&mut record], false).await?;

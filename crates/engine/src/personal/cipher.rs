@@ -212,6 +212,8 @@ mod tests {
     #[test]
     fn names_are_read_back() {
         assert_eq!(unhex::<2>(&hex(&[1, 0xff])), Some([1, 0xff]));
-        assert!(unhex::<2>("01").is_none() && unhex::<1>("0101").is_none() && unhex::<1>("é").is_none());
+        assert!(
+            unhex::<2>("01").is_none() && unhex::<1>("0101").is_none() && unhex::<1>("é").is_none()
+        );
     }
 }

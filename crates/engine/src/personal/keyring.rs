@@ -97,10 +97,13 @@ impl Keyring {
         for (name, value) in self.store.list_state(SPACE).await? {
             let Some(id) = name.strip_prefix(STORE) else { continue };
             if self.root.unwrap(&value, &name).as_deref() != Some(id.as_bytes()) {
-                return Err(Error::new(ErrorKind::InvalidConfig, "the keys were encrypted with another secret")
-                    .at(&self.source)
-                    .with("field", "personal.secret")
-                    .hint("give the secret with which they were made"));
+                return Err(Error::new(
+                    ErrorKind::InvalidConfig,
+                    "the keys were encrypted with another secret",
+                )
+                .at(&self.source)
+                .with("field", "personal.secret")
+                .hint("give the secret with which they were made"));
             }
             ids.push(id.to_owned());
         }
@@ -119,7 +122,9 @@ impl Keyring {
             )
             .with("field", "personal.keys")
             .with("keys", &self.source)
-            .hint("name that source, or restore it: without it everything personal would look erased")),
+            .hint(
+                "name that source, or restore it: without it everything personal would look erased",
+            )),
             None => truth.put_state(SPACE, OF_TRUTH, self.ids.first().cloned()).await,
         }
     }
@@ -138,7 +143,8 @@ impl Keyring {
     pub(super) async fn current(&self, name: &Name) -> Result<Arc<SubjectKey>> {
         let now = {
             let mut memory = self.memory();
-            let found = memory.current.get(name).filter(|(since, _)| since.elapsed() < self.remembered);
+            let found =
+                memory.current.get(name).filter(|(since, _)| since.elapsed() < self.remembered);
             match found {
                 Some((_, key)) => return Ok(Arc::clone(key)),
                 None => memory.current.remove(name),

@@ -80,7 +80,12 @@ impl Keyring {
     }
 
     /// The same of a page.
-    pub(crate) async fn open_page(&self, entity: &Entity, page: &mut Page, anew: bool) -> Result<()> {
+    pub(crate) async fn open_page(
+        &self,
+        entity: &Entity,
+        page: &mut Page,
+        anew: bool,
+    ) -> Result<()> {
         self.open_stored(entity, page.hits.iter_mut().map(|hit| &mut hit.stored), anew).await
     }
 

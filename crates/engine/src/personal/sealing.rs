@@ -73,10 +73,12 @@ impl Keyring {
         }
         if !by_key {
             if named < personal.fields.len() || !is_named(&personal.subject) {
-                return Err(Error::invalid("a patch of personal fields names all of them, and whom they are about")
-                    .of(entity.name())
-                    .with("field", personal.subject.to_text(entity))
-                    .hint("put the whole record instead"));
+                return Err(Error::invalid(
+                    "a patch of personal fields names all of them, and whom they are about",
+                )
+                .of(entity.name())
+                .with("field", personal.subject.to_text(entity))
+                .hint("put the whole record instead"));
             }
             let field = &entity.fields()[personal.subject.field];
             let json = patch.get(&*field.name).unwrap_or(&Json::Null);

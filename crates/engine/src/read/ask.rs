@@ -340,8 +340,10 @@ impl<'a> Reading<'a> {
 
 /// The error for a question that nobody can answer, since what it looks at is encrypted everywhere.
 fn encrypted() -> Error {
-    Error::unsupported("personal fields are kept encrypted, so that they cannot be tested, ordered by or searched")
-        .hint("ask without them, or declare a follower with `clear = true` that can answer")
+    Error::unsupported(
+        "personal fields are kept encrypted, so that they cannot be tested, ordered by or searched",
+    )
+    .hint("ask without them, or declare a follower with `clear = true` that can answer")
 }
 
 /// Refuses an answer that lacks what the caller has seen.
