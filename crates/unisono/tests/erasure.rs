@@ -48,7 +48,7 @@ impl Site {
 
     /// With another database as the truth, beside the same keys and archive.
     async fn open_truth(&self, truth: &str) -> Result<Unisono> {
-        let (more, root) = (self.more, self.root);
+        let (more, root, searched) = (self.more, self.root, self.more == FIND_CLEAR);
         let text = format!(
             r#"
             [sources]
@@ -70,7 +70,7 @@ impl Site {
             truth = "main"
             cache = {{ source = "ram" }}
             personal = {{ fields = ["name", "profile.mail"], subject = "id" }}
-            fields = {{ id = "string", name = {{ type = "string", search = true, max_length = 40 }}, profile = "json", city = {{ type = "string", search = true }} }}
+            fields = {{ id = "string", name = {{ type = "string", search = {searched}, max_length = 40 }}, profile = "json", city = {{ type = "string", search = true }} }}
             followers = [{{ source = "copy" }}, {{ source = "out" }}, {more}]
             [streams.order]
             truth = "main"
@@ -299,9 +299,9 @@ async fn a_clear_follower_answers_what_is_personal_and_is_told_of_its_end() {
     };
     let (source, hits) = ask(&unisono, &[("search", SECRET)]).await.unwrap();
     assert_eq!((&*source, hits.len()), ("find", 2));
-    let (source, hits) = ask(&unisono, &[("name", &format!("Ann {SECRET}"))]).await.unwrap();
+    let (source, hits) = ask(&unisono, &[("name", &format!("eq.Ann {SECRET}"))]).await.unwrap();
     assert_eq!((&*source, hits.len()), ("find", 1));
-    let (source, _) = ask(&unisono, &[("city", PLAIN)]).await.unwrap();
+    let (source, _) = ask(&unisono, &[("city", &format!("eq.{PLAIN}"))]).await.unwrap();
     assert_eq!(&*source, "main", "what needs no clear values is asked elsewhere");
     // It differs from the truth in what it holds, and rightly so.
     let deep = VerifyOptions { depth: Depth::Deep, ..VerifyOptions::default() };
@@ -371,7 +371,7 @@ async fn what_cannot_be_told_from_encrypted_values_is_refused() {
         (ErrorKind::InvalidInput, Some("data.user"))
     );
     let events = unisono.engine().stream("order").unwrap();
-    let query = parse::url(events, &[("data.address".to_owned(), SECRET.to_owned())]).unwrap();
+    let query = parse::url(events, &[("data.address".to_owned(), format!("eq.{SECRET}"))]).unwrap();
     let refused = unisono.engine().query(&context, events, &query).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Unsupported, "{refused}");
     unisono.close().await.unwrap();

@@ -146,7 +146,9 @@ impl Archive {
 
     /// How it is doing.
     pub(crate) fn status(&self) -> ArchiveStatus {
-        let (state, position) = (self.state.get().clone(), self.position());
+        // One after the other: in one statement the lock of the first would still be held.
+        let state = self.state.get().clone();
+        let position = self.position();
         let head = self.log.tail.head();
         ArchiveStatus {
             truth: Arc::clone(&self.log.name.truth),
