@@ -12,7 +12,7 @@ use unisono::core::query::parse;
 use unisono::core::stream::NewEvent;
 use unisono::core::write::{Action, Condition, Write};
 use unisono::core::{
-    Consistency, Context, ErrorKind, Key, LogName, Position, Result, Stored, Token, json as records,
+    Consistency, Context, ErrorKind, Key, LogName, Result, Stored, Token, json as records,
 };
 use unisono::engine::archive::restore::RestoreTo;
 use unisono::engine::stream::{Appending, Excerpt};
@@ -199,8 +199,9 @@ async fn everything(unisono: &Unisono) -> String {
     let page = engine.query(&context, entity, &all).await.unwrap().value;
     let (scanned, _) = engine.scan(entity, None, 100).await.unwrap();
     let (key, log) = (Key::from_text("7").unwrap(), LogName::of(&"main".into()));
+    let begin = engine.logs().await.unwrap()[0].1.trimmed;
     let history = engine.history(&context, entity, &key, None, 100);
-    let log = engine.changes(&log, Position::ZERO, 100, Duration::ZERO);
+    let log = engine.changes(&log, begin, 100, Duration::ZERO);
     let events = unisono.streams::<Json>("order").unwrap().all(&Default::default()).await;
     format!("{page:?}{scanned:?}{:?}{:?}{events:?}", history.await.unwrap(), log.await.unwrap())
 }
@@ -297,7 +298,7 @@ async fn a_clear_follower_answers_what_is_personal_and_is_told_of_its_end() {
         let hits = answer.value.hits.iter().map(|hit| shown(unisono, &hit.stored));
         Ok::<_, unisono::core::Error>((answer.source, hits.collect::<Vec<_>>()))
     };
-    let (source, hits) = ask(&unisono, &[("search", SECRET)]).await.unwrap();
+    let (source, hits) = ask(&unisono, &[("q", SECRET)]).await.unwrap();
     assert_eq!((&*source, hits.len()), ("find", 2));
     let (source, hits) = ask(&unisono, &[("name", &format!("eq.Ann {SECRET}"))]).await.unwrap();
     assert_eq!((&*source, hits.len()), ("find", 1));
@@ -309,14 +310,14 @@ async fn a_clear_follower_answers_what_is_personal_and_is_told_of_its_end() {
 
     let erased = engine.erase_subject(&Context::default(), "7").await.unwrap();
     assert_eq!(erased.pending, Vec::new());
-    let (_, hits) = ask(&unisono, &[("search", SECRET)]).await.unwrap();
+    let (_, hits) = ask(&unisono, &[("q", SECRET)]).await.unwrap();
     assert_eq!(hits.len(), 1, "{hits:?}");
     assert!(engine.verify(&deep, &|_| {}).await.unwrap().agrees());
     // What is copied anew is not what was erased.
     engine.backfill("person", "find").await.unwrap();
     let again = put(&unisono, &Context::default(), &person("10", SECRET)).await.unwrap();
     engine.wait_applied(&again, LIMIT).await.unwrap();
-    let (_, hits) = ask(&unisono, &[("search", SECRET)]).await.unwrap();
+    let (_, hits) = ask(&unisono, &[("q", SECRET)]).await.unwrap();
     assert_eq!(hits.len(), 2, "{hits:?}");
     unisono.close().await.unwrap();
 }
@@ -334,7 +335,7 @@ async fn an_erasure_reaches_a_clear_follower_that_was_away() {
     let unisono = site.open().await.unwrap();
     unisono.engine().resume_source("find").await.unwrap();
     let entity = unisono.engine().entity("person").unwrap();
-    let query = parse::url(entity, &[("search".to_owned(), SECRET.to_owned())]).unwrap();
+    let query = parse::url(entity, &[("q".to_owned(), SECRET.to_owned())]).unwrap();
     let gone = async {
         loop {
             let answer = unisono.engine().query(&Context::default(), entity, &query).await;
