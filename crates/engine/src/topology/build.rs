@@ -9,6 +9,9 @@ use unisono_policy::declaration::{Declaration, EntityDeclaration, FollowerDeclar
 use unisono_policy::delivery;
 
 use crate::delivery::{Delivery, Target};
+use crate::log::Log;
+use crate::personal::Keyring;
+use crate::personal::clear::Clear;
 use crate::policies::Policies;
 use crate::read::handle::SourceHandle;
 use crate::read::serving::{Answering, Serving};
@@ -19,6 +22,7 @@ use crate::topology::{Handles, Topology, named};
 pub(crate) struct Blueprint<'a> {
     sources: Handles,
     entities: Vec<(&'a Arc<Serving>, Arc<SourceHandle>, Vec<Planned<'a>>)>,
+    personal: Option<Arc<Keyring>>,
 }
 
 /// One follower, with the roles that its source plays.
@@ -36,6 +40,7 @@ impl<'a> Blueprint<'a> {
         wanted: &'a Declaration,
         sources: Handles,
         entities: &'a HashMap<Arc<str>, Arc<Serving>>,
+        personal: Option<&Arc<Keyring>>,
     ) -> Result<Self> {
         let plan = |declared: &'a EntityDeclaration| {
             let serving = entities.get(declared.entity.name());
@@ -46,7 +51,7 @@ impl<'a> Blueprint<'a> {
             Ok((serving, truth, followers.collect::<Result<_>>()?))
         };
         let entities = wanted.entities.values().map(plan).collect::<Result<_>>()?;
-        Ok(Blueprint { sources, entities })
+        Ok(Blueprint { sources, entities, personal: personal.cloned() })
     }
 }
 
@@ -67,7 +72,7 @@ impl<'a> Planned<'a> {
 
 /// Starts what is not running, and ends what is not wanted any more.
 pub(crate) fn build(plan: Blueprint<'_>, before: &Policies, runtime: &Runtime) -> Topology {
-    let Blueprint { sources, entities } = plan;
+    let Blueprint { sources, entities, personal } = plan;
     let mut topology = Topology { sources, ..Topology::default() };
     for (serving, truth, followers) in entities {
         let reader = Arc::clone(&serving.log.reader);
@@ -76,11 +81,14 @@ pub(crate) fn build(plan: Blueprint<'_>, before: &Policies, runtime: &Runtime) -
         let mut answering = BTreeMap::from([(Arc::clone(&serving.log.name.truth), truth)]);
         for Planned { declared, handle, follower, auditor, reader } in followers {
             let name = Arc::clone(&declared.source);
+            let clear = personal.as_ref().filter(|_| declared.clear).cloned();
             let target = Target {
                 entity: Arc::clone(&serving.entity),
                 source: Arc::clone(&name),
                 follower,
                 auditor,
+                truth: shown(&serving.log, clear.as_ref()),
+                clear,
                 capability: handle.source.capability().clone(),
                 filter: declared.filter.clone(),
                 after: before_it(&answering, declared),
@@ -100,6 +108,18 @@ pub(crate) fn build(plan: Blueprint<'_>, before: &Policies, runtime: &Runtime) -
         topology.answering.push(answering);
     }
     topology
+}
+
+/// A truth as a follower is to hold it.
+fn shown(log: &Log, clear: Option<&Arc<Keyring>>) -> (Arc<dyn Reader>, Arc<dyn Auditor>) {
+    let (reader, auditor) = (Arc::clone(&log.reader), Arc::clone(&log.auditor));
+    match clear {
+        None => (reader, auditor),
+        Some(keyring) => {
+            let clear = Arc::new(Clear { reader, auditor, keyring: Arc::clone(keyring) });
+            (Arc::clone(&clear) as Arc<dyn Reader>, clear)
+        }
+    }
 }
 
 /// The delivery that a follower comes after, which was made before it.
