@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 use unisono::core::json::to_json;
 use unisono::core::query::{Order, Path, Query};
-use unisono::core::stream::{Expected, NewEvent};
+use unisono::core::stream::NewEvent;
 use unisono::core::write::{Action, Condition, Write};
 use unisono::core::{Context, ErrorKind, Key, Token, json as records};
 use unisono::engine::stream::Appending;
@@ -92,10 +92,6 @@ async fn rows(unisono: &Unisono, name: &str, context: &Context) -> Vec<Json> {
     let entity = unisono.engine().entity(name).unwrap();
     let page = unisono.engine().query(context, entity, &Query::default()).await.unwrap();
     page.value.hits.iter().map(|hit| to_json(entity, &hit.stored.record)).collect()
-}
-
-fn from(source: &str) -> Context {
-    Context { source: Some(source.into()), ..Context::default() }
 }
 
 #[tokio::test]
@@ -194,11 +190,11 @@ source = "main"
     let unisono = open(&folder, text).await;
     for (stream, amount) in [("a", "10.50"), ("b", "1.00"), ("a", "-0.75")] {
         let event = NewEvent::new("moved", json!({"amount": amount}));
-        let appending = Appending { events: vec![event], ..Appending::new(stream, Expected::Any) };
+        let appending = Appending::to(stream, vec![event]);
         unisono.engine().append(&Context::default(), "account", appending).await.unwrap();
     }
     settled(&unisono).await;
-    let found = rows(&unisono, "balances", &from("main")).await;
+    let found = rows(&unisono, "balances", &Context::default()).await;
     let short: Vec<_> = found.iter().map(|r| (&r["account"], &r["balance"], &r["moves"])).collect();
     assert_eq!(
         short,

@@ -36,7 +36,7 @@ use crate::runtime::Runtime;
 type Part = Vec<(Key, Contribution)>;
 
 /// Keeps a projection in one target.
-pub(crate) struct Projector {
+pub struct Projector {
     projection: Arc<Projection>,
     target: Roles,
     /// The most changes in one write.
@@ -46,12 +46,16 @@ pub(crate) struct Projector {
     empty: Mutex<BTreeMap<Key, Position>>,
 }
 
-/// What the target does.
-pub(crate) struct Roles {
-    pub(crate) source: Arc<str>,
-    pub(crate) follower: Arc<dyn Follower>,
-    pub(crate) reader: Arc<dyn Reader>,
-    pub(crate) auditor: Arc<dyn Auditor>,
+/// The roles of the target that a projector needs.
+pub struct Roles {
+    /// Its name.
+    pub source: Arc<str>,
+    /// Keeps rows, groups and parts.
+    pub follower: Arc<dyn Follower>,
+    /// Reads groups and parts by key.
+    pub reader: Arc<dyn Reader>,
+    /// Reads all of them.
+    pub auditor: Arc<dyn Auditor>,
 }
 
 /// A change, and what the record contributes after it.
@@ -61,7 +65,8 @@ struct Taken {
 }
 
 impl Projector {
-    pub(crate) fn new(
+    /// Keeps a projection in a target whose rows, groups and parts are prepared.
+    pub fn new(
         projection: &Arc<Projection>,
         target: Roles,
         capability: &Capability,
