@@ -85,20 +85,25 @@ impl World {
 
     /// What the rows must be, worked out without anything of what is tested.
     fn rows(&self) -> BTreeMap<String, serde_json::Value> {
-        let mut lines: BTreeMap<String, Vec<(Position, usize, String, i64, i128)>> = BTreeMap::new();
+        let mut lines: BTreeMap<String, Vec<(Position, usize, String, i64, i128)>> =
+            BTreeMap::new();
         for change in self.records.values() {
             let record = change.image.as_ref().unwrap();
             let Value::String(user) = record.get(&self.entity, "user_id") else { continue };
             let Value::Objects(found) = record.get(&self.entity, "lines") else { continue };
             for (n, line) in found.iter().enumerate() {
-                if let [Value::String(product), Value::Integer(quantity), Value::Decimal(price)] = &line[..] {
+                if let [Value::String(product), Value::Integer(quantity), Value::Decimal(price)] =
+                    &line[..]
+                {
                     let of = lines.entry(product.clone()).or_default();
                     of.push((change.position, n, user.clone(), *quantity, price.mantissa()));
                 }
             }
         }
         let row = |(product, lines): (String, Vec<(Position, usize, String, i64, i128)>)| {
-            let cents = |cents: i128| unisono_core::Decimal::try_from_i128_with_scale(cents, 2).unwrap().to_string();
+            let cents = |cents: i128| {
+                unisono_core::Decimal::try_from_i128_with_scale(cents, 2).unwrap().to_string()
+            };
             let users: BTreeSet<_> = lines.iter().map(|l| &l.2).collect();
             let row = json!({
                 "product_id": product,
@@ -269,12 +274,14 @@ impl Worker<'_> {
     }
 
     async fn copy(&mut self, saved: Checkpoint, after: &str) -> Result<()> {
-        let (entity, size) = (Arc::clone(&self.world().entity), self.random.random_range(1..8));
+        let size = self.random.random_range(1..8);
+        let entity = Arc::clone(&self.world().entity);
         let after = if after.is_empty() { None } else { Some(Key::from_text(after)?) };
         let (mut changes, last, position) = {
             let world = self.world();
             let beyond = world.records.iter().filter(|(key, _)| Some(*key) > after.as_ref());
-            let chunk: Vec<_> = beyond.map(|(key, change)| (key.clone(), Arc::clone(change))).collect();
+            let chunk: Vec<_> =
+                beyond.map(|(key, change)| (key.clone(), Arc::clone(change))).collect();
             let last = chunk.get(size).map(|_| chunk[size - 1].0.clone());
             let chunk: Vec<_> = chunk.into_iter().take(size).map(|(_, change)| change).collect();
             (chunk, last, world.head())

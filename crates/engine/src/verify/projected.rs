@@ -110,10 +110,7 @@ async fn changed_since(log: &Log, position: Position, entity: &str) -> Result<bo
     }
 }
 
-fn differences(
-    wanted: BTreeMap<Key, Record>,
-    mut held: BTreeMap<Key, Stored>,
-) -> Vec<Difference> {
+fn differences(wanted: BTreeMap<Key, Record>, mut held: BTreeMap<Key, Stored>) -> Vec<Difference> {
     let difference = |key: &Key, class, held: Option<&Stored>| Difference {
         key: key.to_string(),
         class,
