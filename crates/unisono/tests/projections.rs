@@ -21,6 +21,7 @@ const WAIT: Duration = Duration::from_secs(60);
 const ENTITIES: &str = r#"
 [sources.main]
 kind = "sqlite"
+path = "main.db"
 [sources.other]
 kind = "memory"
 
@@ -179,6 +180,7 @@ async fn events_of_streams_come_to_rows() {
     let text = r#"
 [sources.main]
 kind = "sqlite"
+path = "main.db"
 [streams.account]
 truth = "main"
 [projections.balances]

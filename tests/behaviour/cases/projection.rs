@@ -10,6 +10,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
 use unisono_core::auditor::walk;
+use unisono_core::entity::SYSTEM;
 use unisono_core::kind::Options;
 use unisono_core::source::{Advance, Applied, Batch, Binding, Checkpoint, Follower};
 use unisono_core::{
@@ -342,7 +343,7 @@ impl Stage {
         let bind = |entity: &Arc<Entity>| Binding {
             entity: Arc::clone(entity),
             role: Role::Follower,
-            place: Arc::clone(entity.name()),
+            place: entity.name().trim_start_matches(SYSTEM).into(),
             options: Options::default(),
         };
         let kept = [&projection.rows, &projection.groups, &projection.parts].map(bind);

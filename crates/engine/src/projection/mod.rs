@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use unisono_core::entity::SYSTEM;
 use unisono_core::kind::Options;
 use unisono_core::source::{
     Advance, Applied, Auditor, Batch, Binding, Checkpoint, Follower, Outcome, Reader,
@@ -202,12 +203,17 @@ pub(crate) fn bindings(
     let kept = declared.projection.iter().flat_map(|p| [&p.groups, &p.parts]);
     kept.flat_map(|entity| {
         declared.followers.iter().map(move |follower| {
-            let (place, options) = (Arc::clone(entity.name()), Options::default());
+            let (place, options) = (place(entity), Options::default());
             let entity = Arc::clone(entity);
             let binding = Binding { entity, role: Role::Follower, place, options };
             (Arc::clone(&follower.source), binding)
         })
     })
+}
+
+/// Where an entity beside the rows is kept: sources have names of their own that begin as those of the engine do.
+fn place(entity: &Entity) -> Arc<str> {
+    entity.name().trim_start_matches(SYSTEM).into()
 }
 
 /// Whether no copy is under way.
