@@ -217,6 +217,7 @@ fn declaration() -> Declaration {
         place: None,
         options: Options::default(),
         filter: None,
+        clear: false,
         delivery: Default::default(),
     };
     let entities = [kept(events, vec![copy]), kept(tags, Vec::new())];
@@ -241,6 +242,7 @@ fn kept(entity: Arc<Entity>, followers: Vec<FollowerDeclaration>) -> EntityDecla
         ack: Default::default(),
         strategy: None,
         adaptive: None,
+        projection: None,
         sync: None,
     }
 }
