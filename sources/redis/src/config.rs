@@ -150,11 +150,7 @@ pub(crate) fn check_entity(
 }
 
 /// What is wrong with the fields beside the records, at the first option that has a part in it.
-fn check_shown(
-    role: Role,
-    entity: &Entity,
-    options: &Options,
-) -> Option<(&'static str, String)> {
+fn check_shown(role: Role, entity: &Entity, options: &Options) -> Option<(&'static str, String)> {
     let place = entity.name().trim_start_matches(SYSTEM).into();
     let entity = Arc::new(entity.clone());
     let binding = Binding { entity, role, place, options: options.clone() };

@@ -307,7 +307,8 @@ impl Run {
     /// The script, which moves the mark to the next one, if there is one.
     fn into_call(mut self, next: Option<&Vec<u8>>) -> Call {
         self.head[NEXT] = next.cloned().unwrap_or_default();
-        let arguments = self.head.into_iter().chain(self.ids).chain(self.members).chain(self.states);
+        let arguments =
+            self.head.into_iter().chain(self.ids).chain(self.members).chain(self.states);
         Call::new(&APPLY, self.keys, arguments.collect())
     }
 }

@@ -273,7 +273,11 @@ fn reading(table: &Table, part: u16, some: &[(usize, &Key)], beside: bool) -> Ca
 
 /// A record, or one without its data if something else stands beside it than it says: then it differs from the truth,
 /// and is written again with what belongs beside it.
-fn agreeing(table: &Table, stored: Option<Stored>, beside: Option<Reply>) -> Result<Option<Stored>> {
+fn agreeing(
+    table: &Table,
+    stored: Option<Stored>,
+    beside: Option<Reply>,
+) -> Result<Option<Stored>> {
     let (Some(stored), Some(beside)) = (&stored, beside) else { return Ok(stored) };
     let agrees = table.layout.shown().agrees(&table.entity, &stored.record, beside)?;
     let record = if agrees { Arc::clone(&stored.record) } else { bare(table, &stored.key).into() };

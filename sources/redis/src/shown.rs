@@ -59,7 +59,8 @@ impl Shown {
 
     /// As it was kept by [`Shown::describe`]. Only its keys count: a field may no longer be declared.
     pub(crate) fn kept(kept: &Json, entity: &Entity) -> Result<Self> {
-        let named = |name: &str| kept.get(name).and_then(Json::as_object).cloned().unwrap_or_default();
+        let named =
+            |name: &str| kept.get(name).and_then(Json::as_object).cloned().unwrap_or_default();
         let texts = |all: Map<String, Json>| {
             let text = |key: Json| key.as_str().unwrap_or_default().to_owned();
             all.into_iter().map(move |(field, key)| (field, text(key))).collect::<Vec<_>>()
@@ -78,9 +79,10 @@ impl Shown {
             entity.fields().get(field).map(|field| field.name.to_string()).unwrap_or_default()
         };
         let key = &entity.key_field().name;
-        let values = self.values.iter().map(|(field, template)| {
-            (name(*field), Json::from(template.text(key)))
-        });
+        let values = self
+            .values
+            .iter()
+            .map(|(field, template)| (name(*field), Json::from(template.text(key))));
         let sets = self.sets.iter().map(|(field, set)| (name(*field), Json::from(set.as_str())));
         let both = [(VALUES, values.collect::<Map<_, _>>()), (SETS, sets.collect())];
         let used = both.into_iter().filter(|(_, all)| !all.is_empty());
@@ -124,7 +126,8 @@ impl Shown {
         let values = self.values.iter().map(|(field, _)| {
             text(*field).map(|text| format!("={text}").into_bytes()).unwrap_or_default()
         });
-        let scores = self.sets.iter().map(|(field, _)| text(*field).unwrap_or_default().into_bytes());
+        let scores =
+            self.sets.iter().map(|(field, _)| text(*field).unwrap_or_default().into_bytes());
         values.chain(scores).collect()
     }
 
@@ -203,6 +206,7 @@ fn field_and_key<'t>(
         .filter(|(field, key)| !field.is_empty() && !key.is_empty())
         .ok_or_else(|| wrong(option, text, "must be a field and a key").hint(hint()))?;
     let place = entity.index_of(field);
-    let place = place.ok_or_else(|| wrong(option, text, "is no field of the entity").hint(hint()))?;
+    let place =
+        place.ok_or_else(|| wrong(option, text, "is no field of the entity").hint(hint()))?;
     Ok((place, key))
 }
