@@ -14,7 +14,7 @@ use crate::codec::position as version_of;
 use crate::error::unexpected;
 use crate::keys::key_of;
 use crate::reply;
-use crate::scan::{Broken, Range, Scan, bare};
+use crate::scan::{Broken, Range, Scan};
 use crate::source::{RedisSource, Table};
 
 /// The most records that are read ahead of one part.
@@ -173,9 +173,8 @@ impl RedisSource {
                 unsure().map(|(n, (key, _))| (n, (*key).clone())).unzip();
             let read = self.records(table, &keys, Broken::Shows).await?.value;
             for (n, stored) in places.into_iter().zip(read) {
-                let is_whole = stored.is_some_and(|s| s.record.as_ref() != &bare(table, &s.key));
                 if let Some(there) = there.get_mut(n) {
-                    *there = is_whole;
+                    *there = stored.is_some();
                 }
             }
         }

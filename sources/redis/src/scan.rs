@@ -15,6 +15,7 @@ use crate::mark::Marked;
 use crate::node::Lane;
 use crate::reply;
 use crate::script::{Call, GET, PAGE};
+use crate::shown::Beside;
 use crate::source::{RedisSource, Table};
 
 /// The records of one page of a scan, over all parts.
@@ -271,21 +272,24 @@ fn reading(table: &Table, part: u16, some: &[(usize, &Key)], beside: bool) -> Ca
     call
 }
 
-/// A record, or one without its data if something else stands beside it than it says: then it differs from the truth,
-/// and is written again with what belongs beside it.
+/// A record by what stands beside it: without its data if that is something else, and none if a part of it is missing. In
+/// either case it differs from the truth, and is written again with what belongs beside it.
 fn agreeing(
     table: &Table,
     stored: Option<Stored>,
     beside: Option<Reply>,
 ) -> Result<Option<Stored>> {
     let (Some(stored), Some(beside)) = (&stored, beside) else { return Ok(stored) };
-    let agrees = table.layout.shown().agrees(&table.entity, &stored.record, beside)?;
-    let record = if agrees { Arc::clone(&stored.record) } else { bare(table, &stored.key).into() };
+    let record = match table.layout.shown().compare(&table.entity, &stored.record, beside)? {
+        Beside::Whole => Arc::clone(&stored.record),
+        Beside::Wrong => bare(table, &stored.key).into(),
+        Beside::Missing => return Ok(None),
+    };
     Ok(Some(Stored::new(stored.key.clone(), stored.version, record)))
 }
 
 /// A record of which only the key is known.
-pub(crate) fn bare(table: &Table, key: &Key) -> Record {
+fn bare(table: &Table, key: &Key) -> Record {
     let mut record = Record::new(vec![Value::Null; table.entity.fields().len()]);
     if let Some(place) = record.values_mut().get_mut(table.entity.key_index()) {
         *place = key.to_value();

@@ -27,6 +27,17 @@ pub(crate) struct Shown {
     sets: Vec<(usize, String)>,
 }
 
+/// What is found beside a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Beside {
+    /// What should be there.
+    Whole,
+    /// Something else.
+    Wrong,
+    /// Too little.
+    Missing,
+}
+
 impl Shown {
     /// From the options of an entity.
     pub(crate) fn of(options: &Options, entity: &Entity) -> Result<Self> {
@@ -131,26 +142,25 @@ impl Shown {
         values.chain(scores).collect()
     }
 
-    /// Whether what stands beside a record is what [`Shown::arguments`] says of it; a score is a double, so that it may be
+    /// Compares what stands beside a record with what [`Shown::arguments`] says of it. A score is a double, so that it may be
     /// the nearest one.
-    pub(crate) fn agrees(&self, entity: &Entity, record: &Record, found: Reply) -> Result<bool> {
-        let found = reply::list(found)?;
+    pub(crate) fn compare(&self, entity: &Entity, record: &Record, found: Reply) -> Result<Beside> {
         let expected = self.arguments(entity, record);
-        let (values, scores) = expected.split_at(self.values.len());
-        let mut found = found.into_iter().map(reply::bytes);
-        for value in values {
-            let found = found.next().transpose()?.flatten();
-            if found.as_deref() != value.strip_prefix(b"=") {
-                return Ok(false);
+        let mut all = Beside::Whole;
+        for (n, (expected, found)) in expected.iter().zip(reply::list(found)?).enumerate() {
+            let found = reply::bytes(found)?;
+            let is_same = |found: &[u8]| match n < self.values.len() {
+                true => expected.strip_prefix(b"=") == Some(found),
+                false => number(expected).is_some_and(|score| number(found) == Some(score)),
+            };
+            match found {
+                None if expected.is_empty() => {}
+                None => return Ok(Beside::Missing),
+                Some(found) if is_same(&found) => {}
+                Some(_) => all = Beside::Wrong,
             }
         }
-        for score in scores {
-            let found = found.next().transpose()?.flatten();
-            if number(&found.unwrap_or_default()) != number(score) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        Ok(all)
     }
 
     fn check(&self, entity: &Entity) -> Result<()> {
