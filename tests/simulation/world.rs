@@ -288,6 +288,7 @@ impl World {
             ack: self.shape.ack.clone(),
             strategy: self.shape.adaptive.and(strategy::find(strategy::ADAPTIVE)),
             adaptive: self.shape.adaptive,
+            projection: None,
             sync: None,
         };
         Ok(Declaration {

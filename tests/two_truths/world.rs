@@ -192,6 +192,7 @@ impl World {
             ack: Default::default(),
             strategy: None,
             adaptive: None,
+            projection: None,
             sync: Some(self.sync[side].clone()),
         };
         let declaration = Declaration {

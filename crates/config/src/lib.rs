@@ -14,6 +14,7 @@ mod kinds;
 mod options;
 mod policies;
 mod problem;
+mod projections;
 mod quantity;
 mod questions;
 mod replication;
@@ -126,6 +127,7 @@ fn read(file: Table<'_>, kinds: Kinds<'_>) -> Option<Configuration> {
     let around = entities::Surroundings { sources: &sources, kinds, region: here };
     let mut entities = entities::entities(&file, around);
     streams::streams(&file, around, &mut entities);
+    projections::projections(&file, around, &mut entities);
     let archive = server::archive(&file, &sources);
     check::check(file.report, &sources, &entities, region.as_ref(), archive.as_ref());
     let names: Vec<&str> = entities.keys().map(String::as_str).collect();

@@ -173,6 +173,7 @@ pub struct Entity {
     key: usize,
     by_name: HashMap<Arc<str>, usize>,
     is_of_events: bool,
+    is_derived: bool,
 }
 
 impl Entity {
@@ -198,6 +199,17 @@ impl Entity {
     pub fn of_events(name: &str, key: &str, fields: Vec<Field>) -> Result<Self> {
         check_name(name)?;
         Ok(Entity { is_of_events: true, ..Self::named(name, key, fields)? })
+    }
+
+    /// An entity whose records are worked out from those of another one: they are read, and not written.
+    pub fn derived(name: &str, key: &str, fields: Vec<Field>) -> Result<Self> {
+        check_name(name)?;
+        Ok(Entity { is_derived: true, ..Self::named(name, key, fields)? })
+    }
+
+    /// Whether its records are worked out from those of another one.
+    pub fn is_derived(&self) -> bool {
+        self.is_derived
     }
 
     /// Whether its records are events: see [`crate::stream`].
@@ -228,7 +240,8 @@ impl Entity {
             return Err(config("needs a key of type string, integer or uuid", name));
         }
         fields[key].required = true;
-        Ok(Entity { name: name.into(), fields, key, by_name, is_of_events: false })
+        let (is_of_events, is_derived) = (false, false);
+        Ok(Entity { name: name.into(), fields, key, by_name, is_of_events, is_derived })
     }
 
     /// Its name.

@@ -17,6 +17,7 @@ pub mod notice;
 mod observe;
 mod open;
 mod policies;
+mod projection;
 mod read;
 pub mod runtime;
 mod sample;

@@ -74,7 +74,7 @@ impl Swept {
             Err(error) => error.to_string(),
         };
         let target = delivery.target();
-        tracing::warn!(entity = %target.entity.name(), source = %target.source, error, "a follower could not be compared");
+        tracing::warn!(entity = %target.name(), source = %target.source, error, "a follower could not be compared");
         None
     }
 }
@@ -99,9 +99,7 @@ impl Engine {
             let named = |wanted: &Option<Arc<str>>, name: &Arc<str>| {
                 wanted.as_ref().is_none_or(|w| w == name)
             };
-            if named(&options.entity, target.entity.name())
-                && named(&options.source, &target.source)
-            {
+            if named(&options.entity, target.name()) && named(&options.source, &target.source) {
                 let how = How { rewrite: true, ..How::of(options) };
                 report.comparisons.push(self.compare(delivery, how, progress).await?);
             }
@@ -144,7 +142,7 @@ impl Engine {
             runtime: &self.0.runtime,
             repair: how.repair.then_some(Repair { rewrite: how.rewrite.then_some(&rewrite) }),
             rate: how.rate,
-            found: Comparison::new(target.entity.name(), &target.source, how.depth),
+            found: Comparison::new(target.name(), &target.source, how.depth),
         };
         let tell = |found: &Comparison| {
             progress(Progress {
