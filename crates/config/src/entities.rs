@@ -112,7 +112,17 @@ pub(crate) fn targets(
     let mut reader = Reader { report, sources, kinds, name, fields, entity, uses: Vec::new() };
     let items = table.items("targets").into_iter();
     let targets: Vec<_> = items.map(|found| reader.follower(&TARGET, found)).collect();
-    (targets.into_iter().map(|target| Some(target?.alone())).collect(), reader.uses)
+    let mut uses = reader.uses;
+    // What is kept beside the rows.
+    let beside = |used: &Use| {
+        ["groups", "parts"].map(|what| Use {
+            source: used.source.clone(),
+            place: Some(format!("{name}_{what}")),
+            spot: used.spot.clone(),
+        })
+    };
+    uses.extend(uses.iter().flat_map(beside).collect::<Vec<_>>());
+    (targets.into_iter().map(|target| Some(target?.alone())).collect(), uses)
 }
 
 /// The kind of the source that a table names under a key, if it can play the role.

@@ -65,7 +65,8 @@ fn projection(
         let hint = format!("name a source that keeps them: [[projections.{name}.targets]]");
         table.report.error_with(&table.spot, "the rows are kept nowhere".to_owned(), hint);
     }
-    let read = policies::read(&table, &uses, uses.len());
+    let targets = followers.as_ref().map_or(0, Vec::len);
+    let read = policies::read(&table, &uses, targets);
     table.finish();
     let all = || {
         let projection = projection?;

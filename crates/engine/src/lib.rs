@@ -17,7 +17,7 @@ pub mod notice;
 mod observe;
 mod open;
 mod policies;
-mod projection;
+pub mod projection;
 mod read;
 pub mod runtime;
 mod sample;

@@ -1,14 +1,19 @@
 //! Projections as an application meets them: declared, filled from what is there, kept, and read as an entity.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use unisono::core::json::to_json;
 use unisono::core::query::{Order, Path, Query};
-use unisono::core::stream::{Expected, NewEvent};
+use unisono::core::stream::NewEvent;
 use unisono::core::write::{Action, Condition, Write};
-use unisono::core::{Context, ErrorKind, Key, Token, json as records};
+use unisono::core::{
+    Context, ErrorKind, FieldType, Key, Record, Result, Token, Value, json as records,
+};
 use unisono::engine::stream::Appending;
+use unisono::engine::verify::report::VerifyOptions;
+use unisono::policy::projection::{Contributes, Contribution, Function, Kept, Projection, Shape};
 use unisono::{Registry, Unisono, config};
 
 const WAIT: Duration = Duration::from_secs(60);
@@ -16,6 +21,7 @@ const WAIT: Duration = Duration::from_secs(60);
 const ENTITIES: &str = r#"
 [sources.main]
 kind = "sqlite"
+path = "main.db"
 [sources.other]
 kind = "memory"
 
@@ -73,7 +79,7 @@ async fn write(unisono: &Unisono, id: &str, order: Option<Json>) -> Token {
         action,
         condition: Condition::None,
     };
-    unisono.engine().write(&Context::default(), write).await.unwrap().token
+    unisono.engine().write(&Context::default(), vec![write]).await.unwrap().token
 }
 
 fn order(user: &str, status: &str, lines: &[(&str, i64, &str)]) -> Option<Json> {
@@ -90,12 +96,8 @@ async fn settled(unisono: &Unisono) {
 
 async fn rows(unisono: &Unisono, name: &str, context: &Context) -> Vec<Json> {
     let entity = unisono.engine().entity(name).unwrap();
-    let page = unisono.engine().query(context, entity, &Query::default()).await.unwrap();
+    let page = unisono.engine().query(context, entity, &Query::all()).await.unwrap();
     page.value.hits.iter().map(|hit| to_json(entity, &hit.stored.record)).collect()
-}
-
-fn from(source: &str) -> Context {
-    Context { source: Some(source.into()), ..Context::default() }
 }
 
 #[tokio::test]
@@ -133,7 +135,7 @@ async fn rows_follow_the_records_and_what_was_there_before() {
     let entity = unisono.engine().entity("product_sales").unwrap();
     let sold = Path::whole(entity.index_of("sold").unwrap());
     let best =
-        Query { order: vec![Order { path: sold, descending: true }], limit: 1, ..Query::default() };
+        Query { order: vec![Order { path: sold, descending: true }], limit: 1, ..Query::all() };
     let page = unisono.engine().query(&Context::default(), entity, &best).await.unwrap().value;
     assert_eq!(page.hits[0].stored.key.to_string(), "p");
     unisono.close().await.unwrap();
@@ -160,7 +162,7 @@ async fn rows_are_not_written_and_another_definition_makes_them_anew() {
         condition: Condition::None,
         entity,
     };
-    let error = unisono.engine().write(&Context::default(), refused).await.unwrap_err();
+    let error = unisono.engine().write(&Context::default(), vec![refused]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     unisono.close().await.unwrap();
 
@@ -178,6 +180,7 @@ async fn events_of_streams_come_to_rows() {
     let text = r#"
 [sources.main]
 kind = "sqlite"
+path = "main.db"
 [streams.account]
 truth = "main"
 [projections.balances]
@@ -194,15 +197,56 @@ source = "main"
     let unisono = open(&folder, text).await;
     for (stream, amount) in [("a", "10.50"), ("b", "1.00"), ("a", "-0.75")] {
         let event = NewEvent::new("moved", json!({"amount": amount}));
-        let appending = Appending { events: vec![event], ..Appending::new(stream, Expected::Any) };
+        let appending = Appending::to(stream, vec![event]);
         unisono.engine().append(&Context::default(), "account", appending).await.unwrap();
     }
     settled(&unisono).await;
-    let found = rows(&unisono, "balances", &from("main")).await;
+    let found = rows(&unisono, "balances", &Context::default()).await;
     let short: Vec<_> = found.iter().map(|r| (&r["account"], &r["balance"], &r["moves"])).collect();
     assert_eq!(
         short,
         [(&json!("a"), &json!("9.75"), &json!(2)), (&json!("b"), &json!("1.00"), &json!(1))]
     );
+    unisono.close().await.unwrap();
+}
+
+/// One row for the first letter of each user, from orders of any status.
+struct Initials;
+
+impl Contributes for Initials {
+    fn contributions(&self, record: &Record) -> Result<Vec<Contribution>> {
+        let initial = record.values()[1].as_str().and_then(|user| user.chars().next());
+        let key = initial.map_or(Value::Null, |c| Value::String(c.to_string()));
+        Ok(vec![Contribution { key: vec![key], values: vec![Value::Boolean(true)] }])
+    }
+}
+
+#[tokio::test]
+async fn a_projection_written_in_rust_is_kept_as_a_declared_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let registry = Registry::builtin();
+    let mut configuration =
+        config::parse(ENTITIES, "test.toml", &registry, &config::Process).unwrap();
+    configuration.data = folder.path().to_owned();
+    let orders = configuration.declaration.entities["orders"].entity.clone();
+    let shape = Shape {
+        key: vec![("initial".into(), FieldType::String)],
+        fields: vec![Kept::new("orders", Function::Count, FieldType::Boolean).unwrap()],
+    };
+    let by = Arc::new(Initials);
+    let projection = Projection::new("initials", &orders, None, shape, "initials 1", by).unwrap();
+    let error = unisono::project(&mut configuration, projection.clone(), &["nowhere"]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    unisono::project(&mut configuration, projection, &["main"]).unwrap();
+    let unisono = Unisono::open(configuration).await.unwrap();
+    for (n, user) in ["kim", "kai", "ann"].into_iter().enumerate() {
+        write(&unisono, &format!("o{n}"), order(user, "open", &[])).await;
+    }
+    settled(&unisono).await;
+    let found = rows(&unisono, "initials", &Context::default()).await;
+    assert_eq!(found, [json!({"initial": "a", "orders": 1}), json!({"initial": "k", "orders": 2})]);
+
+    let report = unisono.engine().verify(&VerifyOptions::default(), &|_| {}).await.unwrap();
+    assert!(report.agrees(), "{report:?}");
     unisono.close().await.unwrap();
 }

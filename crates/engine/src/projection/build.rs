@@ -32,11 +32,17 @@ impl Projector {
         }
         let stays = from.clone().ok_or_else(|| self.moved("parts without a checkpoint"))?;
         self.write(written, from.clone(), stays).await?;
+        // Both are complete only if nobody touched them since, and only when the parts are: of two processes that do
+        // this at the same time one at most comes to its end, and never with the rows of one and the groups of the other.
+        let mine = Checkpoint { backfill: Some(self.runtime.uuid().to_string()), ..to.clone() };
         let groups = self.all_groups().await?;
-        self.write_groups(&groups, &to).await?;
-        self.write_rows(&groups, &to).await?;
-        let written = Written { entity, changes: Vec::new(), again: false };
-        self.write(written, from, to).await?;
+        self.write_groups(&groups, &mine).await?;
+        self.write_rows(&groups, &mine).await?;
+        let nothing = |entity| Written { entity, changes: Vec::new(), again: false };
+        self.write(nothing(entity), from, to.clone()).await?;
+        for entity in [&self.projection.groups, &self.projection.rows] {
+            self.write(nothing(entity), Some(mine.clone()), to.clone()).await?;
+        }
         Ok(applied)
     }
 
@@ -66,30 +72,32 @@ impl Projector {
         }
     }
 
-    async fn write_groups(&self, groups: &BTreeMap<Key, Group>, to: &Checkpoint) -> Result<()> {
+    async fn write_groups(&self, groups: &BTreeMap<Key, Group>, mine: &Checkpoint) -> Result<()> {
         let entity = &self.projection.groups;
         self.target.follower.reset(entity).await?;
-        let changes =
-            groups.iter().map(|(key, group)| self.group_change(key, to.position, group)).collect();
-        self.write_all(entity, changes, None, to).await
+        let changes = groups
+            .iter()
+            .map(|(key, group)| self.group_change(key, mine.position, group))
+            .collect();
+        self.write_all(entity, changes, None, mine).await
     }
 
     /// Puts rows in the place of those that are there, so that none is missing meanwhile.
-    async fn write_rows(&self, groups: &BTreeMap<Key, Group>, to: &Checkpoint) -> Result<()> {
+    async fn write_rows(&self, groups: &BTreeMap<Key, Group>, mine: &Checkpoint) -> Result<()> {
         let entity = &self.projection.rows;
         let mut before = self.target.follower.checkpoint(entity).await?;
         // Versions of another log, or of one that has lost its end, would be taken for newer ones.
-        if before.as_ref().is_none_or(|b| b.log != to.log || b.position > to.position) {
+        if before.as_ref().is_none_or(|b| b.log != mine.log || b.position > mine.position) {
             self.target.follower.reset(entity).await?;
             before = None;
         }
-        let rows = groups.iter().map(|(key, group)| self.row_change(key, to.position, group));
+        let rows = groups.iter().map(|(key, group)| self.row_change(key, mine.position, group));
         let mut changes = rows.collect::<Result<Vec<_>>>()?;
         let mut is_ahead = false;
         let orphans = |stored: unisono_core::Stored| {
-            is_ahead |= stored.version > to.position;
+            is_ahead |= stored.version > mine.position;
             if !groups.contains_key(&stored.key) {
-                changes.push(self.change(entity, &stored.key, to.position, None));
+                changes.push(self.change(entity, &stored.key, mine.position, None));
             }
         };
         walk(self.target.auditor.as_ref(), entity, orphans).await?;
@@ -97,7 +105,7 @@ impl Projector {
             self.target.follower.reset(entity).await?;
             before = None;
         }
-        self.write_all(entity, changes, before, to).await
+        self.write_all(entity, changes, before, mine).await
     }
 
     /// Writes behind a checkpoint that nobody else has, so that two processes that do the same do not mix.
@@ -106,12 +114,11 @@ impl Projector {
         entity: &Arc<unisono_core::Entity>,
         changes: Vec<Arc<Change>>,
         before: Option<Checkpoint>,
-        to: &Checkpoint,
+        mine: &Checkpoint,
     ) -> Result<()> {
-        let mine = Checkpoint { backfill: Some(self.runtime.uuid().to_string()), ..to.clone() };
         let nothing = Written { entity, changes: Vec::new(), again: false };
         self.write(nothing, before, mine.clone()).await?;
         let written = Written { entity, changes, again: true };
-        self.write(written, Some(mine), to.clone()).await
+        self.write(written, Some(mine.clone()), mine.clone()).await
     }
 }

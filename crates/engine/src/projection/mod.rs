@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use unisono_core::entity::SYSTEM;
 use unisono_core::kind::Options;
 use unisono_core::source::{
     Advance, Applied, Auditor, Batch, Binding, Checkpoint, Follower, Outcome, Reader,
@@ -36,7 +37,7 @@ use crate::runtime::Runtime;
 type Part = Vec<(Key, Contribution)>;
 
 /// Keeps a projection in one target.
-pub(crate) struct Projector {
+pub struct Projector {
     projection: Arc<Projection>,
     target: Roles,
     /// The most changes in one write.
@@ -46,12 +47,16 @@ pub(crate) struct Projector {
     empty: Mutex<BTreeMap<Key, Position>>,
 }
 
-/// What the target does.
-pub(crate) struct Roles {
-    pub(crate) source: Arc<str>,
-    pub(crate) follower: Arc<dyn Follower>,
-    pub(crate) reader: Arc<dyn Reader>,
-    pub(crate) auditor: Arc<dyn Auditor>,
+/// The roles of the target that a projector needs.
+pub struct Roles {
+    /// Its name.
+    pub source: Arc<str>,
+    /// Keeps rows, groups and parts.
+    pub follower: Arc<dyn Follower>,
+    /// Reads groups and parts by key.
+    pub reader: Arc<dyn Reader>,
+    /// Reads all of them.
+    pub auditor: Arc<dyn Auditor>,
 }
 
 /// A change, and what the record contributes after it.
@@ -61,7 +66,8 @@ struct Taken {
 }
 
 impl Projector {
-    pub(crate) fn new(
+    /// Keeps a projection in a target whose rows, groups and parts are prepared.
+    pub fn new(
         projection: &Arc<Projection>,
         target: Roles,
         capability: &Capability,
@@ -197,12 +203,17 @@ pub(crate) fn bindings(
     let kept = declared.projection.iter().flat_map(|p| [&p.groups, &p.parts]);
     kept.flat_map(|entity| {
         declared.followers.iter().map(move |follower| {
-            let (place, options) = (Arc::clone(entity.name()), Options::default());
+            let (place, options) = (place(entity), Options::default());
             let entity = Arc::clone(entity);
             let binding = Binding { entity, role: Role::Follower, place, options };
             (Arc::clone(&follower.source), binding)
         })
     })
+}
+
+/// Where an entity beside the rows is kept: sources have names of their own that begin as those of the engine do.
+fn place(entity: &Entity) -> Arc<str> {
+    entity.name().trim_start_matches(SYSTEM).into()
 }
 
 /// Whether no copy is under way.

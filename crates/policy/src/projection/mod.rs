@@ -22,6 +22,8 @@ use crate::rule::Rule;
 
 /// The most different values of a group that `distinct` tells apart.
 pub const DISTINCT_MAX: usize = 10_000;
+/// The digits of a result whose values have fewer: as many as every kind of source keeps.
+const DIGITS: u8 = 18;
 /// The key of the only row of a projection without key.
 pub const ONLY: &str = "all";
 
@@ -62,12 +64,12 @@ impl Function {
         Ok(match (self, input) {
             (Function::Count | Function::Distinct, _) => FieldType::Integer,
             (Function::Sum, FieldType::Integer) => FieldType::Integer,
-            (Function::Sum, FieldType::Decimal { scale, .. }) => {
-                FieldType::Decimal { precision: 28, scale: *scale }
+            (Function::Sum, FieldType::Decimal { precision, scale }) => {
+                decimal((*precision).max(DIGITS), *scale)
             }
-            (Function::Avg, FieldType::Integer) => FieldType::Decimal { precision: 28, scale: 4 },
-            (Function::Avg, FieldType::Decimal { scale, .. }) => {
-                FieldType::Decimal { precision: 28, scale: (*scale + 4).min(28) }
+            (Function::Avg, FieldType::Integer) => decimal(DIGITS, 4),
+            (Function::Avg, FieldType::Decimal { precision, scale }) => {
+                decimal((*precision).max(DIGITS), *scale + 4)
             }
             (Function::Sum | Function::Avg, _) => {
                 return refuse("only integers and decimals are summed up exactly");
@@ -76,6 +78,12 @@ impl Function {
             _ => return refuse("only single values are compared"),
         })
     }
+}
+
+/// A decimal with enough digits for its scale.
+fn decimal(precision: u8, scale: u8) -> FieldType {
+    let scale = scale.min(28);
+    FieldType::Decimal { precision: if scale > precision { 28 } else { precision }, scale }
 }
 
 /// One field of the rows.

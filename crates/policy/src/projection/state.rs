@@ -276,11 +276,12 @@ fn digits(ty: &FieldType, value: &Value) -> i128 {
 /// A number at the scale of its type; `None` if it does not fit.
 fn at_scale(ty: &FieldType, value: Value) -> Option<Value> {
     match (ty, value) {
-        (FieldType::Decimal { scale, .. }, Value::Decimal(mut n)) => {
+        (FieldType::Decimal { precision, scale }, Value::Decimal(mut n)) => {
             let (before, scale) = (n, u32::from(*scale));
             n.rescale(scale);
             // Where there is no room for all digits, an average has fewer.
-            let fits = n.scale() == scale && n.mantissa().unsigned_abs() < 10_u128.pow(28);
+            let fits = n.scale() == scale
+                && n.mantissa().unsigned_abs() < 10_u128.pow((*precision).into());
             (fits && n == before).then_some(Value::Decimal(n))
         }
         (_, value) => Some(value),

@@ -141,7 +141,9 @@ fn calculated(operator: Arithmetic, a: FieldType, b: FieldType) -> Option<FieldT
         Arithmetic::Multiply => a.checked_add(b)?,
         Arithmetic::Divide | Arithmetic::Modulo => return None,
     };
-    (scale <= 28).then_some(FieldType::Decimal { precision: 28, scale })
+    // As many digits as every kind of source keeps, unless the scale asks for more.
+    let precision = if scale <= 14 { 18 } else { 28 };
+    (scale <= 28).then_some(FieldType::Decimal { precision, scale })
 }
 
 /// The error for a value that is none.
