@@ -254,6 +254,7 @@ impl World {
                 options: Options::default(),
                 filter,
                 delivery: self.shape.deliveries.get(name).cloned().unwrap_or_default(),
+                clear: false,
             })
         });
         let declared = EntityDeclaration {
