@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use unisono_core::kind::{Options, SourceKind};
 use unisono_core::source::Source;
+use unisono_core::{Entity, Role};
 
 use crate::engines;
 
@@ -18,6 +19,8 @@ pub(crate) struct Tested {
     pub(crate) column: &'static str,
     /// The folder of `engines/` with the server that it needs; none for an embedded kind.
     pub(crate) engine: Option<&'static str>,
+    /// The options of an entity in a role.
+    pub(crate) entity_options: fn(Role, &Entity) -> Options,
     kind: Box<dyn SourceKind>,
     left: Mutex<Left>,
 }
@@ -46,7 +49,14 @@ impl Tested {
         };
         let engine = kind.options().iter().any(is_server).then(|| kind.name());
         let (column, left) = (kind.name(), Mutex::default());
-        Tested { column, engine, kind: Box::new(kind), left }
+        let entity_options = |_, _: &Entity| Options::default();
+        Tested { column, engine, entity_options, kind: Box::new(kind), left }
+    }
+
+    /// The same with other options of entities, in a column of its own.
+    #[cfg(feature = "redis")]
+    fn with(self, column: &'static str, entity_options: fn(Role, &Entity) -> Options) -> Self {
+        Tested { column, entity_options, ..self }
     }
 
     fn left(&self) -> MutexGuard<'_, Left> {
@@ -102,6 +112,8 @@ pub(crate) fn all() -> Vec<Tested> {
         Tested::new(unisono_source_mysql::Mysql),
         #[cfg(feature = "redis")]
         Tested::new(unisono_source_redis::Redis),
+        #[cfg(feature = "redis")]
+        Tested::new(unisono_source_redis::Redis).with("redis shown", engines::redis::showing),
         #[cfg(feature = "opensearch")]
         Tested::new(unisono_source_opensearch::Opensearch),
         #[cfg(feature = "mongodb")]
