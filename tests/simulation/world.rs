@@ -289,12 +289,14 @@ impl World {
             ack: self.shape.ack.clone(),
             strategy: self.shape.adaptive.and(strategy::find(strategy::ADAPTIVE)),
             adaptive: self.shape.adaptive,
+            projection: None,
             sync: None,
         };
         Ok(Declaration {
             sources: BTreeMap::new(),
             entities: BTreeMap::from([("thing".into(), declared)]),
             archive: None,
+            personal: None,
             // The judge has to see what the engine itself leaves.
             sweep: SweepDeclaration::NEVER,
             log: LogDeclaration {

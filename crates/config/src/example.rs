@@ -5,11 +5,12 @@ use std::fmt::Write;
 use unisono_core::Role;
 use unisono_core::kind::SourceKind;
 
+use crate::kinds::Kinds;
 use crate::options::{self, Key, Section, Shape};
 use crate::sections::{
     ADAPTIVE, ARCHIVE, BATCH, CACHE, ENTITY, FIELD, FILE, FOLLOWER, HOOK, LOG, PERSONAL,
-    PERSONAL_FIELDS, READ, READ_RULE, RESIDENCY, ROUTE, SAMPLER, SERVER, STREAM, SWEEP, SYNC, TLS,
-    TOKEN, WARM_QUESTION, WRITE,
+    PERSONAL_FIELDS, PROJECTED, PROJECTION, READ, READ_RULE, RESIDENCY, ROUTE, SAMPLER, SERVER,
+    STREAM, SWEEP, SYNC, TARGET, TLS, TOKEN, WARM_QUESTION, WRITE,
 };
 
 const HEAD: &str = "\
@@ -59,6 +60,7 @@ pub fn example(kinds: &[&'static dyn SourceKind]) -> String {
     }
     entity(&mut out, kinds);
     streams(&mut out, kinds);
+    projections(&mut out, kinds);
     out
 }
 
@@ -182,6 +184,24 @@ fn streams(out: &mut String, kinds: &[&'static dyn SourceKind]) {
             &[("truth", &truth), ("table", "\"order_events\""), ("strategy", "\"best_effort\"")],
         );
     }
+}
+
+/// A projection of the entity, in the same truth.
+fn projections(out: &mut String, kinds: &[&'static dyn SourceKind]) {
+    let can = |k: &&&dyn SourceKind| k.capability().roles.contains(&Role::Follower);
+    let Some(target) = kinds.iter().find(can) else { return };
+    let projection = [
+        ("from", "\"product\""),
+        ("where", "\"record.active == true\""),
+        ("each", "\"record.offers\""),
+        ("key", "{ shop = \"item.shop\" }"),
+    ];
+    commented(out, "[projections.offers]", &PROJECTION, &projection);
+    let header = "[projections.offers.fields.cheapest]";
+    commented(out, header, &PROJECTED, &[("min", "\"item.amount\"")]);
+    let section = TARGET.with_kind(Some(*target), Kinds::from(kinds));
+    let source = format!("\"{}\"", target.name());
+    commented(out, "[[projections.offers.targets]]", &section, &[("source", &source)]);
 }
 
 /// A field of each type; the rules of a field are described once.

@@ -15,6 +15,7 @@ mod options;
 mod personal;
 mod policies;
 mod problem;
+mod projections;
 mod quantity;
 mod questions;
 mod replication;
@@ -129,6 +130,7 @@ fn read(file: Table<'_>, kinds: Kinds<'_>) -> Option<Configuration> {
     let around = entities::Surroundings { sources: &sources, kinds, region: here, keys };
     let mut entities = entities::entities(&file, around);
     streams::streams(&file, around, &mut entities);
+    projections::projections(&file, around, &mut entities);
     let archive = server::archive(&file, &sources);
     let besides = [archive.as_ref().map(|archive| &*archive.source), keys];
     check::check(file.report, &sources, &entities, region.as_ref(), &besides);

@@ -8,11 +8,13 @@ use unisono_policy::strategy;
 use crate::options::{Key, Section, Shape};
 
 mod personal;
+mod projections;
 mod replicating;
 mod streams;
 mod watching;
 
 pub(crate) use personal::{PERSONAL, PERSONAL_FIELDS};
+pub(crate) use projections::{PROJECTED, PROJECTION, TARGET};
 pub(crate) use replicating::{ADAPTIVE, BATCH, FOLLOWER, RESIDENCY, SYNC};
 pub(crate) use streams::STREAM;
 pub(crate) use watching::{ARCHIVE, HOOK, SAMPLER, SWEEP};
@@ -47,8 +49,9 @@ pub(crate) static FILE: Section = Section::new(
         Key::optional("sources", Shape::Sources, "The stores, by name."),
         Key::optional("entities", Shape::Named(&ENTITY), "The kinds of records, by name."),
         Key::optional("streams", Shape::Named(&STREAM), "The types of streams of events, by name."),
+        Key::optional("projections", Shape::Named(&PROJECTION), "The projections, by name."),
     ],
-    &["projections", "cluster", "regions", "residency", "strategies", "telemetry", "defaults"],
+    &["cluster", "regions", "residency", "strategies", "telemetry", "defaults"],
 );
 
 /// `[server]`

@@ -89,6 +89,7 @@ fn of_tags(
         ack: AckPolicy::default(),
         strategy: None,
         adaptive: None,
+        projection: None,
         sync: None,
     };
     DeclaredEntity { declaration: Some(declaration), uses: vec![kept] }

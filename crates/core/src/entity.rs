@@ -183,6 +183,7 @@ pub struct Entity {
     by_name: HashMap<Arc<str>, usize>,
     is_of_events: bool,
     personal: Option<Arc<Personal>>,
+    is_derived: bool,
 }
 
 impl Entity {
@@ -225,6 +226,17 @@ impl Entity {
         self.personal.as_ref()
     }
 
+    /// An entity whose records are worked out from those of another one: they are read, and not written.
+    pub fn derived(name: &str, key: &str, fields: Vec<Field>) -> Result<Self> {
+        check_name(name)?;
+        Ok(Entity { is_derived: true, ..Self::named(name, key, fields)? })
+    }
+
+    /// Whether its records are worked out from those of another one.
+    pub fn is_derived(&self) -> bool {
+        self.is_derived
+    }
+
     /// Whether its records are events: see [`crate::stream`].
     pub fn is_of_events(&self) -> bool {
         self.is_of_events
@@ -253,8 +265,8 @@ impl Entity {
             return Err(config("needs a key of type string, integer or uuid", name));
         }
         fields[key].required = true;
-        let (is_of_events, personal) = (false, None);
-        Ok(Entity { name: name.into(), fields, key, by_name, is_of_events, personal })
+        let (is_of_events, is_derived, personal) = (false, false, None);
+        Ok(Entity { name: name.into(), fields, key, by_name, is_of_events, personal, is_derived })
     }
 
     /// Its name.

@@ -285,7 +285,7 @@ impl Engine {
     pub async fn wait_applied(&self, token: &Token, limit: Duration) -> Result<()> {
         let all = async {
             for delivery in &self.0.present.load_full().deliveries {
-                let serving = self.serving(delivery.target().entity.name())?;
+                let serving = self.serving(delivery.target().name())?;
                 delivery.wait_applied(token.position(&serving.log.name)).await;
             }
             Ok(())
@@ -428,9 +428,8 @@ impl Engine {
     }
 
     fn delivery(&self, entity: &str, source: &str) -> Result<Arc<Delivery>> {
-        let is = |d: &&Arc<Delivery>| {
-            **d.target().entity.name() == *entity && *d.target().source == *source
-        };
+        let is =
+            |d: &&Arc<Delivery>| **d.target().name() == *entity && *d.target().source == *source;
         self.0.present.load().deliveries.iter().find(is).cloned().ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "there is no such follower of this entity")
                 .at(source)

@@ -18,6 +18,7 @@ mod observe;
 mod open;
 mod personal;
 mod policies;
+pub mod projection;
 mod read;
 pub mod runtime;
 mod sample;

@@ -13,6 +13,7 @@ use crate::adaptive::AdaptivePolicy;
 use crate::conflict::SyncDeclaration;
 use crate::delivery::DeliveryPolicy;
 use crate::hook::{HookDeclaration, Secret};
+use crate::projection::Projection;
 use crate::read::ReadPolicy;
 use crate::rule::Rule;
 use crate::strategy::Strategy;
@@ -87,6 +88,9 @@ pub struct EntityDeclaration {
     pub strategy: Option<&'static Strategy>,
     /// For the strategy `adaptive`: from when on followers cannot afford what it demands.
     pub adaptive: Option<AdaptivePolicy>,
+    /// Set if its records are worked out from those of another entity: then the followers keep those, and the truth is that
+    /// of the other entity.
+    pub projection: Option<Arc<Projection>>,
     /// The other truth that its truth follows, and that follows it, if there is one.
     pub sync: Option<SyncDeclaration>,
 }

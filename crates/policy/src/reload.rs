@@ -25,6 +25,7 @@ use crate::declaration::{
     SamplerDeclaration, SourceDeclaration, SweepDeclaration,
 };
 use crate::delivery::{BatchPolicy, DeliveryPolicy};
+use crate::projection::Projection;
 use crate::read::{ReadPolicy, ReadRule};
 use crate::rule::Rule;
 use crate::write::{BehindPolicy, WritePolicy, WriteStrategy};
@@ -185,8 +186,15 @@ fn entity(plan: &mut Plan, key: &str, running: &EntityDeclaration, wanted: &Enti
         ack,
         strategy,
         adaptive,
+        projection,
         sync,
     } = running;
+    let definition = |of: &Option<Arc<Projection>>| of.as_ref().map(|p| Arc::clone(&p.definition));
+    plan.fixed(
+        format!("{key}.projection"),
+        &definition(projection),
+        &definition(&wanted.projection),
+    );
     plan.fixed(format!("{key}.sync"), sync, &wanted.sync);
     plan.fixed(format!("{key}.key"), &entity.key_field().name, &wanted.entity.key_field().name);
     plan.fixed(format!("{key}.fields"), &entity.fields(), &wanted.entity.fields());

@@ -266,6 +266,11 @@ pub(crate) fn target(path: &str) -> Option<Target<'_>> {
         }
         ["v1", "streams", ty, stream, "_archive"] => with(Place::ArchiveOp, ty, stream),
         ["v1", "streams", ty, stream, "_metadata"] => with(Place::StreamMetadata, ty, stream),
+        // The rows of a projection are an entity of its name.
+        ["v1", "projections", name] if !name.is_empty() => with(Place::Collection, name, ""),
+        ["v1", "projections", name, key] if !key.is_empty() && !key.starts_with('_') => {
+            with(Place::Record, name, key)
+        }
         ["v1", entity] if !entity.is_empty() => with(Place::Collection, entity, ""),
         ["v1", entity, "_query"] => with(Place::QueryOp, entity, ""),
         ["v1", entity, "_count"] => with(Place::CountOp, entity, ""),

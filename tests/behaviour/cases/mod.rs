@@ -6,6 +6,7 @@ mod follower;
 mod journal;
 mod lifecycle;
 mod log;
+mod projection;
 mod reader;
 mod stream;
 mod truth;
@@ -53,6 +54,7 @@ pub(crate) fn all() -> Vec<Case> {
     all.extend(log::cases());
     all.extend(stream::cases());
     all.extend(follower::cases());
+    all.extend(projection::cases());
     all.extend(cache::cases());
     all.extend(auditor::cases());
     all.extend(journal::cases());

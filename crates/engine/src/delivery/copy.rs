@@ -73,7 +73,7 @@ impl Delivery {
             lanes => self.copy_in_lanes(session, after, lanes).await?,
         }
         if session.saved.backfill.is_none() {
-            let (entity, source) = (self.target.entity.name(), &self.target.source);
+            let (entity, source) = (self.target.name(), &self.target.source);
             tracing::info!(%entity, %source, "copy finished");
         }
         Ok(())

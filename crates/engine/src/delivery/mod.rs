@@ -25,6 +25,7 @@ use unisono_core::source::{Auditor, Follower, Reader};
 use unisono_core::{Capability, Entity, Error, ErrorKind, Key, Position, Result};
 use unisono_policy::adaptive::Facts;
 use unisono_policy::delivery::DeliveryPolicy;
+use unisono_policy::projection::Projection;
 use unisono_policy::retry;
 use unisono_policy::rule::Rule;
 
@@ -50,6 +51,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Target {
     /// The entity whose changes are delivered.
     pub(crate) entity: Arc<Entity>,
+    /// Set if the follower is a projection: `entity` is then what it is worked out from.
+    pub(crate) projection: Option<Arc<Projection>>,
     /// The follower's source name.
     pub(crate) source: Arc<str>,
     /// Who applies them.
@@ -104,9 +107,22 @@ enum End {
 }
 
 impl Target {
-    /// The text of the rule by which it holds records; `None` if it holds all of them.
+    /// What the follower holds: the entity, or the rows of a projection of it.
+    pub(crate) fn name(&self) -> &Arc<str> {
+        self.projection.as_ref().map_or(self.entity.name(), |projection| projection.name())
+    }
+
+    /// The text of the rule by which it holds what it holds; `None` if it holds all records.
     pub(crate) fn rule(&self) -> Option<&str> {
-        self.filter.as_ref().map(|rule| rule.text())
+        match &self.projection {
+            Some(projection) => Some(&projection.definition),
+            None => self.filter.as_ref().map(|rule| rule.text()),
+        }
+    }
+
+    /// Whether it lacks some of what is read from it.
+    pub(crate) fn is_filtered(&self) -> bool {
+        self.filter.is_some() && self.projection.is_none()
     }
 }
 
@@ -176,7 +192,7 @@ impl Delivery {
 
     /// Whether it goes to the same follower.
     pub(crate) fn is_to(&self, other: &Target) -> bool {
-        self.target.entity.name() == other.entity.name() && self.target.source == other.source
+        self.target.name() == other.name() && self.target.source == other.source
     }
 
     /// Whether it does what one with such a target would do.
@@ -244,7 +260,7 @@ impl Delivery {
         let (failed, in_a_row) = self.progress.failures();
         let facts = Facts {
             source: Arc::clone(&self.target.source),
-            filtered: self.target.filter.is_some(),
+            filtered: self.target.is_filtered(),
             latency: self.progress.latency(),
             lag: Duration::from_secs_f64(self.lag_seconds().max(0.0)),
             lag_changes: self.log.tail.head().since(self.applied()),
@@ -286,7 +302,7 @@ impl Delivery {
     /// Delivers the current state of records that differ from it. One that is repaired again and again is complained of.
     pub(crate) async fn repair(&self, keys: Vec<Key>) -> Result<Vec<Redelivered>> {
         for key in self.repairs.count(&keys) {
-            tracing::error!(%key, entity = %self.target.entity.name(), source = %self.target.source,
+            tracing::error!(%key, entity = %self.target.name(), source = %self.target.source,
                 "a record had to be repaired three times: somebody else writes there");
         }
         self.redeliver(keys).await
@@ -346,7 +362,7 @@ impl Delivery {
     fn ended(&self) -> Error {
         Error::new(ErrorKind::Cancelled, "the delivery has ended")
             .at(&self.target.source)
-            .of(self.target.entity.name())
+            .of(self.target.name())
     }
 
     /// Sessions one after another: each failure is waited out, nothing is skipped.
@@ -359,7 +375,7 @@ impl Delivery {
             }
             let before = self.progress.applied();
             let Err(error) = self.session(&mut inbox).await else { continue };
-            let error = error.at(&self.target.source).of(self.target.entity.name());
+            let error = error.at(&self.target.source).of(self.target.name());
             if self.progress.applied() > before {
                 attempt = 0;
             }
@@ -368,7 +384,7 @@ impl Delivery {
             if error.kind() == ErrorKind::CheckpointMoved && attempt == 1 {
                 continue;
             }
-            tracing::warn!(%error, entity = %self.target.entity.name(), source = %self.target.source, attempt,
+            tracing::warn!(%error, entity = %self.target.name(), source = %self.target.source, attempt,
                 "delivery failed; it will be tried again");
             let pause = retry::backoff(attempt, self.runtime.random());
             self.pause(pause.min(PAUSE_MAX)).await;

@@ -180,7 +180,7 @@ fn retire(before: Arc<Policies>, policies: &Policies, runtime: &Runtime) {
     let ends: Vec<_> = ends.cloned().collect();
     for delivery in &ends {
         delivery.close();
-        let (entity, source) = (delivery.target().entity.name(), &delivery.target().source);
+        let (entity, source) = (delivery.target().name(), &delivery.target().source);
         if !policies.deliveries.iter().any(|d| d.is_to(delivery.target())) {
             observe::forget_delivery(entity, source);
         }

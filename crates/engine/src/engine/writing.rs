@@ -225,8 +225,13 @@ impl Engine {
     }
 }
 
-/// Refuses what only appends may write: events, and what their conditions are checked with.
+/// Refuses what is worked out, and what only appends may write: events, and what their conditions are checked with.
 fn check_writable(write: &Write) -> Result<()> {
+    if write.entity.is_derived() {
+        return Err(Error::unsupported("the rows of a projection are worked out, and not written")
+            .of(write.entity.name())
+            .hint("write the records that it is worked out from"));
+    }
     if !write.entity.is_of_events() && !stream::is_of_tags(&write.entity) {
         return Ok(());
     }

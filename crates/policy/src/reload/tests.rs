@@ -70,6 +70,7 @@ fn running() -> Declaration {
         ack: AckPolicy::default(),
         strategy: None,
         adaptive: Some(AdaptivePolicy::default()),
+        projection: None,
         sync: None,
     };
     Declaration {

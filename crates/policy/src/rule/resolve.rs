@@ -7,6 +7,7 @@ use unisono_core::time::duration;
 use unisono_core::{Decimal, Entity, FieldType, Value};
 
 use super::check::{Type, Typed, agree, parse_literal};
+use super::expression::refuse_as_value;
 use super::invalid;
 use super::tree::{Arithmetic, Comparison, Node, TextTest};
 use unisono_core::spelling::closest;
@@ -51,6 +52,18 @@ pub(super) fn condition(names: Names<'_>, expression: &IdedExpr) -> Result<Node>
         .require(&Type::Boolean, "a condition")
         .map_err(|e| e.hint("compare it with something"))?;
     Ok(root.node)
+}
+
+/// Resolves a value, which may name elements as the test of an `exists` does.
+pub(super) fn value(
+    names: Names<'_>,
+    elements: Vec<(String, Type)>,
+    expression: &IdedExpr,
+) -> Result<Typed> {
+    let mut resolver = Resolver { names, elements, depth: 0 };
+    let root = resolver.resolve(expression)?;
+    refuse_as_value(&root.ty)?;
+    Ok(root)
 }
 
 struct Resolver<'a> {
