@@ -2,10 +2,11 @@
 //!
 //! | takes effect | needs a restart |
 //! |---|---|
-//! | how an entity is read, when a write is answered (`ack`), which followers it has, and their `where`, `after`, `batch` and `priority` | its fields, key and truth, place and options of a follower, and which entities there are |
+//! | how an entity is read, when a write is answered (`ack`), which followers it has, and their `where`, `after`, `batch` and `priority` | its fields and key, place and options of a follower, and which entities there are |
 //! | how it is written, within `write_around` and `write_through`, or within `write_behind` | to or from `write_behind`, another journal |
 //! | how long and how its cache keeps what, and `results` | which source its cache is, `warm`, `warm_hot`, `warm_questions`, options of the kind |
 //! | | `sync` |
+//! | which of its followers is the truth, alone | |
 //! | which sources there are, `[log]`, `[sweep]`, how many samples `[sampler]` takes | options of a source, `region`, `[archive]`, hooks, whether there is a sampler |
 
 mod step;
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use unisono_core::kind::Options;
 use unisono_core::time::duration_text;
-use unisono_core::{Ack, Error, ErrorKind, Result};
+use unisono_core::{Ack, Capture, Error, ErrorKind, Result, stream};
 
 use crate::ack::AckPolicy;
 use crate::adaptive::AdaptivePolicy;
@@ -128,6 +129,13 @@ pub fn plan(running: &Declaration, wanted: &Declaration) -> Plan {
         }
         _ => plan.restart.push("sampler".to_owned()),
     }
+    let moves = plan.steps.iter().filter(|step| matches!(step, Step::MoveTruth { .. })).count();
+    if moves > 0 && archive.is_some() {
+        plan.restart.push("archive (leave it out while a truth is moved)".to_owned());
+    }
+    if moves > 0 && (plan.steps.len() > 1 || !plan.changes.is_empty()) {
+        plan.restart.push("entities (move one truth, and change nothing else with it)".to_owned());
+    }
     plan.each("hooks", hooks, &wanted.hooks, |plan, key, running, wanted| {
         plan.fixed(key, running, wanted);
     });
@@ -171,6 +179,25 @@ fn options(plan: &mut Plan, key: &str, running: &Options, wanted: &Options) {
 }
 
 fn entity(plan: &mut Plan, key: &str, running: &EntityDeclaration, wanted: &EntityDeclaration) {
+    let moved = (running.truth != wanted.truth).then(|| running.with_truth(&wanted.truth));
+    let running = match &moved {
+        None => running,
+        Some(Some(moved)) => {
+            plan.steps.push(Step::MoveTruth {
+                entity: Arc::clone(running.entity.name()),
+                from: Arc::clone(&running.truth),
+                to: Arc::clone(&wanted.truth),
+            });
+            if let Some(reason) = stays(running) {
+                plan.restart.push(format!("{key}.truth ({reason})"));
+            }
+            moved
+        }
+        Some(None) => {
+            plan.restart.push(format!("{key}.truth (it must follow first, with all records)"));
+            return;
+        }
+    };
     let EntityDeclaration {
         entity,
         truth,
@@ -211,6 +238,24 @@ fn entity(plan: &mut Plan, key: &str, running: &EntityDeclaration, wanted: &Enti
         plan.set_time(format!("{key}.adaptive.lag"), *lag, wanted.lag);
         plan.set_time(format!("{key}.adaptive.dwell"), *dwell, wanted.dwell);
     }
+}
+
+/// Why the truth of an entity cannot be moved.
+fn stays(declared: &EntityDeclaration) -> Option<&'static str> {
+    if declared.write.behind.is_some() {
+        return Some("it is written behind: flush, and declare another strategy first");
+    }
+    if declared.sync.is_some() {
+        return Some("it is synchronised with another truth");
+    }
+    if Capture::of(&declared.truth_options).is_some() {
+        return Some("other programs write its table");
+    }
+    let entity = &declared.entity;
+    if entity.is_of_events() || stream::is_of_tags(entity) || entity.is_system() {
+        return Some("events stay where they were appended");
+    }
+    None
 }
 
 fn followers(

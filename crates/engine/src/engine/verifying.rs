@@ -165,6 +165,12 @@ impl Engine {
         Ok(audit.found)
     }
 
+    /// Compares the versions that a follower holds with those of the truth.
+    pub(super) async fn compare_versions(&self, delivery: &Arc<Delivery>) -> Result<Comparison> {
+        let how = How { depth: Depth::Observed, repair: false, rewrite: false, rate: None };
+        self.compare(delivery, how, &|_| {}).await
+    }
+
     fn audit_repair(&self, found: &Comparison) {
         let named = found.differences.iter().take(KEYS_AUDITED);
         let keys: Vec<_> = named.map(|d| json!({ "key": d.key, "class": d.class })).collect();

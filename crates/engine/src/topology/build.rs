@@ -1,6 +1,6 @@
 //! From a declaration to what runs: what is declared as before goes on, the rest begins and ends.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use unisono_core::source::{Auditor, Follower, Reader, require};
@@ -13,12 +13,14 @@ use crate::policies::Policies;
 use crate::read::handle::SourceHandle;
 use crate::read::serving::{Answering, Serving};
 use crate::runtime::Runtime;
-use crate::topology::{Handles, Topology, named};
+use crate::topology::{Handles, Logs, Servings, Topology, named};
 
 /// Everything that a topology is made of; from here on nothing can fail.
 pub(crate) struct Blueprint<'a> {
     sources: Handles,
-    entities: Vec<(&'a Arc<Serving>, Arc<SourceHandle>, Vec<Planned<'a>>)>,
+    logs: Arc<Logs>,
+    servings: Arc<Servings>,
+    entities: Vec<(Arc<Serving>, Arc<SourceHandle>, Vec<Planned<'a>>)>,
 }
 
 /// One follower, with the roles that its source plays.
@@ -35,10 +37,10 @@ impl<'a> Blueprint<'a> {
     pub(crate) fn new(
         wanted: &'a Declaration,
         sources: Handles,
-        entities: &'a HashMap<Arc<str>, Arc<Serving>>,
+        (logs, servings): (Arc<Logs>, Arc<Servings>),
     ) -> Result<Self> {
         let plan = |declared: &'a EntityDeclaration| {
-            let serving = entities.get(declared.entity.name());
+            let serving = servings.get(declared.entity.name()).cloned();
             let serving = serving.ok_or_else(|| Error::internal("the entity is not served"))?;
             let truth = Arc::clone(named(&sources, &declared.truth)?);
             let followers = delivery::in_order(&declared.followers)?;
@@ -46,7 +48,7 @@ impl<'a> Blueprint<'a> {
             Ok((serving, truth, followers.collect::<Result<_>>()?))
         };
         let entities = wanted.entities.values().map(plan).collect::<Result<_>>()?;
-        Ok(Blueprint { sources, entities })
+        Ok(Blueprint { sources, logs, servings, entities })
     }
 }
 
@@ -67,8 +69,8 @@ impl<'a> Planned<'a> {
 
 /// Starts what is not running, and ends what is not wanted any more.
 pub(crate) fn build(plan: Blueprint<'_>, before: &Policies, runtime: &Runtime) -> Topology {
-    let Blueprint { sources, entities } = plan;
-    let mut topology = Topology { sources, ..Topology::default() };
+    let Blueprint { sources, logs, servings, entities } = plan;
+    let mut topology = Topology { sources, logs, servings, ..Topology::default() };
     for (serving, truth, followers) in entities {
         let reader = Arc::clone(&serving.log.reader);
         let role = Role::Truth;
@@ -90,8 +92,8 @@ pub(crate) fn build(plan: Blueprint<'_>, before: &Policies, runtime: &Runtime) -
             let runs = before.deliveries.iter().find(|d| d.is_to(&target));
             let delivery = match runs {
                 None => Delivery::start(target, Arc::clone(&serving.log), runtime),
-                Some(runs) if runs.is_as(&target) => Arc::clone(runs),
-                Some(runs) => Delivery::instead_of(runs, target),
+                Some(runs) if runs.is_of(&serving.log) && runs.is_as(&target) => Arc::clone(runs),
+                Some(runs) => Delivery::instead_of(runs, target, &serving.log),
             };
             topology.deliveries.push(Arc::clone(&delivery));
             let (role, delivery) = (Role::Follower, Some(delivery));
