@@ -43,7 +43,8 @@ const BUDGET: Duration = Duration::from_secs(5);
 const ATTEMPTS_MAX: u32 = 5;
 /// How often it is looked whether another process has moved a truth, or paused a source.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often a truth that is declared elsewhere than it is is tried to be moved there.
+/// How often it is tried to move a truth that is not where it is declared: at first, and at last.
+const TRY_FIRST: Duration = Duration::from_millis(250);
 const TRY_EVERY: Duration = Duration::from_secs(5);
 
 /// What it takes to move one truth.
@@ -229,8 +230,10 @@ impl Engine {
             let Some(to) = wanted.entities.get(&entity).map(|e| Arc::clone(&e.truth)) else { continue };
             let (engine, runtime) = (Arc::downgrade(&self.0), self.0.runtime.clone());
             self.0.runtime.spawn(async move {
+                let mut pause = TRY_FIRST;
                 loop {
-                    runtime.sleep(TRY_EVERY).await;
+                    runtime.sleep(pause).await;
+                    pause = (pause * 2).min(TRY_EVERY);
                     let Some(inner) = engine.upgrade() else { return };
                     let engine = Engine(inner, None);
                     let mut next = engine.declaration().as_ref().clone();
