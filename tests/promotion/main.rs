@@ -18,7 +18,9 @@ use serde_json::{Value as Json, json};
 use unisono::config::{self, Configuration, Process};
 use unisono::core::kind::{OptionValue, Options};
 use unisono::core::write::{Action, Condition, Write};
-use unisono::core::{Consistency, Context, Entity, Error, ErrorKind, Key, Version, json as of_json};
+use unisono::core::{
+    Consistency, Context, Entity, Error, ErrorKind, Key, Version, json as of_json,
+};
 use unisono::engine::status::DeliveryState;
 use unisono::engine::verify::report::{Depth, VerifyOptions};
 use unisono::engine::{Engine, Runtime};
@@ -192,13 +194,17 @@ async fn writer(engine: Engine, name: String, stop: Arc<AtomicBool>) -> Told {
         let id = format!("{name}-{}", number % 7);
         let context = Context { timeout: Duration::from_secs(20), ..Context::default() };
         let began = std::time::Instant::now();
-        let written = engine.write(&context, vec![put(&entity, &item(&id, number), Condition::None)]).await;
+        let written =
+            engine.write(&context, vec![put(&entity, &item(&id, number), Condition::None)]).await;
         told.longest = told.longest.max(began.elapsed());
         match written {
             Ok(written) => {
                 let version = written.changes[0].position;
                 let before = told.acknowledged.insert(id.clone(), (number, version));
-                assert!(before.is_none_or(|(_, v)| v < version), "{id}: {before:?}, then {version}");
+                assert!(
+                    before.is_none_or(|(_, v)| v < version),
+                    "{id}: {before:?}, then {version}"
+                );
                 told.unknown.remove(&id);
                 reads_back(&engine, &entity, &id, number, written.token).await;
             }
@@ -305,7 +311,10 @@ async fn check(engine: &Engine, told: &Told) {
     for (id, (number, version)) in &told.acknowledged {
         let key = Key::from_text(id).unwrap();
         let found = engine.get(&context, &entity, &key).await.unwrap().value.unwrap();
-        assert_eq!((&found.version, &of_json::to_json(&entity, &found.record)), (version, &item(id, *number)));
+        assert_eq!(
+            (&found.version, &of_json::to_json(&entity, &found.record)),
+            (version, &item(id, *number))
+        );
     }
 }
 
@@ -378,7 +387,8 @@ async fn a_process_may_end_at_every_step() {
             let unisono = open_fragile(folder.path(), &first, &second, &fuse).await;
             let entity = Arc::clone(unisono.engine().entity("item").unwrap());
             let writes = (0..20).map(|n| put(&entity, &item(&format!("i{n}"), n), Condition::None));
-            let written = unisono.engine().write(&Context::default(), writes.collect()).await.unwrap();
+            let written =
+                unisono.engine().write(&Context::default(), writes.collect()).await.unwrap();
             agrees(&unisono).await;
             fuse.store(steps, Ordering::SeqCst);
             let inner = Registry::builtin();
@@ -390,8 +400,10 @@ async fn a_process_may_end_at_every_step() {
             drop(unisono);
 
             let (truth, follower) = if goes_on { (&second, &first) } else { (&first, &second) };
-            let unisono = Unisono::open(configuration(folder.path(), truth, follower)).await.unwrap();
-            until("the truth is where it is declared", async || truth_of(&unisono) == truth.name).await;
+            let unisono =
+                Unisono::open(configuration(folder.path(), truth, follower)).await.unwrap();
+            until("the truth is where it is declared", async || truth_of(&unisono) == truth.name)
+                .await;
             let write = || vec![put(&entity, &item("i3", 33), Condition::Present)];
             let next = unisono.engine().write(&Context::default(), write()).await.unwrap();
             let last = written.changes.last().unwrap().position;
@@ -417,10 +429,14 @@ async fn a_follower_that_is_not_ready_stays_one() {
     let unisono = Unisono::open(configuration(folder.path(), &first, &second)).await.unwrap();
     let engine = unisono.engine();
     let entity = Arc::clone(engine.entity("item").unwrap());
-    engine.write(&Context::default(), vec![put(&entity, &item("a", 1), Condition::None)]).await.unwrap();
+    engine
+        .write(&Context::default(), vec![put(&entity, &item("a", 1), Condition::None)])
+        .await
+        .unwrap();
     agrees(&unisono).await;
     let promote = async || -> Error {
-        let refused = unisono.reload(configuration(folder.path(), &second, &first)).await.unwrap_err();
+        let refused =
+            unisono.reload(configuration(folder.path(), &second, &first)).await.unwrap_err();
         assert_eq!(truth_of(&unisono), "one");
         refused
     };
@@ -434,6 +450,9 @@ async fn a_follower_that_is_not_ready_stays_one() {
     database.execute("DELETE FROM item", []).unwrap();
     let error = promote().await;
     assert_eq!(error.kind(), ErrorKind::Diverged, "{error:?}");
-    engine.write(&Context::default(), vec![put(&entity, &item("a", 2), Condition::Present)]).await.unwrap();
+    engine
+        .write(&Context::default(), vec![put(&entity, &item("a", 2), Condition::Present)])
+        .await
+        .unwrap();
     unisono.close().await.unwrap();
 }

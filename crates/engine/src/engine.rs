@@ -138,7 +138,12 @@ impl Engine {
         details: Json,
     ) {
         let of_entity = entity.and_then(|name| self.serving(name).ok()).map(|s| Arc::clone(&s.log));
-        let first = || self.logs_now().values().next().cloned();
+        // The first that is the log of a truth still.
+        let first = || {
+            let servings = self.servings();
+            let logs = servings.values().map(|serving| &serving.log);
+            logs.min_by(|a, b| a.name.cmp(&b.name)).cloned()
+        };
         let Some(log) = of_entity.or_else(first) else { return };
         let (entity, source) = (entity.map(Arc::from), source.map(Arc::from));
         let entry = Entry { actor: self.1.clone(), action, entity, source, details };
@@ -407,7 +412,8 @@ impl Engine {
     /// Entries of the audit trail are on their way for a moment only.
     async fn wait_audited(&self) {
         let logs = self.logs_now();
-        let written = join_all(logs.values().map(|log| log.auditing.until(|entries| *entries == 0)));
+        let written =
+            join_all(logs.values().map(|log| log.auditing.until(|entries| *entries == 0)));
         let written = async { Ok(written.await) };
         let _ = self.0.runtime.within(KEEP_MAX, written).await;
     }

@@ -104,7 +104,8 @@ pub(crate) async fn open(
     });
     let archives = archive::start(&declaration, vault, logs.values(), runtime)?;
     let (logs, entities) = (Arc::new(logs), Arc::new(entities));
-    let blueprint = Blueprint::new(&declaration, handles, (Arc::clone(&logs), Arc::clone(&entities)))?;
+    let blueprint =
+        Blueprint::new(&declaration, handles, (Arc::clone(&logs), Arc::clone(&entities)))?;
     let before = present.load_full();
     let topology = topology::build(blueprint, &before, runtime);
     let policies = Policies::new(Arc::clone(&declaration), topology, Some(&before));

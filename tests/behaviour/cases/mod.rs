@@ -6,6 +6,7 @@ mod follower;
 mod journal;
 mod lifecycle;
 mod log;
+mod moving;
 mod reader;
 mod stream;
 mod truth;
@@ -51,6 +52,7 @@ pub(crate) fn all() -> Vec<Case> {
     all.extend(reader::cases());
     all.extend(truth::cases());
     all.extend(log::cases());
+    all.extend(moving::cases());
     all.extend(stream::cases());
     all.extend(follower::cases());
     all.extend(cache::cases());

@@ -135,13 +135,17 @@ impl Delivery {
         self.begin_copy(None, bounds.head).await
     }
 
-    /// Where to begin if the follower has everything of the entity from before its truth was moved: behind the move.
+    /// Where to begin if the follower was one before the truth of the entity was moved, or was that truth: behind the move,
+    /// if it has everything from before, else with a copy over what it has.
     async fn carried_over(&self, stored: Option<&Checkpoint>) -> Result<Option<Checkpoint>> {
         let (truth, entity) = (self.log.truth.as_ref(), self.target.entity.name());
         let kept = moved::kept(truth, entity).await?.unwrap_or_default();
-        let Some(origin) = kept.origin.filter(|o| o.is_in(&self.target.source, stored)) else {
-            return Ok(None);
-        };
+        let Some(origin) = kept.origin else { return Ok(None) };
+        if !origin.is_in(&self.target.source, stored) {
+            let lags = stored.filter(|stored| stored.log == origin.log);
+            let Some(lagging) = lags.cloned() else { return Ok(None) };
+            return self.begin_copy(Some(lagging), origin.begin).await.map(Some);
+        }
         let to = Checkpoint { log: self.log.id, position: origin.begin, backfill: None };
         self.advance(stored.cloned(), to.clone()).await?;
         if origin.truth == self.target.source {

@@ -12,7 +12,6 @@
 //! The right side says how each step is taken back. A process that ends before `moved` leaves the truth where it was; one
 //! that ends afterwards leaves it where it is. The next one to start finds out which ([`moved`]), and goes on from there.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +42,8 @@ const BUDGET: Duration = Duration::from_secs(5);
 const ATTEMPTS_MAX: u32 = 5;
 /// How often it is looked whether another process has moved a truth, or paused a source.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long one look may take.
+const LOOK_MAX: Duration = Duration::from_secs(2);
 /// How often it is tried to move a truth that is not where it is declared: at first, and at last.
 const TRY_FIRST: Duration = Duration::from_millis(250);
 const TRY_EVERY: Duration = Duration::from_secs(5);
@@ -71,6 +72,27 @@ pub(super) fn of(steps: &[Step]) -> Option<(Arc<str>, Arc<str>)> {
 }
 
 impl Engine {
+    /// Makes a follower of an entity its truth, and the truth a follower; answers what that changed. The way back is the
+    /// same with the other source. What is declared elsewhere is not changed: the next start moves it to where that says.
+    ///
+    /// Fails as [`Engine::reload`] does, with no effect: `invalid_config` if the entity cannot be moved, `unavailable` while
+    /// the follower does not keep up, `diverged` if it differs.
+    pub async fn promote(&self, entity: &str, source: &Arc<str>) -> Result<Vec<String>> {
+        self.entity(entity)?;
+        let mut wanted = self.declaration().as_ref().clone();
+        let declared = wanted.entities.get_mut(entity);
+        let moved = declared.as_ref().and_then(|declared| declared.with_truth(source));
+        let (Some(declared), Some(moved)) = (declared, moved) else {
+            let message = "the source is no follower of the entity that holds all records";
+            return Err(Error::invalid(message)
+                .at(source)
+                .of(entity)
+                .hint("declare it as a follower without `where` first"));
+        };
+        *declared = moved;
+        self.reload(wanted, &|_, _| Box::pin(async { Err(nothing_to_open()) })).await
+    }
+
     /// Moves the truth of an entity to where another declaration has it, which is the same else.
     ///
     /// Fails with `unavailable` or `timeout` and no effect while the follower does not keep up, `diverged` if it differs.
@@ -85,7 +107,9 @@ impl Engine {
         let held = match said {
             // Another process has moved it; this one comes after.
             Some(fence) if fence.moved && fence.to == to => {
-                self.0.runtime.within(BUDGET, moving.hold()).await?
+                let held = self.0.runtime.within(BUDGET, moving.hold()).await?;
+                moving.to.source.prepare(&moving.wanted).await.map_err(|e| e.on("prepare"))?;
+                held
             }
             Some(fence) => return Err(said_otherwise(&entity, &fence)),
             None => moving.carry_out().await?,
@@ -189,18 +213,18 @@ impl Engine {
     }
 
     async fn look_at_others(&self) -> Result<()> {
-        let mut paused = BTreeMap::new();
+        let runtime = &self.0.runtime;
+        runtime.within(LOOK_MAX, self.take_in_pauses()).await?;
         for log in self.logs_now().values() {
-            paused.extend(pause::kept(log.truth.as_ref()).await?);
-            for (entity, _) in log.truth.fences().await? {
-                let Ok(serving) = self.serving(&entity) else { continue };
-                let fence = moved::fence(log.truth.as_ref(), &entity).await?;
+            let fences = runtime.within(LOOK_MAX, log.truth.fences()).await?;
+            for entity in fences.keys() {
+                let Ok(serving) = self.serving(entity) else { continue };
+                let fence = moved::fence(log.truth.as_ref(), entity).await?;
                 if let Some(fence) = fence.filter(|f| f.moved && Arc::ptr_eq(&serving.log, log)) {
-                    self.come_after(&entity, &fence).await?;
+                    self.come_after(entity, &fence).await?;
                 }
             }
         }
-        self.take_in_pauses(&paused).await;
         Ok(())
     }
 
@@ -227,7 +251,9 @@ impl Engine {
         };
         let entities: Vec<_> = wanted.entities.keys().filter(elsewhere).cloned().collect();
         for entity in entities {
-            let Some(to) = wanted.entities.get(&entity).map(|e| Arc::clone(&e.truth)) else { continue };
+            let Some(to) = wanted.entities.get(&entity).map(|e| Arc::clone(&e.truth)) else {
+                continue;
+            };
             let (engine, runtime) = (Arc::downgrade(&self.0), self.0.runtime.clone());
             self.0.runtime.spawn(async move {
                 let mut pause = TRY_FIRST;
@@ -317,7 +343,9 @@ impl<'a> Moving<'a> {
             return Err(said_otherwise(self.entity(), &fence(false)));
         };
         let done = match self.drain(end, epoch, &watch).await {
-            Ok(()) => moved::say(truth, self.entity(), Some(&fence(false)), Some(&fence(true))).await,
+            Ok(()) => {
+                moved::say(truth, self.entity(), Some(&fence(false)), Some(&fence(true))).await
+            }
             Err(error) => Err(error),
         };
         match done {
@@ -457,7 +485,9 @@ impl<'a> Moving<'a> {
         for attempt in 1..=ATTEMPTS_MAX {
             match allow(truth.as_ref(), &entity).await {
                 Ok(()) => return,
-                Err(error) => tracing::warn!(%error, %entity, "the new truth does not take writes yet"),
+                Err(error) => {
+                    tracing::warn!(%error, %entity, "the new truth does not take writes yet")
+                }
             }
             runtime.sleep(retry::backoff(attempt, runtime.random())).await;
         }

@@ -49,10 +49,14 @@ impl Engine {
     }
 
     /// Pauses and resumes sources as other processes on the same truths have, by what those remember.
-    pub(super) async fn take_in_pauses(&self, kept: &BTreeMap<String, Pause>) {
-        // Who pauses one at present is not to be met half-way.
-        let Ok(_reloading) = self.0.reloading.try_lock() else { return };
+    pub(super) async fn take_in_pauses(&self) -> Result<()> {
+        // Who pauses one at present is not to be met half-way, and what is read is not to be older than what was said here.
+        let Ok(_reloading) = self.0.reloading.try_lock() else { return Ok(()) };
         let present = self.0.present.load_full();
+        let mut kept = BTreeMap::new();
+        for log in present.logs.values() {
+            kept.extend(pause::kept(log.truth.as_ref()).await?);
+        }
         for (name, handle) in &present.sources {
             match (kept.get(name.as_ref()), handle.is_paused()) {
                 (Some(pause), false) => {
@@ -66,6 +70,7 @@ impl Engine {
                 _ => {}
             }
         }
+        Ok(())
     }
 
     fn source(&self, name: &str) -> Result<Arc<SourceHandle>> {

@@ -133,7 +133,9 @@ impl Engine {
     }
 }
 
-pub(super) fn opened(handles: &Handles) -> impl Iterator<Item = (&Arc<str>, &Arc<dyn Source>)> + Clone {
+pub(super) fn opened(
+    handles: &Handles,
+) -> impl Iterator<Item = (&Arc<str>, &Arc<dyn Source>)> + Clone {
     handles.iter().map(|(name, handle)| (name, &handle.source))
 }
 

@@ -37,6 +37,10 @@ impl Engine {
 
     /// The same, whatever the entities are.
     pub(super) async fn take(&self, context: &Context, writes: Vec<Write>) -> Result<Written> {
+        if writes.len() > WRITES_MAX {
+            return Err(Error::new(ErrorKind::LimitExceeded, "too many writes in one unit")
+                .with("limit", WRITES_MAX));
+        }
         let watch = self.0.runtime.stopwatch();
         let admitted = self.admitted(context, &writes).await?;
         let log = admitted.log()?;
@@ -113,7 +117,7 @@ impl Engine {
             };
             return writes.iter().map(|_| Err(refuse())).collect();
         }
-        let _admitted = match self.admitted(context, &writes).await {
+        let admitted = match self.admitted(context, &writes).await {
             Ok(admitted) => admitted,
             Err(error) => return writes.iter().map(|_| Err(error.duplicate())).collect(),
         };
@@ -169,15 +173,26 @@ impl Engine {
                 }
             }
         }
-        let answers = committed.into_iter().map(|(n, written)| {
-            let demands = &demands[n];
-            async move { (n, self.acknowledged(demands, written, context.timeout).await) }
-        });
-        for (n, answer) in join_all(answers).await {
+        drop(admitted);
+        for (n, answer) in self.all_acknowledged(context, &demands, committed).await {
             results[n] = Some(answer);
         }
         let missing = || Err(Error::internal("a write has no outcome").effect(Effect::Unknown));
         results.into_iter().map(|r| r.unwrap_or_else(missing)).collect()
+    }
+
+    /// Waits for each of some writes, which are named by their numbers.
+    async fn all_acknowledged(
+        &self,
+        context: &Context,
+        demands: &[Vec<Demand<'_>>],
+        committed: Vec<(usize, Written)>,
+    ) -> Vec<(usize, Result<Written>)> {
+        let answers = committed.into_iter().map(|(n, written)| async move {
+            let demands = demands.get(n).map_or(&[][..], Vec::as_slice);
+            (n, self.acknowledged(demands, written, context.timeout).await)
+        });
+        join_all(answers).await
     }
 
     /// Waits until enough sources have a write. One that too few have is told as such, with all that its writer needs to
@@ -211,10 +226,6 @@ impl Engine {
 
     /// Lets writes in: they are committed where their entities are, which stay there until the answer is dropped.
     async fn admitted(&self, context: &Context, writes: &[Write]) -> Result<Admitted> {
-        if writes.len() > WRITES_MAX {
-            return Err(Error::new(ErrorKind::LimitExceeded, "too many writes in one unit")
-                .with("limit", WRITES_MAX));
-        }
         // Nobody waits but while a truth is moved.
         match self.admit(writes).now_or_never() {
             Some(admitted) => admitted,

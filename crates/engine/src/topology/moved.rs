@@ -76,9 +76,8 @@ pub(crate) struct Origin {
 impl Origin {
     /// Whether a source has everything from before the move, by the checkpoint that it has.
     pub(crate) fn is_in(&self, source: &str, stored: Option<&Checkpoint>) -> bool {
-        let came_so_far = |c: &Checkpoint| {
-            c.log == self.log && c.position >= self.end && c.backfill.is_none()
-        };
+        let came_so_far =
+            |c: &Checkpoint| c.log == self.log && c.position >= self.end && c.backfill.is_none();
         (*self.truth == *source && !self.follows) || stored.is_some_and(came_so_far)
     }
 }
@@ -178,7 +177,9 @@ pub(crate) async fn as_it_is(
         match Known::of(source).await {
             Ok(of_source) => drop(of_source.map(|of| known.insert(Arc::clone(name), of))),
             Err(error) if truths && look == Look::Settle => return Err(error.at(name)),
-            Err(error) => tracing::debug!(%error, source = %name, "it is not known what was moved from there"),
+            Err(error) => {
+                tracing::debug!(%error, source = %name, "it is not known what was moved from there")
+            }
         }
     }
     let mut present = wanted.clone();
@@ -247,7 +248,9 @@ impl Earlier {
         outcomes: std::time::Duration,
     ) -> Result<Option<Self>> {
         let origin = kept(log.truth.as_ref(), entity.name()).await?.and_then(|kept| kept.origin);
-        let Some(origin) = origin.filter(|o| handles.contains_key(&o.truth)) else { return Ok(None) };
+        let Some(origin) = origin.filter(|o| handles.contains_key(&o.truth)) else {
+            return Ok(None);
+        };
         Ok(Some(Earlier {
             until: origin.time.plus(outcomes),
             truth: origin.truth,

@@ -13,11 +13,7 @@ use crate::runtime::Runtime;
 const WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// Has the caches of the changed entities hold what was committed.
-pub(crate) async fn write(
-    policies: &Policies,
-    committed: &Committed,
-    runtime: &Runtime,
-) {
+pub(crate) async fn write(policies: &Policies, committed: &Committed, runtime: &Runtime) {
     let fills = committed.changes.iter().filter_map(|change| {
         let serving = policies.servings.get(&change.entity)?;
         let policies = policies.of(&serving.policies);

@@ -327,6 +327,15 @@ fn of_repairs(paths: &mut Map<String, Json>) {
             of_source(guarded("post", "resume_source", "Go on with a source", None)),
         ),
         (
+            "/admin/v1/sources/{source}/promote",
+            of_source(guarded(
+                "post",
+                "promote_source",
+                "Move the truth of an entity to a follower that has everything",
+                Some(json!({ "entity": text })),
+            )),
+        ),
+        (
             "/admin/v1/dead-letters",
             guarded(
                 "get",

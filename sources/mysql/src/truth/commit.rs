@@ -260,8 +260,7 @@ pub(super) async fn fence(
     from: Option<&str>,
     to: Option<&str>,
 ) -> Result<Option<Position>, Failed> {
-    let (mut session, sets) =
-        client.writer().begin(&format!("START TRANSACTION; {HEAD}")).await?;
+    let (mut session, sets) = client.writer().begin(&format!("START TRANSACTION; {HEAD}")).await?;
     let head = sets.first().and_then(|rows| rows.first()).ok_or_else(head_missing)?;
     let mut said = fences(head)?;
     let position = Position::from_i64(number_of(cell(head, 0)?)?.unwrap_or_default())?;
@@ -273,9 +272,8 @@ pub(super) async fn fence(
         Some(to) => said.insert(entity.to_owned(), to.to_owned()),
         None => said.remove(entity),
     };
-    let json = serde_json::to_string(&said).map_err(|e| {
-        Error::internal("what is refused cannot be encoded").caused_by(e)
-    })?;
+    let json = serde_json::to_string(&said)
+        .map_err(|e| Error::internal("what is refused cannot be encoded").caused_by(e))?;
     let sql =
         format!("UPDATE unisono_head SET `fences` = {} WHERE `only` = 1; COMMIT", text(&json));
     session.run(&sql).await.map_err(Failed::at_commit)?;

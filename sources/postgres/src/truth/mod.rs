@@ -162,8 +162,9 @@ impl Truth for PostgresSource {
 
     async fn fences(&self) -> Result<BTreeMap<String, String>> {
         let schema = &quote(self.client().schema());
-        let read = self
-            .on_log("fences", move |session| Box::pin(async move { fences(&session, schema).await }));
+        let read = self.on_log("fences", move |session| {
+            Box::pin(async move { fences(&session, schema).await })
+        });
         read.await
     }
 

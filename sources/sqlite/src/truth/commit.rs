@@ -44,7 +44,8 @@ pub(super) fn commit(
             }
         }
         // Without a change the log ends where it did.
-        let written = results.iter().flatten().any(|c: &Committed| !c.replayed && !c.changes.is_empty());
+        let written =
+            results.iter().flatten().any(|c: &Committed| !c.replayed && !c.changes.is_empty());
         Ok((results, if written { batch.head } else { Position::ZERO }))
     })?;
     mark.raise(head);
