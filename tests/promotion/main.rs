@@ -83,8 +83,10 @@ fn configuration_with(
     let text = format!(
         r#"
         [sources.{}]
+        required = true
         {}
         [sources.{}]
+        required = true
         {}
         [sources.copy]
         kind = "files"
