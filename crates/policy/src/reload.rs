@@ -115,7 +115,7 @@ pub fn plan(running: &Declaration, wanted: &Declaration) -> Plan {
     let mut plan = Plan::default();
     plan.fixed("region", region, &wanted.region);
     plan.fixed("archive", archive, &wanted.archive);
-    self::sources(&mut plan, sources, &wanted.sources);
+    self::sources(&mut plan, sources, &wanted.sources, &moved_between(entities, &wanted.entities));
     plan.each("entities", entities, &wanted.entities, entity);
     self::log(&mut plan, log, &wanted.log);
     self::sweep(&mut plan, sweep, &wanted.sweep);
@@ -142,16 +142,32 @@ pub fn plan(running: &Declaration, wanted: &Declaration) -> Plan {
     plan
 }
 
+/// The sources that a truth is moved from or to.
+fn moved_between(
+    running: &BTreeMap<Arc<str>, EntityDeclaration>,
+    wanted: &BTreeMap<Arc<str>, EntityDeclaration>,
+) -> BTreeSet<Arc<str>> {
+    let both = running.iter().filter_map(|(name, declared)| Some((declared, wanted.get(name)?)));
+    let moved = both.filter(|(running, wanted)| running.truth != wanted.truth);
+    moved.flat_map(|(from, to)| [Arc::clone(&from.truth), Arc::clone(&to.truth)]).collect()
+}
+
 fn sources(
     plan: &mut Plan,
     running: &BTreeMap<Arc<str>, SourceDeclaration>,
     wanted: &BTreeMap<Arc<str>, SourceDeclaration>,
+    moved: &BTreeSet<Arc<str>>,
 ) {
     let names: BTreeSet<_> = running.keys().chain(wanted.keys()).collect();
     for name in names {
         match (running.get(name), wanted.get(name)) {
             (Some(running), Some(wanted)) => {
-                source(plan, &format!("sources.{name}"), running, wanted);
+                let key = format!("sources.{name}");
+                // It matters at the start alone, and a truth is required unless something else is said.
+                if !moved.contains(name) {
+                    plan.fixed(format!("{key}.required"), &running.required, &wanted.required);
+                }
+                source(plan, &key, running, wanted);
             }
             (None, Some(added)) => {
                 let kind = Arc::clone(&added.kind);
@@ -163,9 +179,8 @@ fn sources(
 }
 
 fn source(plan: &mut Plan, key: &str, running: &SourceDeclaration, wanted: &SourceDeclaration) {
-    let SourceDeclaration { kind, options, required, region } = running;
+    let SourceDeclaration { kind, options, required: _, region } = running;
     plan.fixed(format!("{key}.kind"), kind, &wanted.kind);
-    plan.fixed(format!("{key}.required"), required, &wanted.required);
     plan.fixed(format!("{key}.region"), region, &wanted.region);
     self::options(plan, key, options, &wanted.options);
 }

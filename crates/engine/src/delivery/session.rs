@@ -108,7 +108,7 @@ impl Delivery {
         let entity = &self.target.entity;
         let stored = self.target.follower.checkpoint(entity).await?;
         let bounds = self.log.truth.bounds().await?;
-        if !stored.as_ref().is_some_and(|c| c.log == bounds.log)
+        if stored.as_ref().is_none_or(|c| c.log != bounds.log)
             && let Some(carried) = self.carried_over(stored.as_ref()).await?
         {
             return Ok(carried);

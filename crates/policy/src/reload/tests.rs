@@ -188,7 +188,9 @@ fn a_truth_moves_to_a_follower_and_back_alone() {
         change(wanted.entities.get_mut("thing").unwrap());
         (running, wanted)
     };
-    let (running, wanted) = whole(moved);
+    let (running, mut wanted) = whole(moved);
+    // The default depends on what a source is.
+    wanted.sources.get_mut("main").unwrap().required ^= true;
     let forth = plan(&running, &wanted);
     let (entity, from, to) = ("thing".into(), "main".into(), "find".into());
     assert_eq!(
