@@ -254,6 +254,7 @@ impl World {
                 options: Options::default(),
                 filter,
                 delivery: self.shape.deliveries.get(name).cloned().unwrap_or_default(),
+                clear: false,
             })
         });
         let declared = EntityDeclaration {
@@ -288,6 +289,7 @@ impl World {
             ack: self.shape.ack.clone(),
             strategy: self.shape.adaptive.and(strategy::find(strategy::ADAPTIVE)),
             adaptive: self.shape.adaptive,
+            projection: None,
             sync: None,
         };
         Ok(Declaration {

@@ -16,12 +16,14 @@ use unisono_policy::write::WritePolicy;
 use crate::document::{Data, Item, Name};
 use crate::fields::{self, DeclaredField};
 use crate::kinds::Kinds;
+use crate::options::Section;
+use crate::personal;
 use crate::policies;
 use crate::problem::{Report, Spot};
 use crate::questions;
 use crate::replication::{self, DeclaredFollower};
 use crate::residency::{self, Places};
-use crate::sections::{CACHE, ENTITY, FOLLOWER, SYNC};
+use crate::sections::{CACHE, ENTITY, FOLLOWER, SYNC, TARGET};
 use crate::sources::{DeclaredSource, KnownKind, able, playing};
 use crate::synchronised::{self, Around};
 use crate::table::{Found, Table};
@@ -29,7 +31,7 @@ use crate::table::{Found, Table};
 type Sources = BTreeMap<String, DeclaredSource>;
 
 /// Names that no entity can have, because `/v1/NAME` is a path of its own.
-pub const ENTITIES_RESERVED: &[&str] = &["changes", "streams"];
+pub const ENTITIES_RESERVED: &[&str] = &["changes", "projections", "streams"];
 
 /// Something that an entity keeps in a source.
 pub(crate) struct Use {
@@ -52,6 +54,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) sources: &'a Sources,
     pub(crate) kinds: Kinds<'a>,
     pub(crate) region: Option<&'a str>,
+    /// The source of `[personal]`, if there is one.
+    pub(crate) keys: Option<&'a str>,
 }
 
 /// The fields as far as they could be read, and the entity unless a problem was reported.
@@ -69,18 +73,7 @@ pub(crate) fn entities(
     let mut entities = BTreeMap::new();
     for (name, found) in file.named("entities") {
         let spot = Spot { span: name.span.clone(), key: found.spot.key.clone() };
-        if let Err(error) = check_name(&name.text) {
-            let message =
-                format!("`{}` cannot be the name of an entity: {}", name.text, error.message());
-            file.report.error(&spot, message);
-        }
-        if ENTITIES_RESERVED.contains(&name.text.as_str()) {
-            file.report.error_with(
-                &spot,
-                format!("`{0}` cannot be the name of an entity: /v1/{0} is taken", name.text),
-                "give it another name; its table can have this one",
-            );
-        }
+        is_free_name(file.report, &name.text, "an entity", &spot);
         let truth = kind_at(sources, found.value, "truth", Role::Truth);
         let section = ENTITY.with_kind(truth, kinds);
         if let Some(table) = Table::new(file.report, &section, found.value, found.spot) {
@@ -89,6 +82,50 @@ pub(crate) fn entities(
         }
     }
     entities
+}
+
+/// Whether something can have a name under which it is then read.
+pub(crate) fn is_free_name(report: &Report<'_>, name: &str, what: &str, spot: &Spot) -> bool {
+    if let Err(error) = check_name(name) {
+        let message = format!("`{name}` cannot be the name of {what}: {}", error.message());
+        report.error(spot, message);
+        return false;
+    }
+    let is_free = !ENTITIES_RESERVED.contains(&name);
+    if !is_free {
+        report.error_with(
+            spot,
+            format!("`{name}` cannot be the name of {what}: /v1/{name} is taken"),
+            "give it another name; its table can have this one",
+        );
+    }
+    is_free
+}
+
+/// The targets of a projection with such fields, and what they keep; `None` if a problem was reported.
+pub(crate) fn targets(
+    table: &Table<'_>,
+    name: &str,
+    fields: &[DeclaredField],
+    entity: Option<&Arc<Entity>>,
+    around: Surroundings<'_>,
+) -> (Option<Vec<FollowerDeclaration>>, Vec<Use>) {
+    let Surroundings { sources, kinds, .. } = around;
+    let report = table.report;
+    let mut reader = Reader { report, sources, kinds, name, fields, entity, uses: Vec::new() };
+    let items = table.items("targets").into_iter();
+    let targets: Vec<_> = items.map(|found| reader.follower(&TARGET, found)).collect();
+    let mut uses = reader.uses;
+    // What is kept beside the rows.
+    let beside = |used: &Use| {
+        ["groups", "parts"].map(|what| Use {
+            source: used.source.clone(),
+            place: Some(format!("{name}_{what}")),
+            spot: used.spot.clone(),
+        })
+    };
+    uses.extend(uses.iter().flat_map(beside).collect::<Vec<_>>());
+    (targets.into_iter().map(|target| Some(target?.alone())).collect(), uses)
 }
 
 /// The kind of the source that a table names under a key, if it can play the role.
@@ -118,7 +155,7 @@ pub(crate) fn entity(
     around: Surroundings<'_>,
 ) -> DeclaredEntity {
     let report = table.report;
-    let Surroundings { sources, kinds, region } = around;
+    let Surroundings { sources, kinds, region, keys } = around;
     let Described { fields: declared, entity } = described;
     let truth_kind =
         table.source_named("truth").and_then(|name| kind_named(sources, name, Role::Truth));
@@ -136,7 +173,7 @@ pub(crate) fn entity(
     let truth_options = reader.options(&table, truth_kind, Role::Truth);
     let items = table.items("followers");
     let keepers = items.len() + 1;
-    let followers = items.into_iter().map(|found| reader.follower(found));
+    let followers = items.into_iter().map(|found| reader.follower(&FOLLOWER, found));
     let mut followers = followers.collect::<Vec<_>>();
     let is_plain = table.takes("cache");
     let cache = if is_plain { table.item("cache") } else { None };
@@ -158,12 +195,21 @@ pub(crate) fn entity(
     let cached = cache.as_mut().and_then(Option::as_mut);
     let kept_out = residency::keep_out(&table, entity.as_ref(), &places, &mut followers, cached);
     let followers: Option<Vec<_>> = followers.into_iter().collect();
+    let declared = followers.iter().flatten();
+    let of_personal = personal::Around {
+        keys,
+        truth: truth.as_ref().map(|found| found.value.as_str()),
+        captured,
+        synchronised: sync.is_some(),
+        followers: declared.map(|f| (&f.declaration, &f.given.spot)).collect(),
+    };
+    let kept_apart = entity.as_ref().and_then(|e| personal::check(&table, e, &of_personal));
     let replication =
         replication::read(&table, truth.as_ref(), followers, write.as_ref(), &regions);
     table.finish();
 
     let all = || {
-        let ((), replication) = (kept_out?, replication?);
+        let ((), (), replication) = (kept_out?, kept_apart?, replication?);
         Some(EntityDeclaration {
             entity: Arc::clone(entity.as_ref()?),
             truth: truth?.value.into(),
@@ -176,6 +222,7 @@ pub(crate) fn entity(
             ack: replication.ack,
             strategy: replication.strategy,
             adaptive: replication.adaptive,
+            projection: None,
             sync: sync.map_or(Some(None), |sync| sync.map(Some))?,
         })
     };
@@ -208,6 +255,7 @@ fn described(table: &Table<'_>, name: &str) -> Described {
     let complete = declared.len() == entries.len() && !entries.is_empty();
     let entity =
         key.filter(|_| complete).and_then(|key| build(table.report, name, &declared, &key));
+    let entity = personal::declared(table, entity);
     Described { fields: declared, entity }
 }
 
@@ -362,9 +410,9 @@ impl Reader<'_> {
         Some(value)
     }
 
-    fn follower(&mut self, found: Found<&Item>) -> Option<DeclaredFollower> {
+    fn follower(&mut self, section: &Section, found: Found<&Item>) -> Option<DeclaredFollower> {
         let kind = kind_at(self.sources, found.value, "source", Role::Follower);
-        let section = FOLLOWER.with_kind(kind, self.kinds);
+        let section = section.with_kind(kind, self.kinds);
         let table = Table::new(self.report, &section, found.value, found.spot)?;
         let source = self.source(&table, "source", Role::Follower);
         let places: Vec<_> = ["table", "index", "folder", "collection"]
@@ -379,8 +427,15 @@ impl Reader<'_> {
         if let Some(source) = &source {
             self.keeps(source, Some(place.clone().unwrap_or_else(|| self.name.to_owned())));
         }
-        let filter = self.filter(table.text("where"), Rule::compile);
+        let filter = if table.takes("where") { table.text("where") } else { None };
+        let filter = self.filter(filter, Rule::compile);
         let options = self.options(&table, kind, Role::Follower);
+        let clear = table.boolean("clear").unwrap_or_default();
+        let keeps_history = kind.is_some_and(|kind| kind.capability().apply.history);
+        if clear && keeps_history {
+            let message = "keeps what records were, and would keep what is erased";
+            self.report.error_with(&table.spot_of("clear"), message, "leave out `clear`");
+        }
         let given = replication::given(&table);
         table.finish();
         Some(DeclaredFollower {
@@ -390,6 +445,7 @@ impl Reader<'_> {
                 options,
                 filter: filter?,
                 delivery: DeliveryPolicy::default(),
+                clear,
             },
             given,
         })

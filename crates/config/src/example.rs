@@ -5,10 +5,12 @@ use std::fmt::Write;
 use unisono_core::Role;
 use unisono_core::kind::SourceKind;
 
+use crate::kinds::Kinds;
 use crate::options::{self, Key, Section, Shape};
 use crate::sections::{
-    ADAPTIVE, ARCHIVE, BATCH, CACHE, ENTITY, FIELD, FILE, FOLLOWER, HOOK, LOG, READ, READ_RULE,
-    RESIDENCY, ROUTE, SAMPLER, SERVER, STREAM, SWEEP, SYNC, TLS, TOKEN, WARM_QUESTION, WRITE,
+    ADAPTIVE, ARCHIVE, BATCH, CACHE, ENTITY, FIELD, FILE, FOLLOWER, HOOK, LOG, PERSONAL,
+    PERSONAL_FIELDS, PROJECTED, PROJECTION, READ, READ_RULE, RESIDENCY, ROUTE, SAMPLER, SERVER,
+    STREAM, SWEEP, SYNC, TARGET, TLS, TOKEN, WARM_QUESTION, WRITE,
 };
 
 const HEAD: &str = "\
@@ -50,11 +52,15 @@ pub fn example(kinds: &[&'static dyn SourceKind]) -> String {
     let secret = format!("\"whsec_{}\"", "A".repeat(44).replace("AAAA", "c2Vj"));
     let hook = [("url", "\"https://example.org/unisono\""), ("secret", secret.as_str())];
     commented(&mut out, "[hooks.operators]", &HOOK, &hook);
+    let secret = format!("\"{}=\"", "A".repeat(43));
+    let personal = [("keys", "\"keys\""), ("secret", secret.as_str())];
+    commented(&mut out, "[personal]", &PERSONAL, &personal);
     for kind in kinds {
         source(&mut out, *kind);
     }
     entity(&mut out, kinds);
     streams(&mut out, kinds);
+    projections(&mut out, kinds);
     out
 }
 
@@ -98,6 +104,8 @@ fn entity(out: &mut String, kinds: &[&'static dyn SourceKind]) {
     let given = [("key", "\"id\""), ("truth", &quoted(truth.name()))];
     keys(out, &of_kind(&ENTITY, *truth), &given);
     fields(out);
+    let personal = [("fields", "[\"properties.owner\"]"), ("subject", "\"id\"")];
+    commented(out, "[entities.product.personal]", &PERSONAL_FIELDS, &personal);
     if let Some(cache) = cache {
         head(out, "[entities.product.cache]", CACHE.doc);
         keys(out, &of_kind(&CACHE, *cache), &[("source", &quoted(cache.name()))]);
@@ -176,6 +184,24 @@ fn streams(out: &mut String, kinds: &[&'static dyn SourceKind]) {
             &[("truth", &truth), ("table", "\"order_events\""), ("strategy", "\"best_effort\"")],
         );
     }
+}
+
+/// A projection of the entity, in the same truth.
+fn projections(out: &mut String, kinds: &[&'static dyn SourceKind]) {
+    let can = |k: &&&dyn SourceKind| k.capability().roles.contains(&Role::Follower);
+    let Some(target) = kinds.iter().find(can) else { return };
+    let projection = [
+        ("from", "\"product\""),
+        ("where", "\"record.active == true\""),
+        ("each", "\"record.offers\""),
+        ("key", "{ shop = \"item.shop\" }"),
+    ];
+    commented(out, "[projections.offers]", &PROJECTION, &projection);
+    let header = "[projections.offers.fields.cheapest]";
+    commented(out, header, &PROJECTED, &[("min", "\"item.amount\"")]);
+    let section = TARGET.with_kind(Some(*target), Kinds::from(kinds));
+    let source = format!("\"{}\"", target.name());
+    commented(out, "[[projections.offers.targets]]", &section, &[("source", &source)]);
 }
 
 /// A field of each type; the rules of a field are described once.

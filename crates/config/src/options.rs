@@ -54,6 +54,8 @@ pub(crate) enum Shape {
     Fields(&'static Section),
     /// One of these words under the names of fields.
     Words(&'static [&'static str]),
+    /// Values in CEL under names of the user's choice.
+    Expressions,
     /// A list of lists of texts.
     Groups,
     /// The type of a list's elements: a scalar type, or the fields of an object.

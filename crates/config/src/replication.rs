@@ -8,7 +8,7 @@ use unisono_core::Ack;
 use unisono_policy::ack::AckPolicy;
 use unisono_policy::adaptive::AdaptivePolicy;
 use unisono_policy::declaration::FollowerDeclaration;
-use unisono_policy::delivery::{self, BatchPolicy};
+use unisono_policy::delivery::{self, BatchPolicy, DeliveryPolicy};
 use unisono_policy::rule::Rule;
 use unisono_policy::strategy::{self, Contradiction, GivenFollower, Resolved, Strategy};
 use unisono_policy::write::WritePolicy;
@@ -26,7 +26,7 @@ pub(crate) struct DeclaredFollower {
 
 /// What was given of a delivery, with the places of what can contradict.
 pub(crate) struct Given {
-    spot: Spot,
+    pub(crate) spot: Spot,
     /// Of `where`, `default` and `after`, those that are there.
     spots: Vec<(&'static str, Spot)>,
     filtered: bool,
@@ -47,8 +47,9 @@ pub(crate) struct Replication {
 
 /// Reads what a follower says of its delivery.
 pub(crate) fn given(table: &Table<'_>) -> Given {
-    let place = |name| table.item(name).map(|found| (name, found.spot));
-    let is_given = |name| table.item(name).is_some();
+    let item = |name| if table.takes(name) { table.item(name) } else { None };
+    let place = |name| item(name).map(|found| (name, found.spot));
+    let is_given = |name| item(name).is_some();
     let batch = table.table("batch", &BATCH).map(|batch| {
         let count = |name| batch.integer(name).and_then(|n| usize::try_from(n).ok());
         let (size, bytes, age) = (count("size"), count("bytes"), batch.duration("age"));
@@ -59,10 +60,23 @@ pub(crate) fn given(table: &Table<'_>) -> Given {
         spot: table.spot.clone(),
         spots: ["where", "default", "after", "batch"].into_iter().filter_map(place).collect(),
         filtered: is_given("where"),
-        default: table.boolean("default") == Some(true),
-        after: table.text("after").map(|found| found.value),
+        default: is_given("default") && table.boolean("default") == Some(true),
+        after: is_given("after").then(|| table.text("after")).flatten().map(|found| found.value),
         priority: is_given("priority").then(|| table.integer("priority")).flatten(),
         batch,
+    }
+}
+
+impl DeclaredFollower {
+    /// As one that nobody waits for, and that waits for nobody.
+    pub(crate) fn alone(self) -> FollowerDeclaration {
+        let DeclaredFollower { declaration, given } = self;
+        let (priority, batch) =
+            (given.priority.unwrap_or_default(), given.batch.unwrap_or_default());
+        FollowerDeclaration {
+            delivery: DeliveryPolicy { after: None, priority, batch },
+            ..declaration
+        }
     }
 }
 

@@ -103,6 +103,7 @@ fn shape(key: &Key, kinds: &[&'static dyn SourceKind]) -> Json {
             named(json!({"anyOf": [{"type": "string", "pattern": TYPE}, section(inner, kinds)]}))
         }
         Shape::Words(words) => named(json!({"anyOf": [{"enum": words}, replaced]})),
+        Shape::Expressions => named(json!({"type": "string", "minLength": 1})),
         Shape::Groups => {
             json!({"type": "array", "items": {"type": "array", "items": {"type": "string"}, "minItems": 2}})
         }

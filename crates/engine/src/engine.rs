@@ -38,6 +38,7 @@ pub(crate) use verifying::Swept;
 mod archiving;
 mod moving;
 mod pausing;
+mod personal;
 mod reload;
 mod streaming;
 mod syncing;
@@ -184,10 +185,12 @@ impl Engine {
         let serving = self.serving(entity.name())?;
         let (policies, runtime) = (self.0.present.load(), &self.0.runtime);
         let policies = policies.of(&serving.policies);
-        match &serving.behind {
+        let mut answer = match &serving.behind {
             Some(behind) => pending::get(&serving, policies, behind, context, key, runtime).await,
             None => get::get(&serving, policies, context, key, runtime).await,
-        }
+        }?;
+        self.opened_one(entity, &mut answer.value).await?;
+        Ok(answer)
     }
 
     /// One page of records. Hits hold whole records; cutting out `fields` is the caller's.
@@ -202,7 +205,11 @@ impl Engine {
         let context = &pending::flushed(&serving, context, &self.0.runtime).await?;
         let policies = policies.of(&serving.policies);
         let reading = Reading::new(&serving, policies, context, &self.0.runtime);
-        question::query(&reading, query).await
+        let mut answer = question::query(&reading, query).await?;
+        if reading.may_keep(&answer.source) {
+            self.opened_page(entity, &mut answer.value).await?;
+        }
+        Ok(answer)
     }
 
     /// How many records match.
@@ -246,7 +253,10 @@ impl Engine {
         limit: usize,
     ) -> Result<Vec<Arc<Change>>> {
         let truth = Arc::clone(&self.serving(entity.name())?.log.truth);
-        self.0.runtime.within(context.timeout, truth.history(entity, key, before, limit)).await
+        let reading = truth.history(entity, key, before, limit);
+        let mut changes = self.0.runtime.within(context.timeout, reading).await?;
+        self.opened_changes(&mut changes).await?;
+        Ok(changes)
     }
 
     /// The logs and where they begin and end.
@@ -277,14 +287,16 @@ impl Engine {
         };
         // No change within the time is an empty answer, not a failure.
         let _ = self.0.runtime.within(wait, more).await;
-        log.tail.read(after, max, 8 << 20).await
+        let mut changes = log.tail.read(after, max, 8 << 20).await?;
+        self.opened_changes(&mut changes).await?;
+        Ok(changes)
     }
 
     /// Waits until every follower has applied the token's positions.
     pub async fn wait_applied(&self, token: &Token, limit: Duration) -> Result<()> {
         let all = async {
             for delivery in &self.0.present.load_full().deliveries {
-                let serving = self.serving(delivery.target().entity.name())?;
+                let serving = self.serving(delivery.target().name())?;
                 delivery.wait_applied(token.position(&serving.log.name)).await;
             }
             Ok(())
@@ -353,7 +365,8 @@ impl Engine {
         limit: usize,
     ) -> Result<(Vec<Stored>, bool)> {
         let log = Arc::clone(&self.serving(entity.name())?.log);
-        let page = log.auditor.scan(entity, after, limit).await?.value;
+        let mut page = log.auditor.scan(entity, after, limit).await?.value;
+        self.opened(entity, page.records.iter_mut()).await?;
         Ok((page.records, page.end))
     }
 
@@ -428,9 +441,8 @@ impl Engine {
     }
 
     fn delivery(&self, entity: &str, source: &str) -> Result<Arc<Delivery>> {
-        let is = |d: &&Arc<Delivery>| {
-            **d.target().entity.name() == *entity && *d.target().source == *source
-        };
+        let is =
+            |d: &&Arc<Delivery>| **d.target().name() == *entity && *d.target().source == *source;
         self.0.present.load().deliveries.iter().find(is).cloned().ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "there is no such follower of this entity")
                 .at(source)

@@ -16,6 +16,8 @@ use crate::late::Late;
 use crate::log::tail::Tail;
 use crate::log::{Log, trim};
 use crate::notice::Notices;
+use crate::personal::Keyring;
+use crate::personal::erasing::{self, Erasing};
 use crate::policies::{Policies, Present, PresentEntity};
 use crate::read::handle::SourceHandle;
 use crate::read::serving::Serving;
@@ -39,6 +41,10 @@ pub(crate) struct Running {
     pub(crate) archives: Vec<Arc<Archive>>,
     /// Set if it is declared.
     pub(crate) sampler: Option<Arc<Sampler>>,
+    /// The keys of what is personal, if anything may be.
+    pub(crate) personal: Option<Arc<Keyring>>,
+    /// What has become of erasures.
+    pub(crate) erasing: Arc<Erasing>,
     /// What was changed in the sources' schemas.
     pub(crate) notes: Vec<String>,
 }
@@ -90,6 +96,7 @@ pub(crate) async fn open(
     for declared in declaration.entities.values() {
         opening.log(&declared.truth).await?;
     }
+    let personal = opening.open_keys(&declaration).await?;
     opening.remember_pauses().await?;
     for (number, declared) in declaration.entities.values().enumerate() {
         let policies = PresentEntity::new(present, number);
@@ -104,8 +111,12 @@ pub(crate) async fn open(
     });
     let archives = archive::start(&declaration, vault, logs.values(), runtime)?;
     let (logs, entities) = (Arc::new(logs), Arc::new(entities));
-    let blueprint =
-        Blueprint::new(&declaration, handles, (Arc::clone(&logs), Arc::clone(&entities)))?;
+    let blueprint = Blueprint::new(
+        &declaration,
+        handles,
+        (Arc::clone(&logs), Arc::clone(&entities)),
+        personal.as_ref(),
+    )?;
     let before = present.load_full();
     let topology = topology::build(blueprint, &before, runtime);
     let policies = Policies::new(Arc::clone(&declaration), topology, Some(&before));
@@ -115,10 +126,16 @@ pub(crate) async fn open(
         follow(log, archives.iter().find(|a| Arc::ptr_eq(&a.log, log)), present, runtime);
     }
     let sampler = sample::start(present, logs.values(), runtime);
+    let erasing = Arc::<Erasing>::default();
+    if let Some(keyring) = &personal {
+        let (keyring, erasing) = (Arc::clone(keyring), Arc::clone(&erasing));
+        runtime.spawn(erasing::run(keyring, erasing, Arc::clone(present), runtime.clone()));
+    }
     // What is warmed goes by what was read before this start, and not by what is read from now on.
     tokio::task::yield_now().await;
     let declared = entities.values().map(|s| (Arc::clone(s.entity.name()), Arc::clone(&s.entity)));
-    Ok(Running { declared: declared.collect(), notices, syncs, archives, sampler, notes })
+    let declared = declared.collect();
+    Ok(Running { declared, notices, syncs, archives, sampler, personal, erasing, notes })
 }
 
 fn truths(declaration: &Declaration) -> Vec<&Arc<str>> {
@@ -223,6 +240,22 @@ pub(crate) async fn feed(
 }
 
 impl Opening<'_> {
+    /// The keys of what is personal, and whether they are those of every truth.
+    async fn open_keys(&self, declaration: &Declaration) -> Result<Option<Arc<Keyring>>> {
+        let Some(declared) = &declaration.personal else { return Ok(None) };
+        let source = &named(self.handles, &declared.keys)?.source;
+        let store = require(Arc::clone(source).truth(), &declared.keys, "truth")?;
+        let keyring = Keyring::open(declared, store, self.runtime).await?;
+        for (name, log) in &self.logs {
+            let is_personal =
+                |e: &EntityDeclaration| e.truth == *name && e.entity.personal().is_some();
+            if declaration.entities.values().any(is_personal) {
+                keyring.belongs_to(log.truth.as_ref()).await.map_err(|e| e.at(name))?;
+            }
+        }
+        Ok(Some(Arc::new(keyring)))
+    }
+
     /// What was paused before the process ended stays so.
     async fn remember_pauses(&self) -> Result<()> {
         for log in self.logs.values() {

@@ -12,7 +12,8 @@ use crate::ack::AckPolicy;
 use crate::adaptive::AdaptivePolicy;
 use crate::conflict::SyncDeclaration;
 use crate::delivery::DeliveryPolicy;
-use crate::hook::HookDeclaration;
+use crate::hook::{HookDeclaration, Secret};
+use crate::projection::Projection;
 use crate::read::ReadPolicy;
 use crate::rule::Rule;
 use crate::strategy::Strategy;
@@ -37,6 +38,8 @@ pub struct Declaration {
     pub sampler: Option<SamplerDeclaration>,
     /// Who is told of divergences and dead letters, by name.
     pub hooks: BTreeMap<Arc<str>, HookDeclaration>,
+    /// How personal values are kept; absent if no entity has any.
+    pub personal: Option<PersonalDeclaration>,
 }
 
 impl Declaration {
@@ -85,6 +88,9 @@ pub struct EntityDeclaration {
     pub strategy: Option<&'static Strategy>,
     /// For the strategy `adaptive`: from when on followers cannot afford what it demands.
     pub adaptive: Option<AdaptivePolicy>,
+    /// Set if its records are worked out from those of another entity: then the followers keep those, and the truth is that
+    /// of the other entity.
+    pub projection: Option<Arc<Projection>>,
     /// The other truth that its truth follows, and that follows it, if there is one.
     pub sync: Option<SyncDeclaration>,
 }
@@ -171,6 +177,8 @@ pub struct FollowerDeclaration {
     pub filter: Option<Arc<Rule>>,
     /// How changes are delivered to it.
     pub delivery: DeliveryPolicy,
+    /// Whether it gets personal values as they are, and not encrypted.
+    pub clear: bool,
 }
 
 impl FollowerDeclaration {
@@ -178,6 +186,17 @@ impl FollowerDeclaration {
     pub fn rule(&self) -> Option<&str> {
         self.filter.as_ref().map(|rule| rule.text())
     }
+}
+
+/// How personal values are kept: encrypted, with a key for each person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PersonalDeclaration {
+    /// The source that keeps the keys. It is the truth of nothing that is personal.
+    pub keys: Arc<str>,
+    /// What the keys are encrypted with.
+    pub secret: Secret,
+    /// How long a process remembers a key, and so for how long at most another one goes on reading what was erased.
+    pub remembered: Duration,
 }
 
 /// Which changes are looked for again in the sources, to measure how consistent they are.

@@ -16,6 +16,7 @@ pub mod hedge;
 pub mod hook;
 pub mod load;
 pub mod pace;
+pub mod projection;
 pub mod read;
 pub mod refresh;
 pub mod reload;

@@ -4,10 +4,10 @@
 //! |---|---|
 //! | how an entity is read, when a write is answered (`ack`), which followers it has, and their `where`, `after`, `batch` and `priority` | its fields and key, place and options of a follower, and which entities there are |
 //! | how it is written, within `write_around` and `write_through`, or within `write_behind` | to or from `write_behind`, another journal |
-//! | how long and how its cache keeps what, and `results` | which source its cache is, `warm`, `warm_hot`, `warm_questions`, options of the kind |
+//! | how long and how its cache keeps what, and `results` | `personal` of an entity, `clear` of a follower; which source its cache is, `warm`, `warm_hot`, `warm_questions`, options of the kind |
 //! | | `sync` |
 //! | which of its followers is the truth, alone | |
-//! | which sources there are, `[log]`, `[sweep]`, how many samples `[sampler]` takes | options of a source, `region`, `[archive]`, hooks, whether there is a sampler |
+//! | which sources there are, `[log]`, `[sweep]`, how many samples `[sampler]` takes | options of a source, `region`, `[archive]`, `[personal]`, hooks, whether there is a sampler |
 
 mod step;
 
@@ -26,6 +26,7 @@ use crate::declaration::{
     SamplerDeclaration, SourceDeclaration, SweepDeclaration,
 };
 use crate::delivery::{BatchPolicy, DeliveryPolicy};
+use crate::projection::Projection;
 use crate::read::{ReadPolicy, ReadRule};
 use crate::rule::Rule;
 use crate::write::{BehindPolicy, WritePolicy, WriteStrategy};
@@ -111,10 +112,12 @@ impl Plan {
 /// What it takes to go from one declaration to another.
 pub fn plan(running: &Declaration, wanted: &Declaration) -> Plan {
     // Taken apart, here and below, so that nothing that is ever added is left out of the comparison.
-    let Declaration { sources, entities, log, archive, sweep, region, sampler, hooks } = running;
+    let Declaration { sources, entities, log, archive, sweep, region, sampler, hooks, personal } =
+        running;
     let mut plan = Plan::default();
     plan.fixed("region", region, &wanted.region);
     plan.fixed("archive", archive, &wanted.archive);
+    plan.fixed("personal", personal, &wanted.personal);
     self::sources(&mut plan, sources, &wanted.sources, &moved_between(entities, &wanted.entities));
     plan.each("entities", entities, &wanted.entities, entity);
     self::log(&mut plan, log, &wanted.log);
@@ -132,6 +135,9 @@ pub fn plan(running: &Declaration, wanted: &Declaration) -> Plan {
     let moves = plan.steps.iter().filter(|step| matches!(step, Step::MoveTruth { .. })).count();
     if moves > 0 && archive.is_some() {
         plan.restart.push("archive (leave it out while a truth is moved)".to_owned());
+    }
+    if moves > 0 && entities.values().any(|declared| declared.projection.is_some()) {
+        plan.restart.push("entities (what is worked out follows the log of its entity)".to_owned());
     }
     if moves > 0 && (plan.steps.len() > 1 || !plan.changes.is_empty()) {
         plan.restart.push("entities (move one truth, and change nothing else with it)".to_owned());
@@ -225,11 +231,19 @@ fn entity(plan: &mut Plan, key: &str, running: &EntityDeclaration, wanted: &Enti
         ack,
         strategy,
         adaptive,
+        projection,
         sync,
     } = running;
+    let definition = |of: &Option<Arc<Projection>>| of.as_ref().map(|p| Arc::clone(&p.definition));
+    plan.fixed(
+        format!("{key}.projection"),
+        &definition(projection),
+        &definition(&wanted.projection),
+    );
     plan.fixed(format!("{key}.sync"), sync, &wanted.sync);
     plan.fixed(format!("{key}.key"), &entity.key_field().name, &wanted.entity.key_field().name);
     plan.fixed(format!("{key}.fields"), &entity.fields(), &wanted.entity.fields());
+    plan.fixed(format!("{key}.personal"), &entity.personal(), &wanted.entity.personal());
     plan.fixed(format!("{key}.truth"), truth, &wanted.truth);
     plan.fixed(format!("{key}.table"), table, &wanted.table);
     options(plan, key, truth_options, &wanted.truth_options);
@@ -266,7 +280,13 @@ fn stays(declared: &EntityDeclaration) -> Option<&'static str> {
     if Capture::of(&declared.truth_options).is_some() {
         return Some("other programs write its table");
     }
+    if declared.projection.is_some() {
+        return Some("its records are worked out");
+    }
     let entity = &declared.entity;
+    if entity.personal().is_some() {
+        return Some("what is personal in it belongs to the keys of its truth");
+    }
     if entity.is_of_events() || stream::is_of_tags(entity) || entity.is_system() {
         return Some("events stay where they were appended");
     }
@@ -305,9 +325,10 @@ fn follower(
     running: &FollowerDeclaration,
     wanted: &FollowerDeclaration,
 ) {
-    let FollowerDeclaration { source, place, options, filter, delivery } = running;
+    let FollowerDeclaration { source, place, options, filter, delivery, clear } = running;
     let key = &format!("entities.{entity}.followers.{source}");
     plan.fixed(format!("{key}.place"), place, &wanted.place);
+    plan.fixed(format!("{key}.clear"), clear, &wanted.clear);
     self::options(plan, key, options, &wanted.options);
     if running.rule() != wanted.rule() {
         let told = |rule: &Option<Arc<Rule>>| {

@@ -15,6 +15,7 @@
 
 mod check;
 mod evaluate;
+mod expression;
 mod resolve;
 mod tree;
 
@@ -25,6 +26,7 @@ use cel::parser::PrattParser;
 use unisono_core::error::{Error, ErrorKind, Result};
 use unisono_core::{Entity, Record, Timestamp};
 
+pub use expression::{Expression, ITEM};
 use resolve::Names;
 use tree::Node;
 
@@ -70,12 +72,22 @@ impl Rule {
     }
 
     fn compile_in(names: Names<'_>, text: &str) -> Result<Rule> {
-        let entity = names.entity;
+        let resolve = |parsed: &IdedExpr| resolve::condition(names, parsed);
+        let root = Self::within_stack(names.entity, text, resolve)?;
+        Ok(Rule { text: text.to_owned(), condition: Condition::Holds(root) })
+    }
+
+    /// Parses a text, and resolves it where the stack is deep enough for both.
+    fn within_stack<T: Send>(
+        entity: &Entity,
+        text: &str,
+        resolve: impl FnOnce(&IdedExpr) -> Result<T> + Send,
+    ) -> Result<T> {
         if text.len() > Self::BYTES_MAX {
             return Err(invalid("the condition is longer than 4096 bytes").of(entity.name()));
         }
         let parsed = std::thread::scope(|scope| {
-            let work = || parse(text).and_then(|expression| resolve::condition(names, &expression));
+            let work = || parse(text).and_then(|expression| resolve(&expression));
             let thread =
                 std::thread::Builder::new().stack_size(Self::STACK_BYTES).spawn_scoped(scope, work);
             match thread.map(std::thread::ScopedJoinHandle::join) {
@@ -83,8 +95,7 @@ impl Rule {
                 _ => Err(invalid("the condition could not be parsed")),
             }
         });
-        let root = parsed.map_err(|e| e.of(entity.name()))?;
-        Ok(Rule { text: text.to_owned(), condition: Condition::Holds(root) })
+        parsed.map_err(|e| e.of(entity.name()))
     }
 
     /// What `forbid`, a condition as for [`Rule::compile`], is decided not to be satisfied by: where it cannot be decided,

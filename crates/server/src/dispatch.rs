@@ -150,6 +150,7 @@ async fn run(call: &Call<'_>, endpoint: Endpoint, body: Incoming) -> Reply {
         Endpoint::PauseSource => admin::pause_source(call).await,
         Endpoint::ResumeSource => admin::resume_source(call).await,
         Endpoint::PromoteSource => admin::promote_source(call, body).await,
+        Endpoint::Erase => archive::erase(call).await,
         Endpoint::Backups => archive::backups(call).await,
         Endpoint::BackUp => archive::back_up(call, body).await,
         Endpoint::ArchiveCheck => archive::check(call, body).await,
@@ -168,6 +169,7 @@ fn is_long(endpoint: Endpoint) -> bool {
             | Endpoint::Backfill
             | Endpoint::Replay
             | Endpoint::BackUp
+            | Endpoint::Erase
             | Endpoint::ArchiveCheck
     )
 }

@@ -279,6 +279,7 @@ mod tests {
             ack: Default::default(),
             strategy: None,
             adaptive: None,
+            projection: None,
             sync: None,
         };
         let declaration = Declaration {

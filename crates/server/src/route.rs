@@ -48,6 +48,7 @@ pub(crate) enum Endpoint {
     PauseSource,
     ResumeSource,
     PromoteSource,
+    Erase,
     Backups,
     BackUp,
     ArchiveCheck,
@@ -91,6 +92,7 @@ pub(crate) enum Place {
     PauseSource,
     ResumeSource,
     PromoteSource,
+    Subject,
     Backups,
     ArchiveCheck,
     DeadLetters,
@@ -134,6 +136,7 @@ impl Place {
             Place::PauseSource => "/admin/v1/sources/{source}/pause",
             Place::ResumeSource => "/admin/v1/sources/{source}/resume",
             Place::PromoteSource => "/admin/v1/sources/{source}/promote",
+            Place::Subject => "/admin/v1/subjects/{subject}",
             Place::Backups => "/admin/v1/backups",
             Place::ArchiveCheck => "/admin/v1/archive/check",
             Place::DeadLetters => "/admin/v1/dead-letters",
@@ -223,6 +226,7 @@ pub(crate) const ROUTES: &[Route] = &[
     route(Place::PauseSource, "POST", Endpoint::PauseSource, ADMIN),
     route(Place::ResumeSource, "POST", Endpoint::ResumeSource, ADMIN),
     route(Place::PromoteSource, "POST", Endpoint::PromoteSource, ADMIN),
+    route(Place::Subject, "DELETE", Endpoint::Erase, ADMIN),
     route(Place::Backups, "GET", Endpoint::Backups, ADMIN),
     route(Place::Backups, "POST", Endpoint::BackUp, ADMIN),
     route(Place::ArchiveCheck, "POST", Endpoint::ArchiveCheck, ADMIN),
@@ -238,7 +242,7 @@ pub(crate) struct Target<'a> {
     pub(crate) place: Place,
     /// The entity, or the code of an error page.
     pub(crate) first: &'a str,
-    /// The key, or the name of a source.
+    /// The key, the name of a source, or a subject.
     pub(crate) second: &'a str,
 }
 
@@ -266,6 +270,11 @@ pub(crate) fn target(path: &str) -> Option<Target<'_>> {
         }
         ["v1", "streams", ty, stream, "_archive"] => with(Place::ArchiveOp, ty, stream),
         ["v1", "streams", ty, stream, "_metadata"] => with(Place::StreamMetadata, ty, stream),
+        // The rows of a projection are an entity of its name.
+        ["v1", "projections", name] if !name.is_empty() => with(Place::Collection, name, ""),
+        ["v1", "projections", name, key] if !key.is_empty() && !key.starts_with('_') => {
+            with(Place::Record, name, key)
+        }
         ["v1", entity] if !entity.is_empty() => with(Place::Collection, entity, ""),
         ["v1", entity, "_query"] => with(Place::QueryOp, entity, ""),
         ["v1", entity, "_count"] => with(Place::CountOp, entity, ""),
@@ -293,6 +302,7 @@ pub(crate) fn target(path: &str) -> Option<Target<'_>> {
         ["admin", "v1", "sources", name, "promote"] => with(Place::PromoteSource, "", name),
         ["admin", "v1", "sources", name, "pause"] => with(Place::PauseSource, "", name),
         ["admin", "v1", "sources", name, "resume"] => with(Place::ResumeSource, "", name),
+        ["admin", "v1", "subjects", name] if !name.is_empty() => with(Place::Subject, "", name),
         ["admin", "v1", "backups"] => at(Place::Backups),
         ["admin", "v1", "archive", "check"] => at(Place::ArchiveCheck),
         ["admin", "v1", "dead-letters"] => at(Place::DeadLetters),

@@ -7,6 +7,7 @@ mod journal;
 mod lifecycle;
 mod log;
 mod moving;
+mod projection;
 mod reader;
 mod stream;
 mod truth;
@@ -55,6 +56,7 @@ pub(crate) fn all() -> Vec<Case> {
     all.extend(moving::cases());
     all.extend(stream::cases());
     all.extend(follower::cases());
+    all.extend(projection::cases());
     all.extend(cache::cases());
     all.extend(auditor::cases());
     all.extend(journal::cases());

@@ -25,9 +25,8 @@ pub(crate) async fn all(truth: &dyn unisono_core::source::Truth) -> Result<Vec<D
 
 impl Delivery {
     pub(super) async fn load_letters(&self) -> Result<Letters> {
-        let mine = |l: &DeadLetter| {
-            l.entity == *self.target.entity.name() && l.source == self.target.source
-        };
+        let mine =
+            |l: &DeadLetter| l.entity == *self.target.name() && l.source == self.target.source;
         let letters = all(self.log.truth.as_ref()).await?.into_iter().filter(mine);
         let letters: Letters = letters.map(|l| (l.key.clone(), l)).collect();
         self.tell_letters(&letters);
@@ -45,7 +44,7 @@ impl Delivery {
         let earlier = letters.get(&key);
         let is_told = earlier.is_some_and(|earlier| earlier.version == change.position);
         let letter = DeadLetter {
-            entity: self.target.entity.name().clone(),
+            entity: self.target.name().clone(),
             source: self.target.source.clone(),
             version: change.position,
             reason: reason.to_string(),
@@ -69,7 +68,7 @@ impl Delivery {
     /// Forgets the dead letter of a key, if it has one.
     pub(super) async fn forget_letter(&self, letters: &mut Letters, key: &str) -> Result<()> {
         if letters.contains_key(key) {
-            let name = state_name(self.target.entity.name(), &self.target.source, key);
+            let name = state_name(self.target.name(), &self.target.source, key);
             self.log.truth.put_state(SPACE, &name, None).await?;
             letters.remove(key);
             self.tell_letters(letters);

@@ -21,14 +21,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use unisono_core::source::{Auditor, Follower};
+use unisono_core::source::{Auditor, Follower, Reader};
 use unisono_core::{Capability, Entity, Error, ErrorKind, Key, Position, Result};
 use unisono_policy::adaptive::Facts;
 use unisono_policy::delivery::DeliveryPolicy;
+use unisono_policy::projection::Projection;
 use unisono_policy::retry;
 use unisono_policy::rule::Rule;
 
 use crate::log::{Log, trim};
+use crate::personal::Keyring;
 use crate::policies::PresentEntity;
 use crate::read::handle::SourceHandle;
 use crate::runtime::Runtime;
@@ -49,12 +51,18 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Target {
     /// The entity whose changes are delivered.
     pub(crate) entity: Arc<Entity>,
+    /// Set if the follower is a projection: `entity` is then what it is worked out from.
+    pub(crate) projection: Option<Arc<Projection>>,
     /// The follower's source name.
     pub(crate) source: Arc<str>,
     /// Who applies them.
     pub(crate) follower: Arc<dyn Follower>,
     /// Tells which records the follower holds, to find those that should not be there.
     pub(crate) auditor: Arc<dyn Auditor>,
+    /// The truth as it is to hold it.
+    pub(crate) truth: (Arc<dyn Reader>, Arc<dyn Auditor>),
+    /// Set if it gets personal values as they are.
+    pub(crate) clear: Option<Arc<Keyring>>,
     /// How it wants to be fed.
     pub(crate) capability: Capability,
     /// Which records it holds; all if absent.
@@ -99,9 +107,22 @@ enum End {
 }
 
 impl Target {
-    /// The text of the rule by which it holds records; `None` if it holds all of them.
+    /// What the follower holds: the entity, or the rows of a projection of it.
+    pub(crate) fn name(&self) -> &Arc<str> {
+        self.projection.as_ref().map_or(self.entity.name(), |projection| projection.name())
+    }
+
+    /// The text of the rule by which it holds what it holds; `None` if it holds all records.
     pub(crate) fn rule(&self) -> Option<&str> {
-        self.filter.as_ref().map(|rule| rule.text())
+        match &self.projection {
+            Some(projection) => Some(&projection.definition),
+            None => self.filter.as_ref().map(|rule| rule.text()),
+        }
+    }
+
+    /// Whether it lacks some of what is read from it.
+    pub(crate) fn is_filtered(&self) -> bool {
+        self.filter.is_some() && self.projection.is_none()
     }
 }
 
@@ -171,7 +192,7 @@ impl Delivery {
 
     /// Whether it goes to the same follower.
     pub(crate) fn is_to(&self, other: &Target) -> bool {
-        self.target.entity.name() == other.entity.name() && self.target.source == other.source
+        self.target.name() == other.name() && self.target.source == other.source
     }
 
     /// Whether it does what one with such a target would do.
@@ -183,6 +204,11 @@ impl Delivery {
     /// What it works with.
     pub(crate) fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// The truth as the follower is to hold it.
+    pub(crate) fn truth(&self) -> (&dyn Reader, &dyn Auditor) {
+        (self.target.truth.0.as_ref(), self.target.truth.1.as_ref())
     }
 
     /// Everything up to here is applied and visible in the follower.
@@ -234,7 +260,7 @@ impl Delivery {
         let (failed, in_a_row) = self.progress.failures();
         let facts = Facts {
             source: Arc::clone(&self.target.source),
-            filtered: self.target.filter.is_some(),
+            filtered: self.target.is_filtered(),
             latency: self.progress.latency(),
             lag: Duration::from_secs_f64(self.lag_seconds().max(0.0)),
             lag_changes: self.log.tail.head().since(self.applied()),
@@ -276,7 +302,7 @@ impl Delivery {
     /// Delivers the current state of records that differ from it. One that is repaired again and again is complained of.
     pub(crate) async fn repair(&self, keys: Vec<Key>) -> Result<Vec<Redelivered>> {
         for key in self.repairs.count(&keys) {
-            tracing::error!(%key, entity = %self.target.entity.name(), source = %self.target.source,
+            tracing::error!(%key, entity = %self.target.name(), source = %self.target.source,
                 "a record had to be repaired three times: somebody else writes there");
         }
         self.redeliver(keys).await
@@ -336,7 +362,7 @@ impl Delivery {
     fn ended(&self) -> Error {
         Error::new(ErrorKind::Cancelled, "the delivery has ended")
             .at(&self.target.source)
-            .of(self.target.entity.name())
+            .of(self.target.name())
     }
 
     /// Sessions one after another: each failure is waited out, nothing is skipped.
@@ -349,7 +375,7 @@ impl Delivery {
             }
             let before = self.progress.applied();
             let Err(error) = self.session(&mut inbox).await else { continue };
-            let error = error.at(&self.target.source).of(self.target.entity.name());
+            let error = error.at(&self.target.source).of(self.target.name());
             if self.progress.applied() > before {
                 attempt = 0;
             }
@@ -358,7 +384,7 @@ impl Delivery {
             if error.kind() == ErrorKind::CheckpointMoved && attempt == 1 {
                 continue;
             }
-            tracing::warn!(%error, entity = %self.target.entity.name(), source = %self.target.source, attempt,
+            tracing::warn!(%error, entity = %self.target.name(), source = %self.target.source, attempt,
                 "delivery failed; it will be tried again");
             let pause = retry::backoff(attempt, self.runtime.random());
             self.pause(pause.min(PAUSE_MAX)).await;

@@ -345,7 +345,7 @@ impl Progress {
         let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         DeliveryStatus {
-            entity: target.entity.name().clone(),
+            entity: target.name().clone(),
             source: target.source.clone(),
             state: told.state,
             position,

@@ -116,18 +116,18 @@ impl Delivery {
         match &stored {
             Some(c) if usable(c, &bounds) => return Ok(c.clone()),
             Some(c) if c.log == bounds.log && c.position < bounds.trimmed => {
-                tracing::info!(entity = %entity.name(), source = %self.target.source, "follower lags beyond the log; copying");
+                tracing::info!(entity = %self.target.name(), source = %self.target.source, "follower lags beyond the log; copying");
                 return self.begin_copy(stored, bounds.head).await;
             }
             Some(c) => {
                 let (checkpoint, head) = (c.position, bounds.head);
                 let other_log = c.log != bounds.log;
-                tracing::warn!(entity = %entity.name(), source = %self.target.source, %checkpoint, %head, other_log,
+                tracing::warn!(entity = %self.target.name(), source = %self.target.source, %checkpoint, %head, other_log,
                     "the follower is not one of this truth as it is now, or is ahead of it: it is copied again");
                 self.progress.found_split();
             }
             None => {
-                tracing::info!(entity = %entity.name(), source = %self.target.source, "follower has no checkpoint; copying");
+                tracing::info!(entity = %self.target.name(), source = %self.target.source, "follower has no checkpoint; copying");
             }
         }
         self.progress.lost();
@@ -160,7 +160,7 @@ impl Delivery {
     /// removes what differs. That is forgotten only when the copy is sure to be made.
     async fn in_line_with_rule(&self, saved: Checkpoint) -> Result<Checkpoint> {
         let (truth, target) = (self.log.truth.as_ref(), &self.target);
-        let (entity, source) = (target.entity.name(), &target.source);
+        let (entity, source) = (target.name(), &target.source);
         let kept = rules::kept(truth, entity, source).await?;
         if kept.as_deref() == target.rule() {
             return Ok(saved);
@@ -236,7 +236,7 @@ impl Delivery {
             "the follower's checkpoint changed from outside",
         )
         .at(&self.target.source)
-        .of(self.target.entity.name()))
+        .of(self.target.name()))
     }
 
     /// Saves the position if it moved since the last batch.

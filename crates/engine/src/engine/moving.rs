@@ -168,7 +168,8 @@ impl Engine {
         let mut logs = before.logs.as_ref().clone();
         let is_another = logs.insert(Arc::clone(name), Arc::clone(log)).is_none();
         let bound = (Arc::new(logs), Arc::new(servings));
-        let blueprint = Blueprint::new(&wanted, before.sources.clone(), bound)?;
+        let personal = self.0.running.personal.as_ref();
+        let blueprint = Blueprint::new(&wanted, before.sources.clone(), bound, personal)?;
         let topology = topology::build(blueprint, before, runtime);
         let policies = Arc::new(Policies::new(Arc::new(wanted), topology, Some(before)));
         self.0.present.store(Arc::clone(&policies));

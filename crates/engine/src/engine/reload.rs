@@ -104,7 +104,8 @@ impl Engine {
             stays.map(|(name, handle)| (Arc::clone(name), Arc::clone(handle))).collect();
         let bound = (Arc::clone(&before.logs), Arc::clone(&before.servings));
         let kept = topology::bindings(&before.declaration, opened(&before.sources))?;
-        let blueprint = Blueprint::new(wanted, handles.clone(), bound)?;
+        let personal = self.0.running.personal.as_ref();
+        let blueprint = Blueprint::new(wanted, handles.clone(), bound, personal)?;
         for (name, bindings) in topology::bindings(wanted, opened(&handles))? {
             let Some(bindings) = topology::with_those_before(&bindings, kept.get(&name)) else {
                 continue;
@@ -183,7 +184,7 @@ pub(super) fn retire(before: Arc<Policies>, policies: &Policies, runtime: &Runti
     let ends: Vec<_> = ends.cloned().collect();
     for delivery in &ends {
         delivery.close();
-        let (entity, source) = (delivery.target().entity.name(), &delivery.target().source);
+        let (entity, source) = (delivery.target().name(), &delivery.target().source);
         if !policies.deliveries.iter().any(|d| d.is_to(delivery.target())) {
             observe::forget_delivery(entity, source);
         }

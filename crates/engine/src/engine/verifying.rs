@@ -9,12 +9,14 @@ use unisono_core::source::require;
 use unisono_core::write::{Action, Condition, Write};
 use unisono_core::{Context, Entity, Error, ErrorKind, Result, Stored};
 use unisono_policy::declaration::SweepDeclaration;
+use unisono_policy::projection::Projection;
 
 use crate::delivery::Delivery;
 use crate::engine::{Engine, Inner};
+use crate::read::serving::Serving;
 use crate::runtime::Runtime;
 use crate::verify::report::{Comparison, Depth, Progress, Report, VerifyOptions};
-use crate::verify::{Audit, Repair, sweep};
+use crate::verify::{Audit, Repair, projected, sweep};
 
 /// One comparison.
 #[derive(Clone, Copy)]
@@ -65,6 +67,10 @@ impl Swept {
         if !delivery.is_complete() || delivery.target().handle.is_paused() {
             return None;
         }
+        // A projection is compared with a fold of the whole truth: only if somebody asks for it.
+        if delivery.target().projection.is_some() && depth != Depth::Ledger {
+            return None;
+        }
         let how = How { depth, repair, rewrite: false, rate: Some(rate) };
         let sweep = Engine(engine, Some(SWEEP.into()));
         let compared = sweep.compare(&delivery, how, &|_| {}).await;
@@ -74,7 +80,7 @@ impl Swept {
             Err(error) => error.to_string(),
         };
         let target = delivery.target();
-        tracing::warn!(entity = %target.entity.name(), source = %target.source, error, "a follower could not be compared");
+        tracing::warn!(entity = %target.name(), source = %target.source, error, "a follower could not be compared");
         None
     }
 }
@@ -99,9 +105,7 @@ impl Engine {
             let named = |wanted: &Option<Arc<str>>, name: &Arc<str>| {
                 wanted.as_ref().is_none_or(|w| w == name)
             };
-            if named(&options.entity, target.entity.name())
-                && named(&options.source, &target.source)
-            {
+            if named(&options.entity, target.name()) && named(&options.source, &target.source) {
                 let how = How { rewrite: true, ..How::of(options) };
                 report.comparisons.push(self.compare(delivery, how, progress).await?);
             }
@@ -122,8 +126,11 @@ impl Engine {
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<Comparison> {
         let target = delivery.target();
-        let serving = self.serving(target.entity.name())?;
+        let serving = self.serving(target.name())?;
         target.handle.refuse_if_paused()?;
+        if let Some(projection) = &target.projection {
+            return self.compare_rows((delivery, projection), &serving, how).await;
+        }
         let reader = require(Arc::clone(&target.handle.source).reader(), &target.source, "reader")?;
         // Only a deep comparison takes so long that its end is worth knowing.
         let total = match how.depth {
@@ -138,13 +145,13 @@ impl Engine {
         let mut audit = Audit {
             delivery,
             entity: &serving.entity,
-            truth: (serving.log.reader.as_ref(), serving.log.auditor.as_ref()),
+            truth: delivery.truth(),
             follower: reader.as_ref(),
             head: &|| serving.log.tail.head(),
             runtime: &self.0.runtime,
             repair: how.repair.then_some(Repair { rewrite: how.rewrite.then_some(&rewrite) }),
             rate: how.rate,
-            found: Comparison::new(target.entity.name(), &target.source, how.depth),
+            found: Comparison::new(target.name(), &target.source, how.depth),
         };
         let tell = |found: &Comparison| {
             progress(Progress {
@@ -169,6 +176,26 @@ impl Engine {
     pub(super) async fn compare_versions(&self, delivery: &Arc<Delivery>) -> Result<Comparison> {
         let how = How { depth: Depth::Observed, repair: false, rewrite: false, rate: None };
         self.compare(delivery, how, &|_| {}).await
+    }
+
+    /// Compares the rows of a projection with a fold of the truth.
+    async fn compare_rows(
+        &self,
+        of: (&Arc<Delivery>, &Arc<Projection>),
+        serving: &Serving,
+        how: How,
+    ) -> Result<Comparison> {
+        let (delivery, target) = (of.0, of.0.target());
+        let source = &target.handle.source;
+        let rows = require(Arc::clone(source).auditor(), &target.source, "auditor")?;
+        let mut found = Comparison::new(target.name(), &target.source, how.depth);
+        let (log, runtime) = (serving.log.as_ref(), &self.0.runtime);
+        let of = (delivery.as_ref(), of.1);
+        let compared =
+            projected::compare(of, (log, rows.as_ref()), runtime, how.repair, &mut found).await;
+        found.error = compared.err().map(|error| error.to_string());
+        self.compared(delivery, &found);
+        Ok(found)
     }
 
     fn audit_repair(&self, found: &Comparison) {

@@ -68,8 +68,9 @@ impl Serving {
                 .as_ref()
                 .map_or(Duration::ZERO, |d| Duration::from_secs_f64(d.lag_seconds())),
             load: a.handle.expected(operation),
-            filtered: a.delivery.as_ref().is_some_and(|d| d.target().filter.is_some()),
+            filtered: a.delivery.as_ref().is_some_and(|d| d.target().is_filtered()),
             far: a.handle.far,
+            clear: a.delivery.as_ref().is_some_and(|d| d.target().clear.is_some()),
         };
         answering.iter().map(of_source).collect()
     }

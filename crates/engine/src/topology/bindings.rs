@@ -10,6 +10,7 @@ use unisono_core::{Error, ErrorKind, Result};
 use unisono_policy::declaration::Declaration;
 
 use crate::audit;
+use crate::projection;
 use crate::sync;
 
 /// What each source keeps.
@@ -34,14 +35,16 @@ pub(crate) fn bindings<'a>(
             of_source.push(Binding { entity, role, place, options: options.clone() });
             Ok(())
         };
-        bind(&declared.truth, Role::Truth, declared.table.as_ref(), &declared.truth_options)?;
+        if declared.projection.is_none() {
+            bind(&declared.truth, Role::Truth, declared.table.as_ref(), &declared.truth_options)?;
+        }
         for follower in &declared.followers {
             bind(&follower.source, Role::Follower, follower.place.as_ref(), &follower.options)?;
         }
         if let Some(cache) = &declared.cache {
             bind(&cache.source, Role::Cache, None, &cache.options)?;
         }
-        for (source, binding) in sync::bindings(declared)? {
+        for (source, binding) in projection::bindings(declared).chain(sync::bindings(declared)?) {
             bindings.entry(source).or_default().push(binding);
         }
     }

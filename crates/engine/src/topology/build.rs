@@ -7,9 +7,14 @@ use unisono_core::source::{Auditor, Follower, Reader, require};
 use unisono_core::{Error, Result, Role};
 use unisono_policy::declaration::{Declaration, EntityDeclaration, FollowerDeclaration};
 use unisono_policy::delivery;
+use unisono_policy::projection::Projection;
 
 use crate::delivery::{Delivery, Target};
+use crate::log::Log;
+use crate::personal::Keyring;
+use crate::personal::clear::Clear;
 use crate::policies::Policies;
+use crate::projection::{Projector, Roles};
 use crate::read::handle::SourceHandle;
 use crate::read::serving::{Answering, Serving};
 use crate::runtime::Runtime;
@@ -20,8 +25,12 @@ pub(crate) struct Blueprint<'a> {
     sources: Handles,
     logs: Arc<Logs>,
     servings: Arc<Servings>,
-    entities: Vec<(Arc<Serving>, Arc<SourceHandle>, Vec<Planned<'a>>)>,
+    entities: Vec<(Arc<Serving>, Projected<'a>, Arc<SourceHandle>, Vec<Planned<'a>>)>,
+    personal: Option<Arc<Keyring>>,
 }
+
+/// What works an entity out, if something does.
+type Projected<'a> = Option<&'a Arc<Projection>>;
 
 /// One follower, with the roles that its source plays.
 struct Planned<'a> {
@@ -38,6 +47,7 @@ impl<'a> Blueprint<'a> {
         wanted: &'a Declaration,
         sources: Handles,
         (logs, servings): (Arc<Logs>, Arc<Servings>),
+        personal: Option<&Arc<Keyring>>,
     ) -> Result<Self> {
         let plan = |declared: &'a EntityDeclaration| {
             let serving = servings.get(declared.entity.name()).cloned();
@@ -45,10 +55,11 @@ impl<'a> Blueprint<'a> {
             let truth = Arc::clone(named(&sources, &declared.truth)?);
             let followers = delivery::in_order(&declared.followers)?;
             let followers = followers.into_iter().map(|f| Planned::new(f, &sources));
-            Ok((serving, truth, followers.collect::<Result<_>>()?))
+            let followers = followers.collect::<Result<_>>()?;
+            Ok((serving, declared.projection.as_ref(), truth, followers))
         };
         let entities = wanted.entities.values().map(plan).collect::<Result<_>>()?;
-        Ok(Blueprint { sources, logs, servings, entities })
+        Ok(Blueprint { sources, logs, servings, entities, personal: personal.cloned() })
     }
 }
 
@@ -65,30 +76,71 @@ impl<'a> Planned<'a> {
             handle,
         })
     }
+
+    /// What feeds it: the changes of the entity itself, or of the one that a projection works it out from.
+    fn target(
+        self,
+        serving: &Serving,
+        projection: Projected<'_>,
+        after: Option<Arc<Delivery>>,
+        clear: Option<Arc<Keyring>>,
+        runtime: &Runtime,
+    ) -> Target {
+        let Planned { declared, handle, follower, auditor, reader } = self;
+        let capability = handle.source.capability();
+        let target = Target {
+            entity: Arc::clone(&serving.entity),
+            projection: projection.cloned(),
+            source: Arc::clone(&declared.source),
+            follower,
+            auditor,
+            truth: shown(&serving.log, clear.as_ref()),
+            clear,
+            capability: capability.clone(),
+            filter: declared.filter.clone(),
+            after,
+            policies: serving.policies.clone(),
+            handle: Arc::clone(&handle),
+        };
+        let Some(projection) = projection else { return target };
+        let Target { source, follower, auditor, .. } = &target;
+        let roles = Roles {
+            source: Arc::clone(source),
+            follower: Arc::clone(follower),
+            auditor: Arc::clone(auditor),
+            reader,
+        };
+        let projector = Arc::new(Projector::new(projection, roles, capability, runtime));
+        Target {
+            entity: Arc::clone(&projection.from),
+            follower: Arc::clone(&projector) as Arc<dyn Follower>,
+            auditor: projector,
+            capability: Projector::fed(capability),
+            filter: projection.filter.clone(),
+            ..target
+        }
+    }
 }
 
 /// Starts what is not running, and ends what is not wanted any more.
 pub(crate) fn build(plan: Blueprint<'_>, before: &Policies, runtime: &Runtime) -> Topology {
-    let Blueprint { sources, logs, servings, entities } = plan;
+    let Blueprint { sources, logs, servings, entities, personal } = plan;
     let mut topology = Topology { sources, logs, servings, ..Topology::default() };
-    for (serving, truth, followers) in entities {
+    for (serving, projection, truth, followers) in entities {
         let reader = Arc::clone(&serving.log.reader);
         let role = Role::Truth;
         let truth = Answering { handle: truth, reader, role, delivery: None };
-        let mut answering = BTreeMap::from([(Arc::clone(&serving.log.name.truth), truth)]);
-        for Planned { declared, handle, follower, auditor, reader } in followers {
-            let name = Arc::clone(&declared.source);
-            let target = Target {
-                entity: Arc::clone(&serving.entity),
-                source: Arc::clone(&name),
-                follower,
-                auditor,
-                capability: handle.source.capability().clone(),
-                filter: declared.filter.clone(),
-                after: before_it(&answering, declared),
-                policies: serving.policies.clone(),
-                handle: Arc::clone(&handle),
-            };
+        let truth = (Arc::clone(&serving.log.name.truth), truth);
+        // Of what a projection works out the truth knows nothing.
+        let mut answering: BTreeMap<_, _> =
+            projection.is_none().then_some(truth).into_iter().collect();
+        for planned in followers {
+            let name = Arc::clone(&planned.declared.source);
+            let handle = Arc::clone(&planned.handle);
+            let reader = Arc::clone(&planned.reader);
+            let after = before_it(&answering, planned.declared);
+            let clear = personal.as_ref().filter(|_| planned.declared.clear).cloned();
+            let target = planned.target(&serving, projection, after, clear, runtime);
             let runs = before.deliveries.iter().find(|d| d.is_to(&target));
             let delivery = match runs {
                 None => Delivery::start(target, Arc::clone(&serving.log), runtime),
@@ -102,6 +154,18 @@ pub(crate) fn build(plan: Blueprint<'_>, before: &Policies, runtime: &Runtime) -
         topology.answering.push(answering);
     }
     topology
+}
+
+/// A truth as a follower is to hold it.
+fn shown(log: &Log, clear: Option<&Arc<Keyring>>) -> (Arc<dyn Reader>, Arc<dyn Auditor>) {
+    let (reader, auditor) = (Arc::clone(&log.reader), Arc::clone(&log.auditor));
+    match clear {
+        None => (reader, auditor),
+        Some(keyring) => {
+            let clear = Arc::new(Clear { reader, auditor, keyring: Arc::clone(keyring) });
+            (Arc::clone(&clear) as Arc<dyn Reader>, clear)
+        }
+    }
 }
 
 /// The delivery that a follower comes after, which was made before it.

@@ -4,6 +4,7 @@ mod audit;
 mod deep;
 mod ledger;
 mod observed;
+pub(crate) mod projected;
 pub mod report;
 mod sweep;
 

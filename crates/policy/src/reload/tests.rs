@@ -56,6 +56,7 @@ fn running() -> Declaration {
         options: Options::default(),
         filter: Some(Arc::new(filter)),
         delivery: DeliveryPolicy::default(),
+        clear: false,
     };
     let declared = EntityDeclaration {
         entity,
@@ -69,6 +70,7 @@ fn running() -> Declaration {
         ack: AckPolicy::default(),
         strategy: None,
         adaptive: Some(AdaptivePolicy::default()),
+        projection: None,
         sync: None,
     };
     Declaration {

@@ -42,6 +42,40 @@ pub(super) fn holds(root: &Node, record: &Record, now: Option<Timestamp>) -> boo
     matches!(scope.decide(root), Ok(true))
 }
 
+/// How many elements the list that a node gives has.
+pub(super) fn elements(list: &Node, record: &Record) -> usize {
+    let mut scope = Scope { record: record.values(), now: None, elements: Vec::new() };
+    scope.evaluate(list).and_then(length).unwrap_or(0)
+}
+
+/// What a node gives for a record and the n-th element of a list; null if it cannot be told.
+pub(super) fn value(node: &Node, record: &Record, item: Option<(&Node, usize)>) -> Value {
+    let mut scope = Scope { record: record.values(), now: None, elements: Vec::new() };
+    if let Some((list, n)) = item {
+        let found = scope.evaluate(list).ok().and_then(|list| element(list, n));
+        scope.elements.push(found.unwrap_or(Datum::Null));
+    }
+    scope.evaluate(node).map_or(Value::Null, owned)
+}
+
+fn owned(datum: Datum<'_>) -> Value {
+    match datum {
+        Datum::Null | Datum::Duration(_) | Datum::Object(_) => Value::Null,
+        Datum::Boolean(b) => Value::Boolean(b),
+        Datum::Integer(n) => Value::Integer(n),
+        Datum::Decimal(d) | Datum::Number(d, _) => Value::Decimal(d),
+        Datum::Float(f) => Value::Float(f),
+        Datum::Text(text) => Value::String(text.to_owned()),
+        Datum::Bytes(bytes) => Value::Bytes(bytes.to_vec()),
+        Datum::Date(d) => Value::Date(d),
+        Datum::Timestamp(t) => Value::Timestamp(t),
+        Datum::Uuid(u) => Value::Uuid(u),
+        Datum::List(items) => Value::List(items.to_vec()),
+        Datum::Objects(items) => Value::Objects(items.to_vec()),
+        Datum::Json(json) => Value::Json(json.clone()),
+    }
+}
+
 struct Scope<'a> {
     record: &'a [Value],
     now: Option<Timestamp>,
