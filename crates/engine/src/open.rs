@@ -126,16 +126,22 @@ pub(crate) async fn open(
         follow(log, archives.iter().find(|a| Arc::ptr_eq(&a.log, log)), present, runtime);
     }
     let sampler = sample::start(present, logs.values(), runtime);
-    let erasing = Arc::<Erasing>::default();
-    if let Some(keyring) = &personal {
-        let (keyring, erasing) = (Arc::clone(keyring), Arc::clone(&erasing));
-        runtime.spawn(erasing::run(keyring, erasing, Arc::clone(present), runtime.clone()));
-    }
+    let erasing = erase(personal.as_ref(), present, runtime);
     // What is warmed goes by what was read before this start, and not by what is read from now on.
     tokio::task::yield_now().await;
     let declared = entities.values().map(|s| (Arc::clone(s.entity.name()), Arc::clone(&s.entity)));
     let declared = declared.collect();
     Ok(Running { declared, notices, syncs, archives, sampler, personal, erasing, notes })
+}
+
+/// Has erasures carried out, where anything is personal; answers what becomes of them.
+fn erase(keyring: Option<&Arc<Keyring>>, present: &Present, runtime: &Runtime) -> Arc<Erasing> {
+    let erasing = Arc::<Erasing>::default();
+    if let Some(keyring) = keyring {
+        let (keyring, erasing) = (Arc::clone(keyring), Arc::clone(&erasing));
+        runtime.spawn(erasing::run(keyring, erasing, Arc::clone(present), runtime.clone()));
+    }
+    erasing
 }
 
 fn truths(declaration: &Declaration) -> Vec<&Arc<str>> {

@@ -113,11 +113,7 @@ impl Engine {
     /// Writes that take place each for itself, in order, in as few commits as possible.
     pub async fn write_each(&self, context: &Context, writes: Vec<Write>) -> Vec<Result<Written>> {
         if context.idempotency_key.is_some() {
-            let refuse = || {
-                Error::invalid("an idempotency key needs an atomic batch")
-                    .hint("send \"atomic\": true")
-            };
-            return writes.iter().map(|_| Err(refuse())).collect();
+            return writes.iter().map(|_| Err(needs_atomic())).collect();
         }
         let admitted = match self.admitted(context, &writes).await {
             Ok(admitted) => admitted,
@@ -179,10 +175,7 @@ impl Engine {
         }
         drop(admitted);
         for (n, answer) in self.all_acknowledged(context, &demands, committed).await {
-            results[n] = Some(match answer {
-                Ok(written) => self.opened_written(written).await,
-                refused => refused,
-            });
+            results[n] = Some(answer);
         }
         let missing = || Err(Error::internal("a write has no outcome").effect(Effect::Unknown));
         results.into_iter().map(|r| r.unwrap_or_else(missing)).collect()
@@ -197,7 +190,10 @@ impl Engine {
     ) -> Vec<(usize, Result<Written>)> {
         let answers = committed.into_iter().map(|(n, written)| async move {
             let demands = demands.get(n).map_or(&[][..], Vec::as_slice);
-            (n, self.acknowledged(demands, written, context.timeout).await)
+            match self.acknowledged(demands, written, context.timeout).await {
+                Ok(written) => (n, self.opened_written(written).await),
+                refused => (n, refused),
+            }
         });
         join_all(answers).await
     }
@@ -265,6 +261,10 @@ impl Engine {
             }
         }
     }
+}
+
+fn needs_atomic() -> Error {
+    Error::invalid("an idempotency key needs an atomic batch").hint("send \"atomic\": true")
 }
 
 /// The entities of writes that were let in.
