@@ -67,6 +67,60 @@ pub(crate) fn without(text: &str, source: &str) -> Result<String> {
     Ok(document.to_string())
 }
 
+/// The text in which a follower of an entity is its truth, and the truth the follower.
+pub(crate) fn promoted(text: &str, entity: &str, source: &str) -> Result<String> {
+    let mut document = parsed(text)?;
+    let entities = document.get_mut("entities").and_then(Item::as_table_like_mut);
+    let declared = entities.and_then(|all| all.get_mut(entity)).and_then(Item::as_table_like_mut);
+    let declared = declared.ok_or_else(|| {
+        Error::new(ErrorKind::NotFound, "the file declares no such entity").with("entity", entity)
+    })?;
+    let truth = declared.get("truth").and_then(Item::as_str).unwrap_or_default().to_owned();
+    let table = declared.get("table").and_then(Item::as_str).map(str::to_owned);
+    let follower = declared.get_mut("followers").and_then(|followers| follower(followers, source));
+    let follower = follower.ok_or_else(|| {
+        Error::new(ErrorKind::NotFound, "the source is no follower of the entity")
+            .at(source)
+            .of(entity)
+            .hint("declare it as a follower first: the truth moves to one that has everything")
+    })?;
+    let place = follower.get("table").and_then(Item::as_str).map(str::to_owned);
+    set(follower, "source", Some(&truth));
+    set(follower, "table", table.as_deref());
+    set(declared, "truth", Some(source));
+    set(declared, "table", place.as_deref());
+    Ok(document.to_string())
+}
+
+/// The declaration of a follower, however it is written.
+fn follower<'a>(followers: &'a mut Item, source: &str) -> Option<&'a mut dyn TableLike> {
+    let is = |table: &dyn TableLike| table.get("source").and_then(Item::as_str) == Some(source);
+    match followers {
+        Item::ArrayOfTables(tables) => {
+            tables.iter_mut().find(|table| is(*table)).map(|table| table as &mut dyn TableLike)
+        }
+        Item::Value(toml_edit::Value::Array(values)) => values
+            .iter_mut()
+            .filter_map(|value| value.as_inline_table_mut())
+            .find(|table| is(*table))
+            .map(|table| table as &mut dyn TableLike),
+        _ => None,
+    }
+}
+
+/// Sets a text where it stands, comments beside it included; or takes it out.
+fn set(table: &mut dyn TableLike, key: &str, text: Option<&str>) {
+    match (table.get_mut(key), text) {
+        (Some(Item::Value(there)), Some(text)) => {
+            let decor = there.decor().clone();
+            *there = text.into();
+            *there.decor_mut() = decor;
+        }
+        (_, Some(text)) => drop(table.insert(key, toml_edit::value(text))),
+        (_, None) => drop(table.remove(key)),
+    }
+}
+
 fn parsed(text: &str) -> Result<DocumentMut> {
     text.parse().map_err(|e: toml_edit::TomlError| {
         Error::invalid("this is not valid TOML").with("reason", e.to_string().trim_end())
@@ -164,6 +218,33 @@ source = "copy"
         let text = without(inline, "a").unwrap();
         assert!(!text.contains("\"a\"") && text.contains("{ source = \"b\" }"), "{text}");
         assert!(!without(&text, "b").unwrap().contains("followers"));
+    }
+
+    #[test]
+    fn a_follower_and_the_truth_change_places() {
+        let file =
+            FILE.replace("truth = \"main\"", "truth = \"main\" # decides\ntable = \"items\"");
+        let text = promoted(&file, "item", "copy").unwrap();
+        for wanted in [
+            "# Ours.",
+            "truth = \"copy\" # decides",
+            "source = \"words\"",
+            "source = \"main\"\ntable = \"items\"",
+        ] {
+            assert!(text.contains(wanted), "{wanted}: {text}");
+        }
+        assert!(!text.contains("truth = \"copy\" # decides\ntable"), "{text}");
+        let back = promoted(&text, "item", "main").unwrap();
+        assert!(
+            back.contains("truth = \"main\" # decides") && back.contains("source = \"copy\""),
+            "{back}"
+        );
+        let inline = "[entities.item]\ntruth = \"a\"\nfollowers = [{ source = \"b\" }]\n";
+        let text = promoted(inline, "item", "b").unwrap();
+        assert_eq!(text, "[entities.item]\ntruth = \"b\"\nfollowers = [{ source = \"a\" }]\n");
+        for (entity, source) in [("item", "other"), ("nothing", "copy")] {
+            assert_eq!(promoted(FILE, entity, source).unwrap_err().kind(), ErrorKind::NotFound);
+        }
     }
 
     #[test]

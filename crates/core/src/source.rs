@@ -1,5 +1,6 @@
 //! The contract: [`Source`] and its roles. Each promise has a number and a behaviour case of the same name.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use crate::capability::{Capability, Role};
 use crate::capture::Described;
 use crate::change::{Change, Operation};
 use crate::entity::Entity;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Effect, Error, ErrorKind, Result};
 use crate::journal::Journal;
 use crate::key::Key;
 use crate::kind::Options;
@@ -211,6 +212,35 @@ pub trait Truth: Send + Sync {
     /// * `begin-2` `invalid_input` for a log that holds changes.
     async fn begin_above(&self, _position: Position) -> Result<Position> {
         Err(Error::unsupported("the log cannot begin above that of another truth"))
+    }
+
+    /// Commits one unit in the generation after a position that another log gave, unless the log has come further already;
+    /// what is in the log stays. Later changes come directly after it.
+    ///
+    /// * `above-1` No position of the unit is at or before the given one.
+    async fn commit_above(&self, _position: Position, _unit: Unit) -> Result<Committed> {
+        Err(Error::unsupported("the log cannot go on above that of another truth"))
+    }
+
+    /// Has writes of an entity refused from now on (`to`), or allowed again (`None`), if what was said of it last is
+    /// `from`. The text is the engine's. Answers the head, or `None` if something else was said last.
+    ///
+    /// * `fence-1` No write of a refused entity is committed after the answered head, whichever process asks and however long
+    ///   ago it began: its unit fails alone, with `fenced` and no effect.
+    /// * `fence-2` All other units take place as before.
+    /// * `fence-3` Of several that say something at the same time about the same, one is answered a head.
+    async fn fence(
+        &self,
+        _entity: &str,
+        _from: Option<&str>,
+        _to: Option<&str>,
+    ) -> Result<Option<Position>> {
+        Err(Error::unsupported("the source cannot refuse the writes of one entity"))
+    }
+
+    /// What was said of each entity whose writes are refused.
+    async fn fences(&self) -> Result<BTreeMap<String, String>> {
+        Ok(BTreeMap::new())
     }
 
     /// The changes after a position, in order, at most `changes_max` and about `bytes_max`, but at least one if any.
@@ -477,6 +507,14 @@ pub fn begins_above(bounds: &LogBounds, position: Position) -> Result<Option<Pos
             .with("head", bounds.head)
             .hint("use a truth in which nothing was written yet")),
     }
+}
+
+/// Why a write of an entity is refused of which [`Truth::fence`] has said something.
+pub fn fenced(entity: &str) -> Error {
+    Error::new(ErrorKind::Fenced, "the source is not the truth of the entity any more")
+        .effect(Effect::None)
+        .of(entity)
+        .hint("repeat the request; a process that still has the old configuration takes in the present one (unisono reload)")
 }
 
 /// The role of a source, or an error that says that it cannot play it.

@@ -13,7 +13,7 @@ use unisono_core::{Ack, Timestamp};
 use unisono_policy::adaptive::{AdaptivePolicy, Controller, Facts, Level};
 
 use crate::audit::Entry;
-use crate::policies::EntityPolicies;
+use crate::policies::{EntityPolicies, Present};
 use crate::read::serving::{Answering, Serving};
 use crate::runtime::Runtime;
 use crate::status::{AdaptiveMove, AdaptiveStatus};
@@ -169,12 +169,14 @@ pub(crate) fn demanded(
 }
 
 /// Looks at the followers of every entity whose strategy it is, for as long as the engine runs.
-pub(crate) async fn run(entities: Vec<Arc<Serving>>, runtime: Runtime) {
+pub(crate) async fn run(present: Present, runtime: Runtime) {
     loop {
         runtime.sleep(LOOK).await;
-        for serving in &entities {
-            let policies = serving.policies.present.load();
-            let policies = policies.of(&serving.policies);
+        let present = present.load_full();
+        // In the order of the declaration.
+        let servings = present.declaration.entities.keys().filter_map(|n| present.servings.get(n));
+        for serving in servings {
+            let policies = present.of(&serving.policies);
             let Some(policy) = &policies.adaptive else { continue };
             let (adaptive, answering) = (&serving.policies.adaptive, &policies.answering);
             if let Some(made) = adaptive.look(serving, answering, policy, runtime.now()) {

@@ -97,10 +97,22 @@ impl Log {
 
     /// Puts an entry into the log.
     async fn audit_now(&self, entry: &Entry, runtime: &Runtime) -> Result<()> {
-        tracing::info!(target: "audit", action = entry.action, actor = ?entry.actor, entity = ?entry.entity, source = ?entry.source, details = %entry.details);
+        entry.tell();
         if !self.truth.keeps(entity()) {
             return Ok(());
         }
+        self.committer.commit(entry.unit(runtime)?).await.map(drop)
+    }
+}
+
+impl Entry {
+    fn tell(&self) {
+        let Entry { actor, action, entity, source, details } = self;
+        tracing::info!(target: "audit", action, ?actor, ?entity, ?source, %details);
+    }
+
+    /// The write of the entry.
+    pub(crate) fn unit(&self, runtime: &Runtime) -> Result<Unit> {
         let (id, time) = (runtime.uuid(), runtime.now());
         let text = |text: &Option<Arc<str>>| match text {
             Some(text) => Value::String(text.as_ref().into()),
@@ -109,11 +121,11 @@ impl Log {
         let values = vec![
             Value::Uuid(id),
             Value::Timestamp(time),
-            text(&entry.actor),
-            Value::String(entry.action.into()),
-            text(&entry.entity),
-            text(&entry.source),
-            Value::Json(entry.details.clone()),
+            text(&self.actor),
+            Value::String(self.action.into()),
+            text(&self.entity),
+            text(&self.source),
+            Value::Json(self.details.clone()),
         ];
         let write = Write {
             entity: Arc::clone(entity()),
@@ -121,8 +133,7 @@ impl Log {
             action: Action::Put(Record::new(values)),
             condition: Condition::None,
         };
-        let (writes, actor) = (vec![write], entry.actor.clone());
-        let unit = Unit { writes, idempotency: None, time, actor, trace: None };
-        self.committer.commit(unit).await.map(drop)
+        let (writes, actor) = (vec![write], self.actor.clone());
+        Ok(Unit { writes, idempotency: None, time, actor, trace: None })
     }
 }

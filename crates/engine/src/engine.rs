@@ -28,7 +28,7 @@ use crate::read::explain::{self, Operation};
 use crate::read::serving::Serving;
 use crate::read::{get, pending, question};
 use crate::runtime::Runtime;
-use crate::topology::Topology;
+use crate::topology::{Logs, Servings, Topology};
 use crate::write::behind::Behind;
 use crate::write::idempotency::InFlight;
 
@@ -36,6 +36,7 @@ pub use reload::OpenSource;
 pub(crate) use verifying::Swept;
 
 mod archiving;
+mod moving;
 mod pausing;
 mod personal;
 mod reload;
@@ -85,6 +86,7 @@ impl Engine {
         sources: BTreeMap<Arc<str>, Arc<dyn Source>>,
         runtime: Runtime,
     ) -> Result<(Engine, Vec<String>)> {
+        let wanted = declaration.clone();
         let present = Arc::new(ArcSwap::from_pointee(Policies::new(
             Arc::new(declaration),
             Topology::default(),
@@ -108,6 +110,8 @@ impl Engine {
         };
         let engine = Engine(Arc::new(inner), None);
         engine.sweep(engine.0.present.load_full().deliveries.iter());
+        engine.watch_others();
+        engine.move_to_declared(wanted);
         Ok((engine, notes))
     }
 
@@ -134,8 +138,14 @@ impl Engine {
         source: Option<&str>,
         details: Json,
     ) {
-        let of_entity = entity.and_then(|name| self.serving(name).ok()).map(|s| &s.log);
-        let Some(log) = of_entity.or_else(|| self.0.running.logs.values().next()) else { return };
+        let of_entity = entity.and_then(|name| self.serving(name).ok()).map(|s| Arc::clone(&s.log));
+        // The first that is the log of a truth still.
+        let first = || {
+            let servings = self.servings();
+            let logs = servings.values().map(|serving| &serving.log);
+            logs.min_by(|a, b| a.name.cmp(&b.name)).cloned()
+        };
+        let Some(log) = of_entity.or_else(first) else { return };
         let (entity, source) = (entity.map(Arc::from), source.map(Arc::from));
         let entry = Entry { actor: self.1.clone(), action, entity, source, details };
         log.audit(entry, &self.0.runtime);
@@ -149,7 +159,7 @@ impl Engine {
 
     /// A declared entity, or `not_found` with the nearest name as the hint.
     pub fn entity(&self, name: &str) -> Result<&Arc<Entity>> {
-        Ok(&self.serving(name)?.entity)
+        self.0.running.declared.get(name).ok_or_else(|| self.unknown(name))
     }
 
     /// A key for a new record: a UUID v7 for `string` and `uuid` keys, `invalid_input` for integer keys.
@@ -176,8 +186,8 @@ impl Engine {
         let (policies, runtime) = (self.0.present.load(), &self.0.runtime);
         let policies = policies.of(&serving.policies);
         let mut answer = match &serving.behind {
-            Some(behind) => pending::get(serving, policies, behind, context, key, runtime).await,
-            None => get::get(serving, policies, context, key, runtime).await,
+            Some(behind) => pending::get(&serving, policies, behind, context, key, runtime).await,
+            None => get::get(&serving, policies, context, key, runtime).await,
         }?;
         self.opened_one(entity, &mut answer.value).await?;
         Ok(answer)
@@ -192,9 +202,9 @@ impl Engine {
     ) -> Result<Answer<Page>> {
         let serving = self.serving(entity.name())?;
         let policies = self.0.present.load();
-        let context = &pending::flushed(serving, context, &self.0.runtime).await?;
+        let context = &pending::flushed(&serving, context, &self.0.runtime).await?;
         let policies = policies.of(&serving.policies);
-        let reading = Reading::new(serving, policies, context, &self.0.runtime);
+        let reading = Reading::new(&serving, policies, context, &self.0.runtime);
         let mut answer = question::query(&reading, query).await?;
         if reading.may_keep(&answer.source) {
             self.opened_page(entity, &mut answer.value).await?;
@@ -212,9 +222,9 @@ impl Engine {
     ) -> Result<Answer<u64>> {
         let serving = self.serving(entity.name())?;
         let policies = self.0.present.load();
-        let context = &pending::flushed(serving, context, &self.0.runtime).await?;
+        let context = &pending::flushed(&serving, context, &self.0.runtime).await?;
         let policies = policies.of(&serving.policies);
-        let reading = Reading::new(serving, policies, context, &self.0.runtime);
+        let reading = Reading::new(&serving, policies, context, &self.0.runtime);
         question::count(&reading, filter, search).await
     }
 
@@ -227,9 +237,9 @@ impl Engine {
     ) -> Result<Answer<Groups>> {
         let serving = self.serving(entity.name())?;
         let policies = self.0.present.load();
-        let context = &pending::flushed(serving, context, &self.0.runtime).await?;
+        let context = &pending::flushed(&serving, context, &self.0.runtime).await?;
         let policies = policies.of(&serving.policies);
-        let reading = Reading::new(serving, policies, context, &self.0.runtime);
+        let reading = Reading::new(&serving, policies, context, &self.0.runtime);
         question::aggregate(&reading, aggregate).await
     }
 
@@ -242,7 +252,7 @@ impl Engine {
         before: Option<Position>,
         limit: usize,
     ) -> Result<Vec<Arc<Change>>> {
-        let truth = &self.serving(entity.name())?.log.truth;
+        let truth = Arc::clone(&self.serving(entity.name())?.log.truth);
         let reading = truth.history(entity, key, before, limit);
         let mut changes = self.0.runtime.within(context.timeout, reading).await?;
         self.opened_changes(&mut changes).await?;
@@ -252,7 +262,7 @@ impl Engine {
     /// The logs and where they begin and end.
     pub async fn logs(&self) -> Result<Vec<(LogName, LogBounds)>> {
         let mut logs = Vec::new();
-        for log in self.0.running.logs.values() {
+        for log in self.logs_now().values() {
             logs.push((log.name.clone(), log.truth.bounds().await?));
         }
         Ok(logs)
@@ -266,7 +276,8 @@ impl Engine {
         max: usize,
         wait: Duration,
     ) -> Result<Vec<Arc<Change>>> {
-        let found = self.0.running.logs.get(&log.truth).filter(|l| l.name == *log);
+        let logs = self.logs_now();
+        let found = logs.get(&log.truth).filter(|l| l.name == *log);
         let log = found.ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "there is no such log").with("log", log)
         })?;
@@ -312,7 +323,7 @@ impl Engine {
     /// The dead letters that wait.
     pub async fn dead_letters(&self) -> Result<Vec<DeadLetter>> {
         let mut letters = Vec::new();
-        for log in self.0.running.logs.values() {
+        for log in self.logs_now().values() {
             letters.extend(all_letters(log.truth.as_ref()).await?);
         }
         Ok(letters)
@@ -353,8 +364,8 @@ impl Engine {
         after: Option<&Key>,
         limit: usize,
     ) -> Result<(Vec<Stored>, bool)> {
-        let scanning = self.serving(entity.name())?.log.auditor.scan(entity, after, limit);
-        let mut page = scanning.await?.value;
+        let log = Arc::clone(&self.serving(entity.name())?.log);
+        let mut page = log.auditor.scan(entity, after, limit).await?.value;
         self.opened(entity, page.records.iter_mut()).await?;
         Ok((page.records, page.end))
     }
@@ -368,16 +379,16 @@ impl Engine {
     ) -> Vec<String> {
         let serving = self.serving(entity.name());
         serving.map_or(Vec::new(), |serving| {
-            explain::explain(serving, context, operation, &self.0.runtime)
+            explain::explain(&serving, context, operation, &self.0.runtime)
         })
     }
 
     /// Stops taking requests, lets running ones and checkpoints finish, flushes what was acknowledged, closes the sources.
     pub async fn close(&self) -> Result<()> {
-        let running = &self.0.running;
-        running.behinds().for_each(|behind| behind.close());
+        let behinds = self.behinds();
+        behinds.iter().for_each(|behind| behind.close());
         let drained = async {
-            for behind in running.behinds() {
+            for behind in &behinds {
                 behind.wait_drained().await;
             }
             Ok(())
@@ -413,15 +424,17 @@ impl Engine {
 
     /// Entries of the audit trail are on their way for a moment only.
     async fn wait_audited(&self) {
-        let logs = self.0.running.logs.values();
-        let written = join_all(logs.map(|log| log.auditing.until(|entries| *entries == 0)));
+        let logs = self.logs_now();
+        let written =
+            join_all(logs.values().map(|log| log.auditing.until(|entries| *entries == 0)));
         let written = async { Ok(written.await) };
         let _ = self.0.runtime.within(KEEP_MAX, written).await;
     }
 
     /// What the caches of the next start are warmed with; without it they have what was kept before.
     async fn keep_hot_keys(&self) {
-        let feeds = self.0.running.entities.values().filter_map(|s| s.cache.as_ref());
+        let servings = self.servings();
+        let feeds = servings.values().filter_map(|s| s.cache.as_ref());
         let kept = join_all(feeds.map(|feed| feed.keep_hot_keys_now()));
         let kept = async { Ok(kept.await) };
         let _ = self.0.runtime.within(KEEP_MAX, kept).await;
@@ -437,23 +450,38 @@ impl Engine {
         })
     }
 
-    fn behind(&self, entity: &str) -> Result<&Arc<Behind>> {
-        self.serving(entity)?.behind.as_ref().ok_or_else(|| {
+    fn behind(&self, entity: &str) -> Result<Arc<Behind>> {
+        self.serving(entity)?.behind.clone().ok_or_else(|| {
             Error::unsupported("the entity is not written behind")
                 .of(entity)
                 .hint("declare `strategy = \"write_behind\"` until its dead letters are settled")
         })
     }
 
-    fn serving(&self, name: &str) -> Result<&Arc<Serving>> {
-        let entities = &self.0.running.entities;
-        entities.get(name).ok_or_else(|| {
-            let error =
-                Error::new(ErrorKind::NotFound, "there is no such entity").with("entity", name);
-            match spelling::closest(name, entities.keys().map(|n| n.as_ref())) {
-                Some(near) => error.hint(format!("did you mean {near}?")),
-                None => error,
-            }
-        })
+    /// What is written behind.
+    fn behinds(&self) -> Vec<Arc<Behind>> {
+        self.servings().values().filter_map(|serving| serving.behind.clone()).collect()
+    }
+
+    fn logs_now(&self) -> Arc<Logs> {
+        Arc::clone(&self.0.present.load().logs)
+    }
+
+    fn servings(&self) -> Arc<Servings> {
+        Arc::clone(&self.0.present.load().servings)
+    }
+
+    fn serving(&self, name: &str) -> Result<Arc<Serving>> {
+        let present = self.0.present.load();
+        present.servings.get(name).cloned().ok_or_else(|| self.unknown(name))
+    }
+
+    fn unknown(&self, name: &str) -> Error {
+        let error = Error::new(ErrorKind::NotFound, "there is no such entity").with("entity", name);
+        let known = self.0.running.declared.keys();
+        match spelling::closest(name, known.map(|n| n.as_ref())) {
+            Some(near) => error.hint(format!("did you mean {near}?")),
+            None => error,
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! Until then its calls fail with `unavailable`, as those of any source that is down: deliveries wait, caches are
 //! passed by, questions go elsewhere. Only a source that is not `required` gets this treatment.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -241,6 +242,23 @@ impl Truth for Late {
 
     async fn bounds(&self) -> Result<LogBounds> {
         self.deciding()?.bounds().await
+    }
+
+    async fn commit_above(&self, position: Position, unit: Unit) -> Result<Committed> {
+        self.deciding()?.commit_above(position, unit).await
+    }
+
+    async fn fence(
+        &self,
+        entity: &str,
+        from: Option<&str>,
+        to: Option<&str>,
+    ) -> Result<Option<Position>> {
+        self.deciding()?.fence(entity, from, to).await
+    }
+
+    async fn fences(&self) -> Result<BTreeMap<String, String>> {
+        self.deciding()?.fences().await
     }
 
     async fn read_log(

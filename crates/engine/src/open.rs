@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use unisono_core::source::{Source, require};
-use unisono_core::{Error, ErrorKind, LogName, Result};
+use unisono_core::{Entity, Error, ErrorKind, LogName, Result};
 use unisono_policy::declaration::{CacheDeclaration, Declaration, EntityDeclaration};
 
 use crate::adaptive;
@@ -23,14 +24,15 @@ use crate::read::serving::Serving;
 use crate::runtime::Runtime;
 use crate::sample::{self, Sampler};
 use crate::sync::Syncing;
-use crate::topology::{self, Blueprint, Handles, named, pause};
+use crate::topology::moved::{self, Earlier, Look};
+use crate::topology::{self, Blueprint, Handles, Logs, Servings, Topology, named, pause};
 use crate::write::behind::Behind;
 use crate::write::commit::Committer;
 
-/// Everything that runs from the start to the end; what can be changed meanwhile is a [`Topology`].
+/// Everything that runs from the start to the end; what can be changed meanwhile is a [`Topology`](crate::topology::Topology).
 pub(crate) struct Running {
-    pub(crate) logs: BTreeMap<Arc<str>, Arc<Log>>,
-    pub(crate) entities: HashMap<Arc<str>, Arc<Serving>>,
+    /// The entities by name.
+    pub(crate) declared: HashMap<Arc<str>, Arc<Entity>>,
     /// Who is told of what is found.
     pub(crate) notices: Arc<Notices>,
     /// The entities whose truth follows another one.
@@ -47,14 +49,34 @@ pub(crate) struct Running {
     pub(crate) notes: Vec<String>,
 }
 
+/// What is being put together.
+struct Opening<'a> {
+    logs: Logs,
+    entities: Servings,
+    notices: Arc<Notices>,
+    syncs: Vec<Arc<Syncing>>,
+    handles: &'a Handles,
+    /// How long outcomes of writes are remembered.
+    outcomes: Duration,
+    runtime: &'a Runtime,
+}
+
 /// Prepares and starts everything that a declaration asks for.
 pub(crate) async fn open(
     present: &Present,
     mut sources: BTreeMap<Arc<str>, Arc<dyn Source>>,
     runtime: &Runtime,
 ) -> Result<Running> {
-    let declaration = Arc::clone(&present.load().declaration);
-    let notes = prepare(&declaration, &mut sources, runtime).await?;
+    let wanted = Arc::clone(&present.load().declaration);
+    let glance = moved::as_it_is(&wanted, &sources, Look::Glance).await?;
+    let mut notes = prepare(&glance, &mut sources, runtime).await?;
+    let declaration = moved::as_it_is(&wanted, &sources, Look::Settle).await?;
+    if truths(&declaration) != truths(&glance) {
+        notes.extend(prepare(&declaration, &mut sources, runtime).await?);
+    }
+    let declaration = Arc::new(declaration);
+    let nothing = Policies::new(Arc::clone(&declaration), Topology::default(), None);
+    present.store(Arc::new(nothing));
     let handles: Handles = sources
         .into_iter()
         .map(|(name, source)| {
@@ -62,45 +84,68 @@ pub(crate) async fn open(
             (name, Arc::new(handle))
         })
         .collect();
-    let mut running = Running {
+    let mut opening = Opening {
         logs: BTreeMap::new(),
         entities: HashMap::new(),
         notices: Arc::default(),
         syncs: Vec::new(),
-        archives: Vec::new(),
-        sampler: None,
-        personal: None,
-        erasing: Arc::default(),
-        notes,
+        handles: &handles,
+        outcomes: declaration.log.outcomes,
+        runtime,
     };
     for declared in declaration.entities.values() {
-        running.start_log(&declared.truth, &handles, runtime).await?;
+        opening.log(&declared.truth).await?;
     }
-    running.personal = running.open_keys(&declaration, &handles, runtime).await?;
-    running.remember_pauses(&handles).await?;
+    let personal = opening.open_keys(&declaration).await?;
+    opening.remember_pauses().await?;
     for (number, declared) in declaration.entities.values().enumerate() {
         let policies = PresentEntity::new(present, number);
         policies.adaptive.declared(declared.adaptive.is_some(), runtime.now());
-        let serving = Arc::new(running.serve(declared, policies, &handles, runtime).await?);
-        running.start_sync(declared, &handles, runtime)?;
-        running.entities.insert(Arc::clone(declared.entity.name()), serving);
+        opening.entity(declared, policies).await?;
     }
-    running.refuse_forgotten_journals(&handles).await?;
+    opening.refuse_forgotten_journals().await?;
+    let Opening { logs, entities, notices, syncs, .. } = opening;
     let vault = declaration.archive.as_ref().and_then(|declared| {
         let handle = handles.get(&declared.source)?;
         Arc::clone(&handle.source).vault()
     });
-    running.archives = archive::start(&declaration, vault, running.logs.values(), runtime)?;
-    let blueprint =
-        Blueprint::new(&declaration, handles, &running.entities, running.personal.as_ref())?;
+    let archives = archive::start(&declaration, vault, logs.values(), runtime)?;
+    let (logs, entities) = (Arc::new(logs), Arc::new(entities));
+    let blueprint = Blueprint::new(
+        &declaration,
+        handles,
+        (Arc::clone(&logs), Arc::clone(&entities)),
+        personal.as_ref(),
+    )?;
     let before = present.load_full();
     let topology = topology::build(blueprint, &before, runtime);
     let policies = Policies::new(Arc::clone(&declaration), topology, Some(&before));
     present.store(Arc::new(policies));
-    running.begin(&declaration, present, runtime);
+    begin(&declaration, &entities, present, runtime);
+    for log in logs.values() {
+        follow(log, archives.iter().find(|a| Arc::ptr_eq(&a.log, log)), present, runtime);
+    }
+    let sampler = sample::start(present, logs.values(), runtime);
+    let erasing = erase(personal.as_ref(), present, runtime);
     // What is warmed goes by what was read before this start, and not by what is read from now on.
     tokio::task::yield_now().await;
-    Ok(running)
+    let declared = entities.values().map(|s| (Arc::clone(s.entity.name()), Arc::clone(&s.entity)));
+    let declared = declared.collect();
+    Ok(Running { declared, notices, syncs, archives, sampler, personal, erasing, notes })
+}
+
+/// Has erasures carried out, where anything is personal; answers what becomes of them.
+fn erase(keyring: Option<&Arc<Keyring>>, present: &Present, runtime: &Runtime) -> Arc<Erasing> {
+    let erasing = Arc::<Erasing>::default();
+    if let Some(keyring) = keyring {
+        let (keyring, erasing) = (Arc::clone(keyring), Arc::clone(&erasing));
+        runtime.spawn(erasing::run(keyring, erasing, Arc::clone(present), runtime.clone()));
+    }
+    erasing
+}
+
+fn truths(declaration: &Declaration) -> Vec<&Arc<str>> {
+    declaration.entities.values().map(|declared| &declared.truth).collect()
 }
 
 /// Makes each source match what is declared of it; nothing is served before all that are required do.
@@ -128,49 +173,85 @@ async fn prepare(
     Ok(notes)
 }
 
-impl Running {
-    /// Starts what works on its own from now on, with everything else in its place.
-    fn begin(&mut self, declaration: &Declaration, present: &Present, runtime: &Runtime) {
-        let mut all = Vec::new();
-        for declared in declaration.entities.values() {
-            let Some(serving) = self.entities.get(declared.entity.name()) else { continue };
-            let warms = |cache: &CacheDeclaration| cache.warm > 0 || cache.warm_hot > 0;
-            if declared.cache.as_ref().is_some_and(warms) {
-                runtime.spawn(warm::run(Arc::clone(serving), runtime.clone()));
-            }
-            let questions = declared.cache.iter().flat_map(|cache| cache.warm_questions.clone());
-            let questions: Vec<_> = questions.collect();
-            if !questions.is_empty() {
-                let serving = Arc::clone(serving);
-                runtime.spawn(warm_questions::run(serving, questions, runtime.clone()));
-            }
-            all.push(Arc::clone(serving));
+/// Starts what works on its own from now on, with everything else in its place.
+fn begin(declaration: &Declaration, entities: &Servings, present: &Present, runtime: &Runtime) {
+    for declared in declaration.entities.values() {
+        let Some(serving) = entities.get(declared.entity.name()) else { continue };
+        let warms = |cache: &CacheDeclaration| cache.warm > 0 || cache.warm_hot > 0;
+        if declared.cache.as_ref().is_some_and(warms) {
+            runtime.spawn(warm::run(Arc::clone(serving), runtime.clone()));
         }
-        runtime.spawn(adaptive::run(all, runtime.clone()));
-        for log in self.logs.values() {
-            runtime.spawn(Arc::clone(&log.tail).poll(runtime.clone()));
-            let archive = self.archives.iter().find(|a| Arc::ptr_eq(&a.log, log)).cloned();
-            let present = Arc::clone(present);
-            runtime.spawn(trim::run(Arc::clone(log), archive, present, runtime.clone()));
-        }
-        self.sampler = sample::start(present, &self.entities, self.logs.values(), runtime);
-        if let Some(keyring) = &self.personal {
-            let (keyring, erasing) = (Arc::clone(keyring), Arc::clone(&self.erasing));
-            runtime.spawn(erasing::run(keyring, erasing, Arc::clone(present), runtime.clone()));
+        let questions = declared.cache.iter().flat_map(|cache| cache.warm_questions.clone());
+        let questions: Vec<_> = questions.collect();
+        if !questions.is_empty() {
+            let serving = Arc::clone(serving);
+            runtime.spawn(warm_questions::run(serving, questions, runtime.clone()));
         }
     }
+    runtime.spawn(adaptive::run(Arc::clone(present), runtime.clone()));
+}
 
+/// Starts what keeps a log going.
+pub(crate) fn follow(
+    log: &Arc<Log>,
+    archive: Option<&Arc<Archive>>,
+    present: &Present,
+    runtime: &Runtime,
+) {
+    runtime.spawn(Arc::clone(&log.tail).poll(runtime.clone()));
+    let (archive, present) = (archive.cloned(), Arc::clone(present));
+    runtime.spawn(trim::run(Arc::clone(log), archive, present, runtime.clone()));
+}
+
+/// The log of a truth; nothing follows it yet.
+pub(crate) async fn log(
+    name: &Arc<str>,
+    handles: &Handles,
+    notices: &Arc<Notices>,
+    runtime: &Runtime,
+) -> Result<Arc<Log>> {
+    let source = &named(handles, name)?.source;
+    let truth = require(Arc::clone(source).truth(), name, "truth")?;
+    let bounds = truth.bounds().await.map_err(|e| e.at(name))?;
+    let tail = Arc::new(Tail::new(Arc::clone(&truth), bounds, runtime.now()));
+    Ok(Arc::new(Log {
+        name: LogName::of(name),
+        id: bounds.log,
+        reader: require(Arc::clone(source).reader(), name, "reader")?,
+        auditor: require(Arc::clone(source).auditor(), name, "auditor")?,
+        turns: Turns::default(),
+        notices: Arc::clone(notices),
+        committer: Committer::new(Arc::clone(&truth), Arc::clone(&tail), runtime),
+        truth,
+        tail,
+        auditing: Default::default(),
+    }))
+}
+
+/// The cache of an entity, which follows a log from now on.
+pub(crate) async fn feed(
+    declared: &EntityDeclaration,
+    policies: &PresentEntity,
+    log: &Arc<Log>,
+    handles: &Handles,
+    runtime: &Runtime,
+) -> Result<Option<Arc<Feed>>> {
+    let Some(cache) = &declared.cache else { return Ok(None) };
+    let handle = named(handles, &cache.source)?;
+    let source = &handle.source;
+    let role = require(Arc::clone(source).cache(), &cache.source, "cache")?;
+    let played = (role, Arc::clone(handle));
+    let (log, entity) = (Arc::clone(log), &declared.entity);
+    Ok(Some(Feed::start(entity, cache, policies.clone(), played, log, runtime).await))
+}
+
+impl Opening<'_> {
     /// The keys of what is personal, and whether they are those of every truth.
-    async fn open_keys(
-        &self,
-        declaration: &Declaration,
-        handles: &Handles,
-        runtime: &Runtime,
-    ) -> Result<Option<Arc<Keyring>>> {
+    async fn open_keys(&self, declaration: &Declaration) -> Result<Option<Arc<Keyring>>> {
         let Some(declared) = &declaration.personal else { return Ok(None) };
-        let source = &named(handles, &declared.keys)?.source;
+        let source = &named(self.handles, &declared.keys)?.source;
         let store = require(Arc::clone(source).truth(), &declared.keys, "truth")?;
-        let keyring = Keyring::open(declared, store, runtime).await?;
+        let keyring = Keyring::open(declared, store, self.runtime).await?;
         for (name, log) in &self.logs {
             let is_personal =
                 |e: &EntityDeclaration| e.truth == *name && e.entity.personal().is_some();
@@ -182,10 +263,10 @@ impl Running {
     }
 
     /// What was paused before the process ended stays so.
-    async fn remember_pauses(&self, handles: &Handles) -> Result<()> {
+    async fn remember_pauses(&self) -> Result<()> {
         for log in self.logs.values() {
             for (name, pause) in pause::kept(log.truth.as_ref()).await? {
-                let Some(handle) = handles.get(name.as_str()) else { continue };
+                let Some(handle) = self.handles.get(name.as_str()) else { continue };
                 tracing::warn!(source = %name, since = %pause.since, "the source is paused");
                 handle.pause(pause);
             }
@@ -193,57 +274,23 @@ impl Running {
         Ok(())
     }
 
-    async fn start_log(
-        &mut self,
-        name: &Arc<str>,
-        handles: &Handles,
-        runtime: &Runtime,
-    ) -> Result<()> {
-        if self.logs.contains_key(name) {
-            return Ok(());
+    async fn log(&mut self, name: &Arc<str>) -> Result<()> {
+        if !self.logs.contains_key(name) {
+            let log = log(name, self.handles, &self.notices, self.runtime).await?;
+            self.logs.insert(Arc::clone(name), log);
         }
-        let source = &named(handles, name)?.source;
-        let truth = require(Arc::clone(source).truth(), name, "truth")?;
-        let bounds = truth.bounds().await.map_err(|e| e.at(name))?;
-        let tail = Arc::new(Tail::new(Arc::clone(&truth), bounds, runtime.now()));
-        let log = Log {
-            name: LogName::of(name),
-            id: bounds.log,
-            reader: require(Arc::clone(source).reader(), name, "reader")?,
-            auditor: require(Arc::clone(source).auditor(), name, "auditor")?,
-            turns: Turns::default(),
-            notices: Arc::clone(&self.notices),
-            committer: Committer::new(Arc::clone(&truth), Arc::clone(&tail), runtime),
-            truth,
-            tail,
-            auditing: Default::default(),
-        };
-        self.logs.insert(Arc::clone(name), Arc::new(log));
         Ok(())
     }
 
-    async fn serve(
+    async fn entity(
         &mut self,
         declared: &EntityDeclaration,
         policies: PresentEntity,
-        handles: &Handles,
-        runtime: &Runtime,
-    ) -> Result<Serving> {
-        let entity = &declared.entity;
+    ) -> Result<()> {
+        let (entity, handles, runtime) = (&declared.entity, self.handles, self.runtime);
         let log = Arc::clone(
             self.logs.get(&declared.truth).ok_or_else(|| Error::internal("the log is not open"))?,
         );
-        let cache = match &declared.cache {
-            None => None,
-            Some(cache) => {
-                let handle = named(handles, &cache.source)?;
-                let source = &handle.source;
-                let role = require(Arc::clone(source).cache(), &cache.source, "cache")?;
-                let log = Arc::clone(&log);
-                let played = (role, Arc::clone(handle));
-                Some(Feed::start(entity, cache, policies.clone(), played, log, runtime).await)
-            }
-        };
         let behind = match &declared.write.behind {
             None => None,
             Some(policy) => {
@@ -254,41 +301,40 @@ impl Running {
                 Some(opened.map_err(|e| e.at(&policy.journal).of(entity.name()))?)
             }
         };
-        Ok(Serving {
+        let serving = Serving {
             entity: Arc::clone(entity),
+            cache: feed(declared, &policies, &log, handles, runtime).await?,
+            earlier: Earlier::of(&log, entity, handles, self.outcomes).await?,
             log,
-            cache,
             flights: Default::default(),
             policies,
             behind,
             hedges: Default::default(),
-        })
+            gate: Default::default(),
+        };
+        self.start_sync(declared)?;
+        self.entities.insert(Arc::clone(entity.name()), Arc::new(serving));
+        Ok(())
     }
 
     /// Has the truth of an entity follow another one, if it is to.
-    fn start_sync(
-        &mut self,
-        declared: &EntityDeclaration,
-        handles: &Handles,
-        runtime: &Runtime,
-    ) -> Result<()> {
+    fn start_sync(&mut self, declared: &EntityDeclaration) -> Result<()> {
         let Some(sync) = &declared.sync else { return Ok(()) };
         let log = self.logs.get(&declared.truth);
         let log = log.ok_or_else(|| Error::internal("the log is not open"))?;
-        let peer = &named(handles, &sync.with)?.source;
-        let started = Syncing::start(declared, log, peer, runtime)?;
+        let peer = &named(self.handles, &sync.with)?.source;
+        let started = Syncing::start(declared, log, peer, self.runtime)?;
         self.syncs.extend(started);
         Ok(())
     }
 
-    /// What is written behind.
-    pub(crate) fn behinds(&self) -> impl Iterator<Item = &Arc<Behind>> {
+    fn behinds(&self) -> impl Iterator<Item = &Arc<Behind>> {
         self.entities.values().filter_map(|serving| serving.behind.as_ref())
     }
 
     /// Acknowledged writes must not lie in a journal that nobody flushes.
-    async fn refuse_forgotten_journals(&self, handles: &Handles) -> Result<()> {
-        for (name, handle) in handles {
+    async fn refuse_forgotten_journals(&self) -> Result<()> {
+        for (name, handle) in self.handles {
             let Some(journal) = Arc::clone(&handle.source).journal() else { continue };
             let spaces = match journal.spaces().await {
                 Err(error) if self.behinds().all(|behind| *behind.journal_name() != *name) => {

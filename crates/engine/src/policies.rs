@@ -17,7 +17,7 @@ use crate::adaptive::Adaptive;
 use crate::delivery::Delivery;
 use crate::read::results::Results;
 use crate::read::serving::Answering;
-use crate::topology::{Handles, Topology};
+use crate::topology::{Handles, Logs, Servings, Topology};
 
 /// Where the present policies are.
 pub(crate) type Present = Arc<ArcSwap<Policies>>;
@@ -26,6 +26,8 @@ pub(crate) type Present = Arc<ArcSwap<Policies>>;
 pub(crate) struct Policies {
     pub(crate) declaration: Arc<Declaration>,
     pub(crate) sources: Handles,
+    pub(crate) logs: Arc<Logs>,
+    pub(crate) servings: Arc<Servings>,
     pub(crate) deliveries: Vec<Arc<Delivery>>,
     /// In the order of the declaration.
     entities: Vec<EntityPolicies>,
@@ -55,7 +57,7 @@ impl Policies {
         topology: Topology,
         before: Option<&Policies>,
     ) -> Self {
-        let Topology { sources, deliveries, answering } = topology;
+        let Topology { logs, servings, sources, deliveries, answering } = topology;
         let mut answering = answering.into_iter();
         let entities = declaration.entities.values().enumerate().map(|(number, declared)| {
             let before = before.and_then(|before| before.entities.get(number)?.results.as_ref());
@@ -71,7 +73,8 @@ impl Policies {
                 answering: answering.next().unwrap_or_default(),
             }
         });
-        Policies { entities: entities.collect(), declaration, sources, deliveries }
+        let entities = entities.collect();
+        Policies { entities, declaration, sources, logs, servings, deliveries }
     }
 
     pub(crate) fn of(&self, entity: &PresentEntity) -> &EntityPolicies {

@@ -95,6 +95,27 @@ pub struct EntityDeclaration {
     pub sync: Option<SyncDeclaration>,
 }
 
+impl EntityDeclaration {
+    /// The same with a follower that holds all records in place of the truth, which becomes the follower; `None` if there is
+    /// no such follower.
+    #[must_use]
+    pub fn with_truth(&self, truth: &Arc<str>) -> Option<Self> {
+        let mut moved = self.clone();
+        let is_whole = |f: &&mut FollowerDeclaration| f.source == *truth && f.filter.is_none();
+        let follower = moved.followers.iter_mut().find(is_whole)?;
+        follower.source = Arc::clone(&self.truth);
+        std::mem::swap(&mut follower.place, &mut moved.table);
+        std::mem::swap(&mut follower.options, &mut moved.truth_options);
+        moved.truth = Arc::clone(truth);
+        for after in moved.followers.iter_mut().filter_map(|f| f.delivery.after.as_mut()) {
+            if after == truth {
+                *after = Arc::clone(&self.truth);
+            }
+        }
+        Some(moved)
+    }
+}
+
 /// How records of an entity are cached.
 #[derive(Clone, Debug)]
 pub struct CacheDeclaration {

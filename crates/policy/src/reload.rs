@@ -2,10 +2,11 @@
 //!
 //! | takes effect | needs a restart |
 //! |---|---|
-//! | how an entity is read, when a write is answered (`ack`), which followers it has, and their `where`, `after`, `batch` and `priority` | its fields, key and truth, place and options of a follower, and which entities there are |
+//! | how an entity is read, when a write is answered (`ack`), which followers it has, and their `where`, `after`, `batch` and `priority` | its fields and key, place and options of a follower, and which entities there are |
 //! | how it is written, within `write_around` and `write_through`, or within `write_behind` | to or from `write_behind`, another journal |
 //! | how long and how its cache keeps what, and `results` | `personal` of an entity, `clear` of a follower; which source its cache is, `warm`, `warm_hot`, `warm_questions`, options of the kind |
 //! | | `sync` |
+//! | which of its followers is the truth, alone | |
 //! | which sources there are, `[log]`, `[sweep]`, how many samples `[sampler]` takes | options of a source, `region`, `[archive]`, `[personal]`, hooks, whether there is a sampler |
 
 mod step;
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use unisono_core::kind::Options;
 use unisono_core::time::duration_text;
-use unisono_core::{Ack, Error, ErrorKind, Result};
+use unisono_core::{Ack, Capture, Error, ErrorKind, Result, stream};
 
 use crate::ack::AckPolicy;
 use crate::adaptive::AdaptivePolicy;
@@ -117,7 +118,7 @@ pub fn plan(running: &Declaration, wanted: &Declaration) -> Plan {
     plan.fixed("region", region, &wanted.region);
     plan.fixed("archive", archive, &wanted.archive);
     plan.fixed("personal", personal, &wanted.personal);
-    self::sources(&mut plan, sources, &wanted.sources);
+    self::sources(&mut plan, sources, &wanted.sources, &moved_between(entities, &wanted.entities));
     plan.each("entities", entities, &wanted.entities, entity);
     self::log(&mut plan, log, &wanted.log);
     self::sweep(&mut plan, sweep, &wanted.sweep);
@@ -131,22 +132,48 @@ pub fn plan(running: &Declaration, wanted: &Declaration) -> Plan {
         }
         _ => plan.restart.push("sampler".to_owned()),
     }
+    let moves = plan.steps.iter().filter(|step| matches!(step, Step::MoveTruth { .. })).count();
+    if moves > 0 && archive.is_some() {
+        plan.restart.push("archive (leave it out while a truth is moved)".to_owned());
+    }
+    if moves > 0 && entities.values().any(|declared| declared.projection.is_some()) {
+        plan.restart.push("entities (what is worked out follows the log of its entity)".to_owned());
+    }
+    if moves > 0 && (plan.steps.len() > 1 || !plan.changes.is_empty()) {
+        plan.restart.push("entities (move one truth, and change nothing else with it)".to_owned());
+    }
     plan.each("hooks", hooks, &wanted.hooks, |plan, key, running, wanted| {
         plan.fixed(key, running, wanted);
     });
     plan
 }
 
+/// The sources that a truth is moved from or to.
+fn moved_between(
+    running: &BTreeMap<Arc<str>, EntityDeclaration>,
+    wanted: &BTreeMap<Arc<str>, EntityDeclaration>,
+) -> BTreeSet<Arc<str>> {
+    let both = running.iter().filter_map(|(name, declared)| Some((declared, wanted.get(name)?)));
+    let moved = both.filter(|(running, wanted)| running.truth != wanted.truth);
+    moved.flat_map(|(from, to)| [Arc::clone(&from.truth), Arc::clone(&to.truth)]).collect()
+}
+
 fn sources(
     plan: &mut Plan,
     running: &BTreeMap<Arc<str>, SourceDeclaration>,
     wanted: &BTreeMap<Arc<str>, SourceDeclaration>,
+    moved: &BTreeSet<Arc<str>>,
 ) {
     let names: BTreeSet<_> = running.keys().chain(wanted.keys()).collect();
     for name in names {
         match (running.get(name), wanted.get(name)) {
             (Some(running), Some(wanted)) => {
-                source(plan, &format!("sources.{name}"), running, wanted);
+                let key = format!("sources.{name}");
+                // It matters at the start alone, and a truth is required unless something else is said.
+                if !moved.contains(name) {
+                    plan.fixed(format!("{key}.required"), &running.required, &wanted.required);
+                }
+                source(plan, &key, running, wanted);
             }
             (None, Some(added)) => {
                 let kind = Arc::clone(&added.kind);
@@ -158,9 +185,8 @@ fn sources(
 }
 
 fn source(plan: &mut Plan, key: &str, running: &SourceDeclaration, wanted: &SourceDeclaration) {
-    let SourceDeclaration { kind, options, required, region } = running;
+    let SourceDeclaration { kind, options, required: _, region } = running;
     plan.fixed(format!("{key}.kind"), kind, &wanted.kind);
-    plan.fixed(format!("{key}.required"), required, &wanted.required);
     plan.fixed(format!("{key}.region"), region, &wanted.region);
     self::options(plan, key, options, &wanted.options);
 }
@@ -174,6 +200,25 @@ fn options(plan: &mut Plan, key: &str, running: &Options, wanted: &Options) {
 }
 
 fn entity(plan: &mut Plan, key: &str, running: &EntityDeclaration, wanted: &EntityDeclaration) {
+    let moved = (running.truth != wanted.truth).then(|| running.with_truth(&wanted.truth));
+    let running = match &moved {
+        None => running,
+        Some(Some(moved)) => {
+            plan.steps.push(Step::MoveTruth {
+                entity: Arc::clone(running.entity.name()),
+                from: Arc::clone(&running.truth),
+                to: Arc::clone(&wanted.truth),
+            });
+            if let Some(reason) = stays(running) {
+                plan.restart.push(format!("{key}.truth ({reason})"));
+            }
+            moved
+        }
+        Some(None) => {
+            plan.restart.push(format!("{key}.truth (it must follow first, with all records)"));
+            return;
+        }
+    };
     let EntityDeclaration {
         entity,
         truth,
@@ -222,6 +267,30 @@ fn entity(plan: &mut Plan, key: &str, running: &EntityDeclaration, wanted: &Enti
         plan.set_time(format!("{key}.adaptive.lag"), *lag, wanted.lag);
         plan.set_time(format!("{key}.adaptive.dwell"), *dwell, wanted.dwell);
     }
+}
+
+/// Why the truth of an entity cannot be moved.
+fn stays(declared: &EntityDeclaration) -> Option<&'static str> {
+    if declared.write.behind.is_some() {
+        return Some("it is written behind: flush, and declare another strategy first");
+    }
+    if declared.sync.is_some() {
+        return Some("it is synchronised with another truth");
+    }
+    if Capture::of(&declared.truth_options).is_some() {
+        return Some("other programs write its table");
+    }
+    if declared.projection.is_some() {
+        return Some("its records are worked out");
+    }
+    let entity = &declared.entity;
+    if entity.personal().is_some() {
+        return Some("what is personal in it belongs to the keys of its truth");
+    }
+    if entity.is_of_events() || stream::is_of_tags(entity) || entity.is_system() {
+        return Some("events stay where they were appended");
+    }
+    None
 }
 
 fn followers(

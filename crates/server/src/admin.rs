@@ -220,6 +220,32 @@ pub(crate) async fn resume_source(call: &Call<'_>) -> Reply {
     reply::json(StatusCode::OK, &json!({ "source": call.second, "was_paused": was_paused }))
 }
 
+/// `POST /admin/v1/sources/{source}/promote`
+///
+/// The configuration file is whoever asks's to change: the next start moves the truth to where it says.
+pub(crate) async fn promote_source(call: &Call<'_>, body: Incoming) -> Reply {
+    call.known_parameters([])?;
+    // Others may keep what they write with it atomically.
+    of_every_entity(call)?;
+    let body = call.json(body, &[JSON_TYPE]).await?;
+    let [entity] = members(&body, ["entity"])?;
+    let entity = needed("entity", permitted(call, text("entity", entity)?)?)?;
+    let source: Arc<str> = (&*call.second).into();
+    known_source(call.engine(), Some(&source))?;
+    // To its end, also if the caller goes away.
+    let (sender, promoted) = oneshot::channel();
+    let (engine, of) = (call.operator(), Arc::clone(&entity));
+    call.engine().runtime().spawn(async move {
+        drop(sender.send(engine.promote(&of, &source).await));
+    });
+    let promoted = promoted.await.map_err(|_| Error::internal("a move was ended"))?;
+    let changes = promoted.map_err(not_reloaded)?;
+    reply::json(
+        StatusCode::OK,
+        &json!({ "entity": entity, "truth": call.second, "changes": changes }),
+    )
+}
+
 /// `GET /admin/v1/dead-letters`
 pub(crate) async fn dead_letters(call: &Call<'_>) -> Reply {
     let [entity, source] = call.known_parameters(["entity", "source"])?;

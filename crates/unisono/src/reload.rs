@@ -24,8 +24,8 @@ impl Unisono {
     /// `entities.product.read.strategy: cache_first -> parallel` or `+ follower search of product (copies about 92
     /// records)`. Calls that began before end as they began; cache entries keep the life that they were filled with.
     ///
-    /// Which sources and followers there are, how entities are read and written, how long caches keep what, and `[log]`
-    /// can be changed. Fails with `invalid_config`, which names everything else that differs: fields, the truth,
+    /// Which sources and followers there are, which of them is the truth of an entity, how entities are read and written, how long caches keep what, and `[log]`
+    /// can be changed. Fails with `invalid_config`, which names everything else that differs: fields,
     /// `[server]` and the like take a restart; and as a further source does that cannot be opened. One reload waits for
     /// another.
     pub async fn reload(&self, wanted: Configuration) -> Result<Vec<String>> {

@@ -20,6 +20,8 @@ pub(crate) struct State {
     pub(crate) outcomes: BTreeMap<Arc<str>, Outcome>,
     pub(crate) records: BTreeMap<(String, String), String>,
     pub(crate) journal: BTreeMap<String, Space>,
+    /// What was said of entities whose writes are refused.
+    pub(crate) fences: BTreeMap<String, String>,
 }
 
 /// The ordered list of changes: those in `(trimmed, head]`.
@@ -66,6 +68,7 @@ impl State {
             outcomes: BTreeMap::new(),
             records: BTreeMap::new(),
             journal: BTreeMap::new(),
+            fences: BTreeMap::new(),
         }
     }
 

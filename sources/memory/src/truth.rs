@@ -1,9 +1,10 @@
 //! Role truth: units one after the other, each entirely or not at all, each write with its entry of the log.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use unisono_core::source::{LogBounds, Truth, begins_above};
+use unisono_core::source::{LogBounds, Truth, begins_above, fenced as fenced_off};
 use unisono_core::stream;
 use unisono_core::write::{Action, Committed, Unit, Write, resolve};
 use unisono_core::{Change, Entity, Error, ErrorKind, Key, Position, Result, Stored, Timestamp};
@@ -27,7 +28,9 @@ impl MemorySource {
         let mut changes = Vec::with_capacity(unit.writes.len());
         for write in &unit.writes {
             let position = state.log.head.plus(changes.len() as u64 + 1);
-            match self.write(state, write, position) {
+            let fenced = state.fences.contains_key(write.entity.name().as_ref());
+            let allowed = if fenced { Err(fenced_off(write.entity.name())) } else { Ok(()) };
+            match allowed.and_then(|()| self.write(state, write, position)) {
                 Ok((change, undo)) => {
                     replaced.push(undo);
                     changes.push(Arc::new(Change {
@@ -144,6 +147,40 @@ impl Truth for MemorySource {
         Ok(log.head)
     }
 
+    async fn commit_above(&self, position: Position, unit: Unit) -> Result<Committed> {
+        let mut state = self.state("commit_above")?;
+        let before = state.log.head;
+        if before <= position {
+            state.log.head = position.next_generation();
+        }
+        let committed = self.commit_unit(&mut state, unit);
+        if !committed.as_ref().is_ok_and(|c| !c.replayed && !c.changes.is_empty()) {
+            state.log.head = before;
+        }
+        committed
+    }
+
+    async fn fence(
+        &self,
+        entity: &str,
+        from: Option<&str>,
+        to: Option<&str>,
+    ) -> Result<Option<Position>> {
+        let mut state = self.state("fence")?;
+        if state.fences.get(entity).map(String::as_str) != from {
+            return Ok(None);
+        }
+        match to {
+            Some(to) => drop(state.fences.insert(entity.to_owned(), to.to_owned())),
+            None => drop(state.fences.remove(entity)),
+        }
+        Ok(Some(state.log.head))
+    }
+
+    async fn fences(&self) -> Result<BTreeMap<String, String>> {
+        Ok(self.state("fences")?.fences.clone())
+    }
+
     async fn read_log(
         &self,
         after: Position,
@@ -157,8 +194,7 @@ impl Truth for MemorySource {
                 .with("after", after)
                 .with("trimmed", log.trimmed));
         }
-        // Positions are dense, so the distance from the trimmed end is the index.
-        let start = usize::try_from(after.since(log.trimmed)).unwrap_or(usize::MAX);
+        let start = log.changes.partition_point(|change| change.position <= after);
         let (mut page, mut bytes) = (Vec::new(), 0_usize);
         for change in log.changes.iter().skip(start).take(changes_max) {
             bytes = bytes.saturating_add(change.weight());

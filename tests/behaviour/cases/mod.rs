@@ -6,6 +6,7 @@ mod follower;
 mod journal;
 mod lifecycle;
 mod log;
+mod moving;
 mod projection;
 mod reader;
 mod stream;
@@ -52,6 +53,7 @@ pub(crate) fn all() -> Vec<Case> {
     all.extend(reader::cases());
     all.extend(truth::cases());
     all.extend(log::cases());
+    all.extend(moving::cases());
     all.extend(stream::cases());
     all.extend(follower::cases());
     all.extend(projection::cases());

@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use unisono::config::Configuration;
 use unisono::core::{Error, ErrorKind, Result};
 use unisono::policy::declaration::Declaration;
-use unisono::policy::reload;
+use unisono::policy::reload::{self, Step};
 
 use super::Connect;
 use crate::exit;
@@ -19,7 +19,7 @@ use crate::session::Session;
 use crate::target::{Remote, Target};
 use crate::terminal::text;
 
-/// List, pause, resume, add or remove sources
+/// List, pause, resume, add, promote or remove sources
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -58,6 +58,20 @@ enum Action {
     Add {
         /// The tables to add
         file: PathBuf,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Move the truth of an entity to a follower that has everything; the truth then follows it
+    ///
+    /// Writes of the entity wait meanwhile, for 5 seconds at most; if it takes longer, nothing has changed. The way back is
+    /// the same command with the other source. The configuration is changed with it; without --url, the next start
+    /// moves the truth. Run it where the server's configuration is.
+    Promote {
+        /// The follower that becomes the truth
+        name: String,
+        /// The entity
+        #[arg(long)]
+        entity: String,
         #[command(flatten)]
         how: How,
     },
@@ -104,6 +118,9 @@ pub(super) async fn run(args: Args, session: &Session) -> Result<u8> {
                 Error::invalid("the file cannot be read").with("file", file.display()).caused_by(e)
             })?;
             change(&how, session, |text, _| rewrite::with(text, &fragment)).await?;
+        }
+        Action::Promote { name, entity, how } => {
+            change(&how, session, |text, _| rewrite::promoted(text, &entity, &name)).await?;
         }
         Action::Remove { name, how } => {
             change(&how, session, |text, declared| {
@@ -165,6 +182,11 @@ async fn change(
     let Some(url) = &how.connect.url else {
         let lines: Vec<String> = plan.steps.iter().map(ToString::to_string).collect();
         show(&lines, session)?;
+        // What a start refuses is not written.
+        let moves = |step: &Step| matches!(step, Step::MoveTruth { .. });
+        if plan.steps.iter().any(moves) {
+            plan.clone().outcome()?;
+        }
         if how.dry_run {
             return Ok(());
         }

@@ -37,7 +37,7 @@ impl Feed {
     /// Keeps the list up to date for as long as the engine runs.
     pub(super) async fn keep_hot_keys(self: Arc<Self>) {
         let mut noted = 0;
-        loop {
+        while !self.has_ended() {
             self.runtime.sleep(KEEP_EVERY).await;
             let now = self.hot.as_ref().map_or(0, Hot::noted);
             if now > noted {

@@ -64,6 +64,7 @@ pub(crate) struct Feed {
     begun: AtomicBool,
     verified: AtomicI64,
     down: AtomicBool,
+    ended: AtomicBool,
     hits: AtomicU64,
     misses: AtomicU64,
     refused: AtomicU64,
@@ -104,6 +105,7 @@ impl Feed {
             begun: AtomicBool::new(false),
             verified: AtomicI64::new(0),
             down: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -375,9 +377,18 @@ impl Feed {
         self.down.store(false, Ordering::Release);
     }
 
+    /// Carries nothing more, because the entity has another log.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
     async fn run(self: Arc<Self>) {
         let mut attempt = 0;
-        loop {
+        while !self.has_ended() {
             if self.handle.is_paused() {
                 self.down.store(true, Ordering::Release);
                 self.handle.comes_to_be(false).await;

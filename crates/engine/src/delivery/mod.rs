@@ -145,9 +145,9 @@ impl Delivery {
     }
 
     /// Goes on in place of another one to the same follower, as soon as that has ended. If the follower is to hold other
-    /// records it answers nothing until it was brought into line.
-    pub(crate) fn instead_of(other: &Arc<Self>, target: Target) -> Arc<Self> {
-        let progress = match other.target.rule() == target.rule() {
+    /// records, or follows another log, it answers nothing until it was brought into line.
+    pub(crate) fn instead_of(other: &Arc<Self>, target: Target, log: &Arc<Log>) -> Arc<Self> {
+        let progress = match other.target.rule() == target.rule() && other.is_of(log) {
             true => Arc::clone(&other.progress),
             false => {
                 other.progress.retire();
@@ -156,7 +156,7 @@ impl Delivery {
         };
         other.end(End::Replaced);
         let runtime = &other.runtime;
-        let (delivery, inbox) = Delivery::new(target, Arc::clone(&other.log), runtime, progress);
+        let (delivery, inbox) = Delivery::new(target, Arc::clone(log), runtime, progress);
         let (begins, ends) = (Arc::clone(&delivery), Arc::clone(other));
         runtime.spawn(async move {
             ends.wait_stopped().await;

@@ -14,6 +14,7 @@ use crate::delivery::progress::count;
 use crate::delivery::turns::Turn;
 use crate::delivery::{Command, Delivery};
 use crate::status::DeliveryState;
+use crate::topology::moved::{self, Kept, Origin};
 use crate::topology::rules;
 
 /// How often an idle delivery looks whether its follower still has its data, and saves a checkpoint that moved
@@ -107,6 +108,11 @@ impl Delivery {
         let entity = &self.target.entity;
         let stored = self.target.follower.checkpoint(entity).await?;
         let bounds = self.log.truth.bounds().await?;
+        if stored.as_ref().is_none_or(|c| c.log != bounds.log)
+            && let Some(carried) = self.carried_over(stored.as_ref()).await?
+        {
+            return Ok(carried);
+        }
         match &stored {
             Some(c) if usable(c, &bounds) => return Ok(c.clone()),
             Some(c) if c.log == bounds.log && c.position < bounds.trimmed => {
@@ -127,6 +133,27 @@ impl Delivery {
         self.progress.lost();
         self.target.follower.reset(entity).await?;
         self.begin_copy(None, bounds.head).await
+    }
+
+    /// Where to begin if the follower was one before the truth of the entity was moved, or was that truth: behind the move,
+    /// if it has everything from before, else with a copy over what it has.
+    async fn carried_over(&self, stored: Option<&Checkpoint>) -> Result<Option<Checkpoint>> {
+        let (truth, entity) = (self.log.truth.as_ref(), self.target.entity.name());
+        let kept = moved::kept(truth, entity).await?.unwrap_or_default();
+        let Some(origin) = kept.origin else { return Ok(None) };
+        if !origin.is_in(&self.target.source, stored) {
+            let lags = stored.filter(|stored| stored.log == origin.log);
+            let Some(lagging) = lags.cloned() else { return Ok(None) };
+            return self.begin_copy(Some(lagging), origin.begin).await.map(Some);
+        }
+        let to = Checkpoint { log: self.log.id, position: origin.begin, backfill: None };
+        self.advance(stored.cloned(), to.clone()).await?;
+        if origin.truth == self.target.source {
+            // If it is wiped one day, it is copied.
+            let origin = Some(Origin { follows: true, ..origin });
+            moved::keep(truth, entity, &Kept { origin, ..kept }).await?;
+        }
+        Ok(Some(to))
     }
 
     /// Where to begin if the follower holds records by another `where` than is declared: with a copy, which adds and

@@ -1,5 +1,6 @@
 //! [`Engine`]: sources that are left alone for a while.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
@@ -40,11 +41,36 @@ impl Engine {
         let handle = self.source(name)?;
         let was_paused = handle.is_paused();
         // In every truth: it may have been the follower of another one when it was paused.
-        let logs: Vec<_> = self.0.running.logs.values().cloned().collect();
+        let logs: Vec<_> = self.logs_now().values().cloned().collect();
         remember(&logs, name, None).await?;
         handle.resume();
         self.audit("resume", None, Some(name), Json::Null);
         Ok(was_paused)
+    }
+
+    /// Pauses and resumes sources as other processes on the same truths have, by what those remember.
+    pub(super) async fn take_in_pauses(&self) -> Result<()> {
+        // Who pauses one at present is not to be met half-way, and what is read is not to be older than what was said here.
+        let Ok(_reloading) = self.0.reloading.try_lock() else { return Ok(()) };
+        let present = self.0.present.load_full();
+        let mut kept = BTreeMap::new();
+        for log in present.logs.values() {
+            kept.extend(pause::kept(log.truth.as_ref()).await?);
+        }
+        for (name, handle) in &present.sources {
+            match (kept.get(name.as_ref()), handle.is_paused()) {
+                (Some(pause), false) => {
+                    tracing::warn!(source = %name, since = %pause.since, "another process has paused the source");
+                    handle.pause(pause.clone());
+                }
+                (None, true) => {
+                    tracing::warn!(source = %name, "another process has resumed the source");
+                    handle.resume();
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn source(&self, name: &str) -> Result<Arc<SourceHandle>> {
@@ -80,9 +106,9 @@ impl Engine {
             }
             let follows = declared.followers.iter().any(|f| *f.source == *name);
             let caches = declared.cache.as_ref().is_some_and(|cache| *cache.source == *name);
-            let log = &self.serving(entity)?.log;
-            if (follows || caches) && !logs.iter().any(|known| Arc::ptr_eq(known, log)) {
-                logs.push(Arc::clone(log));
+            let log = Arc::clone(&self.serving(entity)?.log);
+            if (follows || caches) && !logs.iter().any(|known| Arc::ptr_eq(known, &log)) {
+                logs.push(log);
             }
         }
         match logs.is_empty() {

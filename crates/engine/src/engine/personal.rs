@@ -46,7 +46,7 @@ impl Engine {
     fn audit_erasure(&self, erased: &Erased) {
         let details = json!({ "subject": erased.subject, "keys": erased.keys });
         let mut logs: Vec<&Arc<str>> = Vec::new();
-        for serving in self.0.running.entities.values() {
+        for serving in self.servings().values() {
             let log = &serving.log.name.truth;
             if serving.entity.personal().is_some() && !logs.contains(&log) {
                 logs.push(log);

@@ -13,7 +13,7 @@ use unisono_policy::declaration::{Declaration, SourceDeclaration};
 use unisono_policy::reload::{self, Plan};
 
 use crate::delivery::Delivery;
-use crate::engine::Engine;
+use crate::engine::{Engine, moving};
 use crate::observe;
 use crate::policies::Policies;
 use crate::read::handle::SourceHandle;
@@ -55,7 +55,12 @@ impl Engine {
     /// they cannot be opened or prepared. One reload waits for another.
     pub async fn reload(&self, wanted: Declaration, open: OpenSource<'_>) -> Result<Vec<String>> {
         let _reloading = self.0.reloading.lock().await;
-        let changes = self.plan_reload(&wanted).await.outcome()?;
+        let plan = self.plan_reload(&wanted).await;
+        let moved = moving::of(&plan.steps);
+        let changes = plan.outcome()?;
+        if let Some(moved) = moved {
+            return self.move_truth(wanted, moved).await.map(|()| changes);
+        }
         let before = self.0.present.load_full();
         let added = open_added(&before, &wanted, open).await?;
         let blueprint = self.blueprint(&before, &wanted, &added).await;
@@ -97,13 +102,10 @@ impl Engine {
         let stays = before.sources.iter().filter(|(name, _)| !gone(name)).chain(added);
         let handles: Handles =
             stays.map(|(name, handle)| (Arc::clone(name), Arc::clone(handle))).collect();
+        let bound = (Arc::clone(&before.logs), Arc::clone(&before.servings));
         let kept = topology::bindings(&before.declaration, opened(&before.sources))?;
-        let blueprint = Blueprint::new(
-            wanted,
-            handles.clone(),
-            &self.0.running.entities,
-            self.0.running.personal.as_ref(),
-        )?;
+        let personal = self.0.running.personal.as_ref();
+        let blueprint = Blueprint::new(wanted, handles.clone(), bound, personal)?;
         for (name, bindings) in topology::bindings(wanted, opened(&handles))? {
             let Some(bindings) = topology::with_those_before(&bindings, kept.get(&name)) else {
                 continue;
@@ -115,8 +117,8 @@ impl Engine {
     }
 
     /// Tells what works on its own of the policies that it goes by from now on.
-    fn take_over(&self, policies: &Policies, before: &Policies) {
-        for serving in self.0.running.entities.values() {
+    pub(super) fn take_over(&self, policies: &Policies, before: &Policies) {
+        for serving in policies.servings.values() {
             let policies = policies.of(&serving.policies);
             let now = self.0.runtime.now();
             serving.policies.adaptive.declared(policies.adaptive.is_some(), now);
@@ -132,7 +134,9 @@ impl Engine {
     }
 }
 
-fn opened(handles: &Handles) -> impl Iterator<Item = (&Arc<str>, &Arc<dyn Source>)> + Clone {
+pub(super) fn opened(
+    handles: &Handles,
+) -> impl Iterator<Item = (&Arc<str>, &Arc<dyn Source>)> + Clone {
     handles.iter().map(|(name, handle)| (name, &handle.source))
 }
 
@@ -175,7 +179,7 @@ fn goes_on(delivery: &Arc<Delivery>, policies: &Policies) -> bool {
 
 /// Ends the deliveries that are not wanted any more, and closes the sources of nothing, when calls that began before have
 /// ended.
-fn retire(before: Arc<Policies>, policies: &Policies, runtime: &Runtime) {
+pub(super) fn retire(before: Arc<Policies>, policies: &Policies, runtime: &Runtime) {
     let ends = before.deliveries.iter().filter(|d| !goes_on(d, policies));
     let ends: Vec<_> = ends.cloned().collect();
     for delivery in &ends {

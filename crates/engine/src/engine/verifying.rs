@@ -129,7 +129,7 @@ impl Engine {
         let serving = self.serving(target.name())?;
         target.handle.refuse_if_paused()?;
         if let Some(projection) = &target.projection {
-            return self.compare_rows((delivery, projection), serving, how).await;
+            return self.compare_rows((delivery, projection), &serving, how).await;
         }
         let reader = require(Arc::clone(&target.handle.source).reader(), &target.source, "reader")?;
         // Only a deep comparison takes so long that its end is worth knowing.
@@ -170,6 +170,12 @@ impl Engine {
             self.audit_repair(&audit.found);
         }
         Ok(audit.found)
+    }
+
+    /// Compares the versions that a follower holds with those of the truth.
+    pub(super) async fn compare_versions(&self, delivery: &Arc<Delivery>) -> Result<Comparison> {
+        let how = How { depth: Depth::Observed, repair: false, rewrite: false, rate: None };
+        self.compare(delivery, how, &|_| {}).await
     }
 
     /// Compares the rows of a projection with a fold of the truth.

@@ -29,7 +29,7 @@ impl Engine {
         let (running, present) = (&self.0.running, self.0.present.load_full());
         // At the same time, and bounded: one that does not answer must not keep back what is said of the others.
         let sources = present.sources.values().map(|handle| self.look_at(handle, &present));
-        let logs = running.logs.values().map(|log| self.look_at_log(log, &present));
+        let logs = present.logs.values().map(|log| self.look_at_log(log, &present));
         let (sources, logs) = join(join_all(sources), join_all(logs)).await;
         let (logs, deliveries): (Vec<_>, Vec<_>) = logs.into_iter().unzip();
         Status {
@@ -37,14 +37,14 @@ impl Engine {
             sources,
             logs,
             deliveries: deliveries.into_iter().flatten().collect(),
-            caches: running
-                .entities
+            caches: present
+                .servings
                 .values()
                 .filter_map(|s| s.cache.as_ref())
                 .map(|c| c.statistics())
                 .collect(),
             entities: self.entities(),
-            journals: running.behinds().map(|behind| behind.status()).collect(),
+            journals: self.behinds().iter().map(|behind| behind.status()).collect(),
             syncs: running.syncs.iter().map(|sync| sync.status()).collect(),
             archives: running.archives.iter().map(|archive| archive.status()).collect(),
             sampler: running.sampler.as_ref().map(|sampler| sampler.status()),

@@ -5,7 +5,9 @@ use std::slice::from_ref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::join_all;
+use tokio::sync::OwnedRwLockReadGuard;
 use unisono_core::stream;
 use unisono_core::write::{Committed, Idempotency, Unit, Write};
 use unisono_core::{Context, Effect, Error, ErrorKind, Result, Token};
@@ -14,6 +16,8 @@ use crate::answer::Written;
 use crate::engine::Engine;
 use crate::log::Log;
 use crate::policies::Policies;
+use crate::read::serving::Serving;
+use crate::runtime::Runtime;
 use crate::write::acknowledge::Demand;
 use crate::write::behind::{Behind, Receipt};
 use crate::write::idempotency::fingerprint;
@@ -33,8 +37,14 @@ impl Engine {
 
     /// The same, whatever the entities are.
     pub(super) async fn take(&self, context: &Context, writes: Vec<Write>) -> Result<Written> {
-        let log = Arc::clone(self.log_of(&writes)?);
-        let behind = self.behind_of(&writes)?;
+        if writes.len() > WRITES_MAX {
+            return Err(Error::new(ErrorKind::LimitExceeded, "too many writes in one unit")
+                .with("limit", WRITES_MAX));
+        }
+        let watch = self.0.runtime.stopwatch();
+        let admitted = self.admitted(context, &writes).await?;
+        let log = admitted.log()?;
+        let behind = admitted.behind();
         let writes = self.sealed(writes).await?;
         let running = match &context.idempotency_key {
             Some(key) => Some(self.0.in_flight.enter(key)?),
@@ -50,11 +60,18 @@ impl Engine {
             let accepted = runtime.within(context.timeout, accepting).await;
             return accepted.map(|receipt| accepted_of(context, receipt)).map_err(unknown_if_late);
         }
-        let watch = runtime.stopwatch();
-        let committing = hold::commit(&log.committer, unit, hold, runtime);
+        let committing = async {
+            match admitted.earlier(&unit, runtime).await? {
+                Some(earlier) => Ok(earlier),
+                None => {
+                    let committed = hold::commit(&log.committer, unit, hold, runtime).await?;
+                    Ok((Arc::clone(&log), committed))
+                }
+            }
+        };
         let committed = runtime.within(context.timeout, committing).await;
-        drop(running);
-        let committed = committed.map_err(unknown_if_late)?;
+        drop((running, admitted));
+        let (log, committed) = committed.map_err(unknown_if_late)?;
         self.write_through(&policies, &committed).await;
         let left = context.timeout.saturating_sub(watch.elapsed());
         let written = self.acknowledged(&demands, written(&log, context, committed), left).await?;
@@ -63,7 +80,8 @@ impl Engine {
 
     /// Commits one write to the truth at once, whatever its entity's ways of writing are, and waits for nobody else.
     pub(super) async fn commit(&self, context: &Context, write: Write) -> Result<()> {
-        let log = Arc::clone(self.log_of(from_ref(&write))?);
+        let admitted = self.admitted(context, from_ref(&write)).await?;
+        let log = admitted.log()?;
         let hold = self.hold(&self.0.present.load(), from_ref(&write));
         let unit = self.unit(context, vec![write]);
         let committing = hold::commit(&log.committer, unit, hold, &self.0.runtime);
@@ -78,7 +96,7 @@ impl Engine {
         writes: &[Write],
     ) -> Result<Vec<Demand<'a>>> {
         let now = self.0.runtime.now();
-        acknowledge::demands(&self.0.running.entities, policies, context, writes, now)
+        acknowledge::demands(policies, context, writes, now)
     }
 
     /// For how long writes are held while their truth cannot be reached: for as long as all of them agree to.
@@ -89,19 +107,19 @@ impl Engine {
     }
 
     async fn write_through(&self, policies: &Policies, committed: &Committed) {
-        through::write(&self.0.running.entities, policies, committed, &self.0.runtime).await;
+        through::write(policies, committed, &self.0.runtime).await;
     }
 
     /// Writes that take place each for itself, in order, in as few commits as possible.
     pub async fn write_each(&self, context: &Context, writes: Vec<Write>) -> Vec<Result<Written>> {
         if context.idempotency_key.is_some() {
-            let refuse = || {
-                Error::invalid("an idempotency key needs an atomic batch")
-                    .hint("send \"atomic\": true")
-            };
-            return writes.iter().map(|_| Err(refuse())).collect();
+            return writes.iter().map(|_| Err(needs_atomic())).collect();
         }
-        let policies = self.0.present.load();
+        let admitted = match self.admitted(context, &writes).await {
+            Ok(admitted) => admitted,
+            Err(error) => return writes.iter().map(|_| Err(error.duplicate())).collect(),
+        };
+        let policies = self.0.present.load_full();
         let mut by_log: BTreeMap<Arc<str>, Gathered> = BTreeMap::new();
         let mut results: Vec<Option<Result<Written>>> = writes.iter().map(|_| None).collect();
         let (mut accepting, mut committed) = (Vec::new(), Vec::new());
@@ -118,16 +136,16 @@ impl Engine {
                     continue;
                 }
             }
-            let serving = self.serving(write.entity.name());
+            let serving = policies.servings.get(write.entity.name());
             match serving.map(|serving| (serving, &serving.behind)) {
-                Err(error) => results[n] = Some(Err(error)),
-                Ok((serving, Some(behind))) => {
+                None => results[n] = Some(Err(self.unknown(write.entity.name()))),
+                Some((serving, Some(behind))) => {
                     let hold = policies.of(&serving.policies).write.hold;
                     let unit = self.unit(context, vec![write]);
                     // One after the other, so that they stay in order; the journal gathers them all the same.
                     accepting.push((n, behind.accept(unit, hold).await));
                 }
-                Ok((serving, None)) => {
+                Some((serving, None)) => {
                     let log = &serving.log;
                     let (_, numbers, units) = by_log
                         .entry(Arc::clone(&log.name.truth))
@@ -155,18 +173,29 @@ impl Engine {
                 }
             }
         }
-        let answers = committed.into_iter().map(|(n, written)| {
-            let demands = &demands[n];
-            async move { (n, self.acknowledged(demands, written, context.timeout).await) }
-        });
-        for (n, answer) in join_all(answers).await {
-            results[n] = Some(match answer {
-                Ok(written) => self.opened_written(written).await,
-                refused => refused,
-            });
+        drop(admitted);
+        for (n, answer) in self.all_acknowledged(context, &demands, committed).await {
+            results[n] = Some(answer);
         }
         let missing = || Err(Error::internal("a write has no outcome").effect(Effect::Unknown));
         results.into_iter().map(|r| r.unwrap_or_else(missing)).collect()
+    }
+
+    /// Waits for each of some writes, which are named by their numbers.
+    async fn all_acknowledged(
+        &self,
+        context: &Context,
+        demands: &[Vec<Demand<'_>>],
+        committed: Vec<(usize, Written)>,
+    ) -> Vec<(usize, Result<Written>)> {
+        let answers = committed.into_iter().map(|(n, written)| async move {
+            let demands = demands.get(n).map_or(&[][..], Vec::as_slice);
+            match self.acknowledged(demands, written, context.timeout).await {
+                Ok(written) => (n, self.opened_written(written).await),
+                refused => (n, refused),
+            }
+        });
+        join_all(answers).await
     }
 
     /// Waits until enough sources have a write. One that too few have is told as such, with all that its writer needs to
@@ -198,30 +227,87 @@ impl Engine {
         }
     }
 
-    fn log_of(&self, writes: &[Write]) -> Result<&Arc<Log>> {
-        let first = writes.first().ok_or_else(|| Error::invalid("there is nothing to write"))?;
-        if writes.len() > WRITES_MAX {
-            return Err(Error::new(ErrorKind::LimitExceeded, "too many writes in one unit")
-                .with("limit", WRITES_MAX));
+    /// Lets writes in: they are committed where their entities are, which stay there until the answer is dropped.
+    async fn admitted(&self, context: &Context, writes: &[Write]) -> Result<Admitted> {
+        // Nobody waits but while a truth is moved.
+        match self.admit(writes).now_or_never() {
+            Some(admitted) => admitted,
+            None => self.0.runtime.within(context.timeout, self.admit(writes)).await,
         }
-        let log = &self.serving(first.entity.name())?.log;
-        for write in writes {
-            if self.serving(write.entity.name())?.log.name != log.name {
-                return Err(Error::invalid("an atomic batch cannot span two truths")
-                    .of(write.entity.name())
-                    .hint("send one batch per truth"));
+    }
+
+    async fn admit(&self, writes: &[Write]) -> Result<Admitted> {
+        loop {
+            let (mut servings, mut unknown) = (Vec::<Arc<Serving>>::new(), None);
+            for write in writes {
+                let name = write.entity.name();
+                if !servings.iter().any(|known| known.entity.name() == name) {
+                    match self.serving(name) {
+                        Ok(serving) => servings.push(serving),
+                        Err(error) => unknown = Some(error),
+                    }
+                }
+            }
+            let mut gates = Vec::with_capacity(servings.len());
+            for serving in &servings {
+                gates.push(Arc::clone(&serving.gate).read_owned().await);
+            }
+            let present = self.servings();
+            let is_there = |serving: &Arc<Serving>| {
+                present.get(serving.entity.name()).is_some_and(|now| Arc::ptr_eq(now, serving))
+            };
+            if servings.iter().all(is_there) {
+                return Ok(Admitted { servings, unknown, _gates: gates });
             }
         }
-        Ok(log)
+    }
+}
+
+fn needs_atomic() -> Error {
+    Error::invalid("an idempotency key needs an atomic batch").hint("send \"atomic\": true")
+}
+
+/// The entities of writes that were let in.
+struct Admitted {
+    servings: Vec<Arc<Serving>>,
+    /// Set if there is no such entity.
+    unknown: Option<Error>,
+    _gates: Vec<OwnedRwLockReadGuard<()>>,
+}
+
+impl Admitted {
+    /// The log of all of them.
+    fn log(&self) -> Result<Arc<Log>> {
+        if let Some(error) = &self.unknown {
+            return Err(error.duplicate());
+        }
+        let first = self.servings.first();
+        let first = first.ok_or_else(|| Error::invalid("there is nothing to write"))?;
+        match self.servings.iter().find(|serving| serving.log.name != first.log.name) {
+            None => Ok(Arc::clone(&first.log)),
+            Some(other) => Err(Error::invalid("an atomic batch cannot span two truths")
+                .of(other.entity.name())
+                .hint("send one batch per truth")),
+        }
     }
 
     /// What the writes wait behind, if one of them does.
-    fn behind_of(&self, writes: &[Write]) -> Result<Option<&Arc<Behind>>> {
-        let mut found = None;
-        for write in writes {
-            found = found.or(self.serving(write.entity.name())?.behind.as_ref());
+    fn behind(&self) -> Option<&Arc<Behind>> {
+        self.servings.iter().find_map(|serving| serving.behind.as_ref())
+    }
+
+    /// What became of a unit before the truth of one of its entities was moved, and in which log.
+    async fn earlier(
+        &self,
+        unit: &Unit,
+        runtime: &Runtime,
+    ) -> Result<Option<(Arc<Log>, Committed)>> {
+        for earlier in self.servings.iter().filter_map(|serving| serving.earlier.as_ref()) {
+            if let Some(outcome) = earlier.outcome(unit, runtime).await? {
+                return Ok(Some(outcome));
+            }
         }
-        Ok(found)
+        Ok(None)
     }
 }
 

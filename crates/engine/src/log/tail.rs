@@ -78,6 +78,11 @@ impl Tail {
         (found != 0).then(|| Timestamp::from_micros_clamped(found))
     }
 
+    /// Takes note of how far the log has come, as somebody else was told.
+    pub(crate) fn has_come_to(&self, head: Position) {
+        self.advance(head);
+    }
+
     /// Waits until the head is beyond a position.
     pub(crate) async fn beyond(&self, position: Position) {
         self.head.until(|head| *head > position).await;

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::sync::RwLock;
 use unisono_core::source::Reader;
 use unisono_core::{Entity, Position, Role, Timestamp};
 use unisono_policy::hedge::HedgeBudget;
@@ -14,6 +15,7 @@ use crate::log::Log;
 use crate::policies::{EntityPolicies, PresentEntity};
 use crate::read::flight::Flights;
 use crate::read::handle::SourceHandle;
+use crate::topology::moved::Earlier;
 use crate::write::behind::Behind;
 
 /// A source that can answer questions about an entity.
@@ -36,6 +38,10 @@ pub(crate) struct Serving {
     /// Set if it is written behind.
     pub(crate) behind: Option<Arc<Behind>>,
     pub(crate) hedges: Mutex<HedgeBudget>,
+    /// Held by each write while it is committed, and by who moves the truth while none may be.
+    pub(crate) gate: Arc<RwLock<()>>,
+    /// The log that had it before, while outcomes of writes there are remembered.
+    pub(crate) earlier: Option<Earlier>,
 }
 
 impl Serving {

@@ -6,7 +6,7 @@
 mod check;
 mod choose;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,7 +23,6 @@ use crate::status::{ConsistencyStatus, SampleStatus, SamplerStatus};
 /// Everything that is sampled.
 pub(crate) struct Sampler {
     present: Present,
-    entities: HashMap<Arc<str>, Arc<Serving>>,
     /// Those that wait for a look, by how many they have had; each in the order in which they were taken.
     waiting: Mutex<[VecDeque<Sample>; DELAYS.len()]>,
     counts: Mutex<BTreeMap<Place, Counts>>,
@@ -68,26 +67,27 @@ enum Found {
 /// Starts sampling, if it is declared.
 pub(crate) fn start<'a>(
     present: &Present,
-    entities: &HashMap<Arc<str>, Arc<Serving>>,
     logs: impl Iterator<Item = &'a Arc<Log>>,
     runtime: &Runtime,
 ) -> Option<Arc<Sampler>> {
     present.load().declaration.sampler.as_ref()?;
     let sampler = Arc::new(Sampler {
         present: Arc::clone(present),
-        entities: entities.clone(),
         waiting: Mutex::default(),
         counts: Mutex::default(),
         dropped: AtomicU64::new(0),
     });
-    for log in logs {
-        runtime.spawn(choose::run(Arc::clone(&sampler), Arc::clone(log), runtime.clone()));
-    }
+    logs.for_each(|log| sampler.follow(log, runtime));
     runtime.spawn(check::run(Arc::clone(&sampler), runtime.clone()));
     Some(sampler)
 }
 
 impl Sampler {
+    /// Takes samples from a log.
+    pub(crate) fn follow(self: &Arc<Self>, log: &Arc<Log>, runtime: &Runtime) {
+        runtime.spawn(choose::run(Arc::clone(self), Arc::clone(log), runtime.clone()));
+    }
+
     /// `None` for a moment at most: whether there is a sampler cannot be changed by a reload.
     fn policy(&self) -> Option<SamplerDeclaration> {
         self.present.load().declaration.sampler.clone()
@@ -95,7 +95,8 @@ impl Sampler {
 
     /// Takes a change as a sample, unless too many wait.
     fn take(&self, change: &Change, now: Timestamp) {
-        let Some(serving) = self.entities.get(&change.entity) else { return };
+        let present = self.present.load();
+        let Some(serving) = present.servings.get(&change.entity) else { return };
         let pending_max = self.policy().map_or(0, |policy| policy.pending_max);
         let mut waiting = self.waiting();
         if waiting.iter().map(VecDeque::len).sum::<usize>() >= pending_max {

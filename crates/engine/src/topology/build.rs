@@ -1,6 +1,6 @@
 //! From a declaration to what runs: what is declared as before goes on, the rest begins and ends.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use unisono_core::source::{Auditor, Follower, Reader, require};
@@ -18,12 +18,14 @@ use crate::projection::{Projector, Roles};
 use crate::read::handle::SourceHandle;
 use crate::read::serving::{Answering, Serving};
 use crate::runtime::Runtime;
-use crate::topology::{Handles, Topology, named};
+use crate::topology::{Handles, Logs, Servings, Topology, named};
 
 /// Everything that a topology is made of; from here on nothing can fail.
 pub(crate) struct Blueprint<'a> {
     sources: Handles,
-    entities: Vec<(&'a Arc<Serving>, Projected<'a>, Arc<SourceHandle>, Vec<Planned<'a>>)>,
+    logs: Arc<Logs>,
+    servings: Arc<Servings>,
+    entities: Vec<(Arc<Serving>, Projected<'a>, Arc<SourceHandle>, Vec<Planned<'a>>)>,
     personal: Option<Arc<Keyring>>,
 }
 
@@ -44,11 +46,11 @@ impl<'a> Blueprint<'a> {
     pub(crate) fn new(
         wanted: &'a Declaration,
         sources: Handles,
-        entities: &'a HashMap<Arc<str>, Arc<Serving>>,
+        (logs, servings): (Arc<Logs>, Arc<Servings>),
         personal: Option<&Arc<Keyring>>,
     ) -> Result<Self> {
         let plan = |declared: &'a EntityDeclaration| {
-            let serving = entities.get(declared.entity.name());
+            let serving = servings.get(declared.entity.name()).cloned();
             let serving = serving.ok_or_else(|| Error::internal("the entity is not served"))?;
             let truth = Arc::clone(named(&sources, &declared.truth)?);
             let followers = delivery::in_order(&declared.followers)?;
@@ -57,7 +59,7 @@ impl<'a> Blueprint<'a> {
             Ok((serving, declared.projection.as_ref(), truth, followers))
         };
         let entities = wanted.entities.values().map(plan).collect::<Result<_>>()?;
-        Ok(Blueprint { sources, entities, personal: personal.cloned() })
+        Ok(Blueprint { sources, logs, servings, entities, personal: personal.cloned() })
     }
 }
 
@@ -122,8 +124,8 @@ impl<'a> Planned<'a> {
 
 /// Starts what is not running, and ends what is not wanted any more.
 pub(crate) fn build(plan: Blueprint<'_>, before: &Policies, runtime: &Runtime) -> Topology {
-    let Blueprint { sources, entities, personal } = plan;
-    let mut topology = Topology { sources, ..Topology::default() };
+    let Blueprint { sources, logs, servings, entities, personal } = plan;
+    let mut topology = Topology { sources, logs, servings, ..Topology::default() };
     for (serving, projection, truth, followers) in entities {
         let reader = Arc::clone(&serving.log.reader);
         let role = Role::Truth;
@@ -138,12 +140,12 @@ pub(crate) fn build(plan: Blueprint<'_>, before: &Policies, runtime: &Runtime) -
             let reader = Arc::clone(&planned.reader);
             let after = before_it(&answering, planned.declared);
             let clear = personal.as_ref().filter(|_| planned.declared.clear).cloned();
-            let target = planned.target(serving, projection, after, clear, runtime);
+            let target = planned.target(&serving, projection, after, clear, runtime);
             let runs = before.deliveries.iter().find(|d| d.is_to(&target));
             let delivery = match runs {
                 None => Delivery::start(target, Arc::clone(&serving.log), runtime),
-                Some(runs) if runs.is_as(&target) => Arc::clone(runs),
-                Some(runs) => Delivery::instead_of(runs, target),
+                Some(runs) if runs.is_of(&serving.log) && runs.is_as(&target) => Arc::clone(runs),
+                Some(runs) => Delivery::instead_of(runs, target, &serving.log),
             };
             topology.deliveries.push(Arc::clone(&delivery));
             let (role, delivery) = (Role::Follower, Some(delivery));

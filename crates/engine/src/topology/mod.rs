@@ -6,17 +6,19 @@
 
 mod bindings;
 mod build;
+pub(crate) mod moved;
 pub(crate) mod pause;
 pub(crate) mod rules;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use unisono_core::{Error, ErrorKind, Result};
 
 use crate::delivery::Delivery;
+use crate::log::Log;
 use crate::read::handle::SourceHandle;
-use crate::read::serving::Answering;
+use crate::read::serving::{Answering, Serving};
 
 pub(crate) use bindings::{bindings, with_those_before};
 pub(crate) use build::{Blueprint, build};
@@ -24,9 +26,17 @@ pub(crate) use build::{Blueprint, build};
 /// The sources by name.
 pub(crate) type Handles = BTreeMap<Arc<str>, Arc<SourceHandle>>;
 
+/// The logs by the names of their truths.
+pub(crate) type Logs = BTreeMap<Arc<str>, Arc<Log>>;
+
+/// The entities with their logs, by name.
+pub(crate) type Servings = HashMap<Arc<str>, Arc<Serving>>;
+
 /// What is connected to what at present.
 #[derive(Default)]
 pub(crate) struct Topology {
+    pub(crate) logs: Arc<Logs>,
+    pub(crate) servings: Arc<Servings>,
     pub(crate) sources: Handles,
     /// All of them, those that come before others first.
     pub(crate) deliveries: Vec<Arc<Delivery>>,

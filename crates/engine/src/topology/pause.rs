@@ -40,3 +40,11 @@ pub(crate) async fn keep(truth: &dyn Truth, source: &str, pause: Option<&Pause>)
         .map_err(|e| Error::internal("the pause of a source cannot be encoded").caused_by(e))?;
     truth.put_state(SPACE, source, json).await
 }
+
+/// Has another truth remember the same.
+pub(crate) async fn copy(from: &dyn Truth, to: &dyn Truth) -> Result<()> {
+    for (name, pause) in from.list_state(SPACE).await? {
+        to.put_state(SPACE, &name, Some(pause)).await?;
+    }
+    Ok(())
+}

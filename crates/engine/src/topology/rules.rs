@@ -24,6 +24,14 @@ pub(crate) async fn keep(
     truth.put_state(SPACE, &name(entity, source), rule.map(str::to_owned)).await
 }
 
+/// Has another truth remember the same.
+pub(crate) async fn copy(from: &dyn Truth, to: &dyn Truth) -> Result<()> {
+    for (name, rule) in from.list_state(SPACE).await? {
+        to.put_state(SPACE, &name, Some(rule)).await?;
+    }
+    Ok(())
+}
+
 fn name(entity: &str, source: &str) -> String {
     format!("{entity}/{source}")
 }

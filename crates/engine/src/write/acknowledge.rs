@@ -1,7 +1,7 @@
 //! Acknowledging: the answer to a write waits until enough sources have it. They get it from the log like any other
 //! change; here is only who is waited for, and for how long.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,14 +47,13 @@ pub(crate) struct Shortfall {
 ///
 /// Fails with `quorum_not_reached` and no effect if it is certain that the demand cannot be met.
 pub(crate) fn demands<'a>(
-    entities: &'a HashMap<Arc<str>, Arc<Serving>>,
     policies: &'a Policies,
     context: &Context,
     writes: &[Write],
     now: Timestamp,
 ) -> Result<Vec<Demand<'a>>> {
     let mut demands: Vec<Demand<'a>> = Vec::new();
-    for serving in writes.iter().filter_map(|write| entities.get(write.entity.name())) {
+    for serving in writes.iter().filter_map(|write| policies.servings.get(write.entity.name())) {
         let declared = policies.of(&serving.policies);
         let (ack, level) = adaptive::demanded(serving, declared, context.ack.as_ref());
         let known = demands.iter().any(|d| d.serving.entity.name() == serving.entity.name());

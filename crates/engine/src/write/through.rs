@@ -1,7 +1,5 @@
 //! Writing through: caches hold what was written before the writer is answered, where that is declared.
 
-use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -9,21 +7,15 @@ use unisono_core::write::Committed;
 use unisono_policy::write::WriteStrategy;
 
 use crate::policies::Policies;
-use crate::read::serving::Serving;
 use crate::runtime::Runtime;
 
 /// How long an answer waits for caches; one that takes longer learns of the write from the log.
 const WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// Has the caches of the changed entities hold what was committed.
-pub(crate) async fn write(
-    entities: &HashMap<Arc<str>, Arc<Serving>>,
-    policies: &Policies,
-    committed: &Committed,
-    runtime: &Runtime,
-) {
+pub(crate) async fn write(policies: &Policies, committed: &Committed, runtime: &Runtime) {
     let fills = committed.changes.iter().filter_map(|change| {
-        let serving = entities.get(&change.entity)?;
+        let serving = policies.servings.get(&change.entity)?;
         let policies = policies.of(&serving.policies);
         let (feed, declared) = serving.cache.as_ref().zip(policies.cache.as_ref())?;
         let through = policies.write.strategy == WriteStrategy::WriteThrough;

@@ -49,6 +49,15 @@ pub enum Step {
         /// About how many records the truth has, if that is known.
         records: Option<u64>,
     },
+    /// A follower becomes the truth, and the truth a follower.
+    MoveTruth {
+        /// The entity.
+        entity: Arc<str>,
+        /// The truth so far.
+        from: Arc<str>,
+        /// The truth from now on.
+        to: Arc<str>,
+    },
 }
 
 impl Step {
@@ -57,9 +66,10 @@ impl Step {
         match self {
             Step::AddFollower { entity, records, .. }
             | Step::ChangeWhere { entity, records, .. } => Some((entity, records)),
-            Step::AddSource { .. } | Step::RemoveSource { .. } | Step::RemoveFollower { .. } => {
-                None
-            }
+            Step::AddSource { .. }
+            | Step::RemoveSource { .. }
+            | Step::RemoveFollower { .. }
+            | Step::MoveTruth { .. } => None,
         }
     }
 }
@@ -76,6 +86,9 @@ impl fmt::Display for Step {
             }
             Step::RemoveFollower { entity, source } => {
                 write!(f, "- follower {source} of {entity} (what it holds stays as it is)")
+            }
+            Step::MoveTruth { entity, from, to } => {
+                write!(f, "~ truth of {entity}: {from} -> {to} ({from} follows it)")
             }
             Step::ChangeWhere { entity, source, from, to, records } => {
                 let records = about(*records);

@@ -152,7 +152,7 @@ fn policies_change_while_it_runs() {
 fn what_was_prepared_at_the_start_needs_a_restart() {
     let cases: [Case; 13] = [
         ("fields", |e| e.entity = thing(&["id", "title"])),
-        ("truth", |e| e.truth = "other".into()),
+        ("truth (it must follow first, with all records)", |e| e.truth = "other".into()),
         ("table", |e| e.table = Some("things".into())),
         ("url", |e| e.truth_options = options("b")),
         ("cache", |e| e.cache = None),
@@ -174,6 +174,48 @@ fn what_was_prepared_at_the_start_needs_a_restart() {
         let restart = vec![format!("entities.thing.{expected}")];
         assert_eq!(planned(change), Plan { restart, ..Plan::default() });
     }
+}
+
+/// A follower of all records takes the place of the truth, which takes its place.
+fn moved(declared: &mut EntityDeclaration) {
+    *declared = declared.with_truth(&"find".into()).unwrap();
+}
+
+#[test]
+fn a_truth_moves_to_a_follower_and_back_alone() {
+    let whole = |change: fn(&mut EntityDeclaration)| {
+        let mut running = running();
+        running.entities.get_mut("thing").unwrap().followers[0].filter = None;
+        let mut wanted = running.clone();
+        change(wanted.entities.get_mut("thing").unwrap());
+        (running, wanted)
+    };
+    let (running, mut wanted) = whole(moved);
+    // The default depends on what a source is.
+    wanted.sources.get_mut("main").unwrap().required ^= true;
+    let forth = plan(&running, &wanted);
+    let (entity, from, to) = ("thing".into(), "main".into(), "find".into());
+    assert_eq!(
+        forth,
+        Plan { steps: vec![Step::MoveTruth { entity, from, to }], ..Plan::default() }
+    );
+    assert_eq!(plan(&wanted, &running).steps.len(), 1);
+    let declared = &wanted.entities["thing"];
+    let back = declared.with_truth(&"main".into()).unwrap();
+    assert_eq!((&back.truth, &back.followers[0].source), (&"main".into(), &"find".into()));
+    assert!(declared.with_truth(&"nowhere".into()).is_none());
+
+    let (running, wanted) = whole(|e| {
+        moved(e);
+        e.ack.ack = Ack::Count(2);
+    });
+    assert!(plan(&running, &wanted).outcome().is_err(), "together with something else");
+    let (mut running, mut wanted) = whole(moved);
+    for declaration in [&mut running, &mut wanted] {
+        declaration.entities.get_mut("thing").unwrap().write = behind();
+    }
+    let refused = plan(&running, &wanted).restart;
+    assert!(refused.iter().any(|why| why.contains("written behind")), "{refused:?}");
 }
 
 #[test]

@@ -328,6 +328,15 @@ fn of_repairs(paths: &mut Map<String, Json>) {
         ),
         ("/admin/v1/subjects/{subject}", subject()),
         (
+            "/admin/v1/sources/{source}/promote",
+            of_source(guarded(
+                "post",
+                "promote_source",
+                "Move the truth of an entity to a follower that has everything",
+                Some(json!({ "entity": text })),
+            )),
+        ),
+        (
             "/admin/v1/dead-letters",
             guarded(
                 "get",

@@ -26,7 +26,8 @@ const TABLES: &[(&str, &str)] = &[
     ),
     (
         "unisono_head",
-        "`only` TINYINT PRIMARY KEY, `log` CHAR(36) NOT NULL, `trimmed` BIGINT NOT NULL, `position` BIGINT NOT NULL",
+        "`only` TINYINT PRIMARY KEY, `log` CHAR(36) NOT NULL, `trimmed` BIGINT NOT NULL, `position` BIGINT NOT NULL, \
+         `fences` LONGTEXT",
     ),
     (
         // By the hash of the key, which can be longer than an index allows.
@@ -68,6 +69,16 @@ pub(super) async fn prepare(session: &mut Session, bindings: &[Binding]) -> Resu
              DEFAULT CHARACTER SET utf8mb4 COLLATE {collation}"
         );
         session.run(&sql).await?;
+    }
+    let sets = session
+        .run(
+            "SELECT 1 FROM information_schema.columns WHERE table_schema = DATABASE() \
+             AND table_name = 'unisono_head' AND column_name = 'fences'",
+        )
+        .await?;
+    if sets.iter().flatten().next().is_none() {
+        // Made by a version that moved no truths.
+        session.run("ALTER TABLE unisono_head ADD COLUMN `fences` LONGTEXT").await?;
     }
     if captures {
         session

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use unisono_core::source::fenced;
 use unisono_core::stream;
 use unisono_core::value::Ordered;
 use unisono_core::write::{Action, Committed, Idempotency, Resolved, Unit, Write, resolve};
@@ -44,6 +45,8 @@ pub(super) struct Batch<'a> {
     /// The position of the last change so far.
     pub(super) head: Position,
     pub(super) outcomes: HashMap<Arc<str>, Earlier>,
+    /// The entities whose writes are refused.
+    fences: BTreeMap<String, String>,
     /// The longest row, in bytes of its literals.
     row_bytes_max: usize,
     records: Undoable<RecordId, Known>,
@@ -57,10 +60,16 @@ pub(super) struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     /// Nothing known yet but the end of the log.
-    pub(super) fn new(tables: &'a Tables, head: Position, row_bytes_max: usize) -> Self {
+    pub(super) fn new(
+        tables: &'a Tables,
+        head: Position,
+        row_bytes_max: usize,
+        fences: BTreeMap<String, String>,
+    ) -> Self {
         Batch {
             tables,
             head,
+            fences,
             outcomes: HashMap::new(),
             row_bytes_max,
             records: Undoable::default(),
@@ -169,6 +178,9 @@ impl<'a> Batch<'a> {
 
     fn write(&mut self, unit: &Unit, write: &Write, pending: &mut Pending) -> Result<Arc<Change>> {
         let entity = write.entity.name();
+        if self.fences.contains_key(entity.as_ref()) {
+            return Err(fenced(entity));
+        }
         let table = table(self.tables, entity)?;
         let position = self.head.next();
         let numbered = self.number(write, position)?;

@@ -8,23 +8,29 @@ use unisono_core::write::{Committed, Unit};
 use unisono_core::{Error, ErrorKind, Position, Result, Retry};
 
 use crate::capture::{LOCK_SECONDS, NOT_OWN, Sequencer};
-use crate::client::{Client, Tables};
+use crate::client::{Client, Tables, head_missing};
+use crate::codec::number_of;
 use crate::connection::ATTEMPTS;
 use crate::error::{Class, Failed};
+use crate::literal::text;
 use crate::mutation::packets;
 use crate::pool::{Session, Sets};
+use crate::table::cell;
 use crate::truth::STATEMENT_OVERHEAD;
 use crate::truth::batch::Batch;
 use crate::truth::pending::Pending;
-use crate::truth::reading::{Busy, HEAD, Reading, is_busy};
+use crate::truth::reading::{Busy, HEAD, Reading, fences, is_busy};
 
 /// How often what others have written is sequenced before a transaction is begun anew.
 const OVERTAKEN_MAX: usize = 3;
 
 /// Commits units in order; one that fails leaves nothing behind.
+///
+/// Their positions are in the generation after `above`, unless the log has come further already.
 pub(super) async fn commit(
     client: &Client,
     units: &[Unit],
+    above: Position,
 ) -> Result<Vec<Result<Committed>>, Failed> {
     if units.is_empty() {
         return Ok(Vec::new());
@@ -33,7 +39,7 @@ pub(super) async fn commit(
     let mut way = Way::default();
     let mut attempt = 1;
     loop {
-        let failed = match transaction(client, &tables, units, &way).await {
+        let failed = match transaction(client, &tables, units, &way, above).await {
             Ok(results) => return Ok(results),
             Err(failed) => failed,
         };
@@ -67,13 +73,18 @@ async fn transaction(
     tables: &Tables,
     units: &[Unit],
     way: &Way,
+    above: Position,
 ) -> Result<Vec<Result<Committed>>, Failed> {
     let reading = Reading::of(tables, units, &way.busy);
     let (mut session, sets) = begin(client, &reading).await?;
-    let done = written(client, tables, units, way, &mut session, &reading, sets).await;
+    let work = (units, way, above);
+    let done = written(client, tables, work, &mut session, &reading, sets).await;
     match &done {
-        Ok((_, head)) => {
-            client.heard_of(*head);
+        Ok((results, head)) => {
+            let is_written = |c: &Committed| !c.replayed && !c.changes.is_empty();
+            if results.iter().flatten().any(is_written) {
+                client.heard_of(*head);
+            }
             session.release();
         }
         Err(failed) if matches!(failed.class, Class::Refused | Class::Conflict) => {
@@ -127,8 +138,7 @@ fn ending(client: &Client, reading: &Reading<'_>, end: &str) -> String {
 async fn written(
     client: &Client,
     tables: &Tables,
-    units: &[Unit],
-    way: &Way,
+    (units, way, above): (&[Unit], &Way, Position),
     session: &mut Session,
     reading: &Reading<'_>,
     sets: Sets,
@@ -137,6 +147,9 @@ async fn written(
     let row_bytes = packet_bytes.saturating_sub(STATEMENT_OVERHEAD);
     let (mut batch, sets) = current(tables, session, reading, sets, row_bytes).await?;
     reading.outcomes(tables, session, &sets, &mut batch).await?;
+    if batch.head <= above {
+        batch.head = above.next_generation();
+    }
     let begun = batch.head;
     let mut pending = Pending::default();
     let mut results = Vec::with_capacity(units.len());
@@ -238,4 +251,32 @@ async fn alone(
         }
     }
     Ok(Ok(committed))
+}
+
+/// Says of an entity that its writes are refused, or are not; answers the head, or nothing if something else was said.
+pub(super) async fn fence(
+    client: &Client,
+    entity: &str,
+    from: Option<&str>,
+    to: Option<&str>,
+) -> Result<Option<Position>, Failed> {
+    let (mut session, sets) = client.writer().begin(&format!("START TRANSACTION; {HEAD}")).await?;
+    let head = sets.first().and_then(|rows| rows.first()).ok_or_else(head_missing)?;
+    let mut said = fences(head)?;
+    let position = Position::from_i64(number_of(cell(head, 0)?)?.unwrap_or_default())?;
+    if said.get(entity).map(String::as_str) != from {
+        session.end().await?;
+        return Ok(None);
+    }
+    match to {
+        Some(to) => said.insert(entity.to_owned(), to.to_owned()),
+        None => said.remove(entity),
+    };
+    let json = serde_json::to_string(&said)
+        .map_err(|e| Error::internal("what is refused cannot be encoded").caused_by(e))?;
+    let sql =
+        format!("UPDATE unisono_head SET `fences` = {} WHERE `only` = 1; COMMIT", text(&json));
+    session.run(&sql).await.map_err(Failed::at_commit)?;
+    session.release();
+    Ok(Some(position))
 }

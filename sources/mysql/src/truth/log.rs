@@ -1,5 +1,6 @@
 //! Reading and trimming the log.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mysql_async::Row;
@@ -16,6 +17,7 @@ use crate::literal::text;
 use crate::pool::Session;
 use crate::table::{Table, cell, own_key};
 use crate::tombstones;
+use crate::truth::reading;
 
 const HEAD: &str = "SELECT `log`, `trimmed`, `position` FROM unisono_head WHERE `only` = 1";
 const COLUMNS: &str = "l.`position`, l.`entity`, l.`key`, l.`operation`, l.`replaced`, l.`image`, l.`time`, l.`actor`, \
@@ -31,6 +33,14 @@ pub(super) async fn bounds(client: &Client) -> Result<LogBounds, Failed> {
     let bounds = bounds_in(sets.first().map_or(&[], Vec::as_slice))?;
     client.heard_of(bounds.head);
     Ok(bounds)
+}
+
+/// What was said of the entities whose writes are refused.
+pub(super) async fn fences(client: &Client) -> Result<BTreeMap<String, String>, Failed> {
+    let sql = "SELECT `position`, `fences` FROM unisono_head WHERE `only` = 1";
+    let sets = client.reader().run(sql).await?;
+    let head = sets.first().and_then(|rows| rows.first()).ok_or_else(head_missing)?;
+    Ok(reading::fences(head)?)
 }
 
 fn bounds_in(rows: &[Row]) -> Result<LogBounds> {

@@ -6,6 +6,7 @@ pub(crate) mod log;
 mod pending;
 mod reading;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,7 +47,7 @@ impl MysqlSource {
 #[async_trait]
 impl Truth for MysqlSource {
     async fn commit(&self, units: Vec<Unit>) -> Result<Vec<Result<Committed>>> {
-        let results = commit::commit(self.client(), &units)
+        let results = commit::commit(self.client(), &units, Position::ZERO)
             .await
             .map_err(|failed| self.of_truth(failed, "commit"))?;
         let name = self.client().name();
@@ -75,6 +76,26 @@ impl Truth for MysqlSource {
         let begun = self.client().writer().run(&sql).await.map_err(Failed::at_commit);
         begun.map_err(|failed| self.of_truth(failed, "begin_above"))?;
         Ok(self.bounds().await?.head)
+    }
+
+    async fn commit_above(&self, position: Position, unit: Unit) -> Result<Committed> {
+        let committed = commit::commit(self.client(), &[unit], position).await;
+        let committed = committed.map_err(|failed| self.of_truth(failed, "commit_above"))?.pop();
+        committed.unwrap_or_else(|| Err(Error::internal("a unit has no outcome")))
+    }
+
+    async fn fence(
+        &self,
+        entity: &str,
+        from: Option<&str>,
+        to: Option<&str>,
+    ) -> Result<Option<Position>> {
+        let said = commit::fence(self.client(), entity, from, to).await;
+        said.map_err(|failed| self.of_truth(failed, "fence"))
+    }
+
+    async fn fences(&self) -> Result<BTreeMap<String, String>> {
+        log::fences(self.client()).await.map_err(|failed| self.of_truth(failed, "fences"))
     }
 
     async fn read_log(

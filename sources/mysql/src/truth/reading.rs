@@ -1,6 +1,6 @@
 //! What a commit has to read: the head of the log, and everything that its units may look at.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use mysql_async::Row;
@@ -21,7 +21,16 @@ use crate::truth::log;
 use crate::truth::pending::hash;
 
 /// Locks the head of the log.
-pub(super) const HEAD: &str = "SELECT `position` FROM unisono_head WHERE `only` = 1 FOR UPDATE";
+pub(super) const HEAD: &str =
+    "SELECT `position`, `fences` FROM unisono_head WHERE `only` = 1 FOR UPDATE";
+
+/// What was said of the entities whose writes are refused, by the row of the head.
+pub(super) fn fences(head: &Row) -> Result<BTreeMap<String, String>> {
+    let Some(json) = text_of(cell(head, 1)?)? else { return Ok(BTreeMap::new()) };
+    serde_json::from_str(json).map_err(|e| {
+        Error::new(ErrorKind::Corrupt, "what is refused cannot be decoded").caused_by(e)
+    })
+}
 
 /// Records that other programs are writing.
 pub(super) type Busy = HashSet<(Arc<str>, Key)>;
@@ -135,8 +144,9 @@ impl<'a> Reading<'a> {
     ) -> Result<(Batch<'a>, bool)> {
         let mut sets = sets.iter().map(Vec::as_slice);
         let head = sets.next().and_then(<[Row]>::first).ok_or_else(head_missing)?;
+        let fences = fences(head)?;
         let head = Position::from_i64(number_of(cell(head, 0)?)?.unwrap_or_default())?;
-        let mut batch = Batch::new(tables, head, row_bytes);
+        let mut batch = Batch::new(tables, head, row_bytes, fences);
         if !self.keys.is_empty() {
             // Read by `outcomes`.
             sets.next();

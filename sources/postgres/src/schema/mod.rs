@@ -43,7 +43,8 @@ const OWN_TABLES: &[(&str, &str)] = &[
     (
         "unisono_head",
         "(\"only\" boolean PRIMARY KEY DEFAULT TRUE CHECK (\"only\"), log uuid NOT NULL, trimmed bigint NOT NULL, \
-         position bigint NOT NULL) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0)",
+         position bigint NOT NULL, fences jsonb NOT NULL DEFAULT '{}') \
+         WITH (fillfactor = 10, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0)",
     ),
     (
         "unisono_outcomes",
@@ -169,6 +170,14 @@ async fn own_tables(catalog: &Catalog<'_>) -> Result<(), Failed> {
         for (_, columns) in OWN_INDEXES.iter().filter(|(of, _)| of == table) {
             catalog.run(&format!("CREATE INDEX ON {name}.{table} ({columns})")).await?;
         }
+    }
+    let head = catalog.columns("unisono_head").await?;
+    if head.is_some_and(|columns| !columns.contains_key("fences")) {
+        // Made by a version that moved no truths.
+        let sql = format!(
+            "ALTER TABLE {name}.unisono_head ADD COLUMN fences jsonb NOT NULL DEFAULT '{{}}'"
+        );
+        catalog.run(&sql).await?;
     }
     if !there.contains("unisono_sequencer") {
         catalog.run(&format!("INSERT INTO {name}.unisono_sequencer DEFAULT VALUES")).await?;

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use unisono_core::source::fenced;
 use unisono_core::write::{Committed, Unit};
 use unisono_core::{Change, Error, ErrorKind, Key, Position, Result, Version};
 
@@ -17,7 +18,7 @@ use crate::parameter::{integer, optional_integer};
 use crate::session::{Session, Use};
 use crate::table::{Table, quote};
 use crate::truth::plan::{Decision, Known, Needs, Plan, change};
-use crate::truth::{log, statement};
+use crate::truth::{fences, log, statement};
 
 /// How often a batch is tried before the head row is held instead.
 const ATTEMPTS: u32 = 3;
@@ -97,6 +98,36 @@ pub(super) async fn commit(client: &Client, units: &[Unit]) -> Result<Results, F
             }
         }
     }
+}
+
+/// Commits one unit in the generation after a position, unless the log has come further already.
+pub(super) async fn commit_above(
+    client: &Client,
+    position: Position,
+    unit: &Unit,
+) -> Result<Result<Committed>, Failed> {
+    let mut writer = client.writer.lock().await;
+    // Taken out, so that a call that fails takes its connection and its transaction with it.
+    let session = match writer.take().filter(|session| client.is_current(session)) {
+        Some(session) => session,
+        None => connect(client).await?,
+    };
+    let tables = client.tables();
+    let schema = quote(client.schema());
+    let raise = format!(
+        "{}; UPDATE {schema}.unisono_head SET position = {} WHERE position <= {position}",
+        capture::BEGIN,
+        position.next_generation()
+    );
+    session.run(&raise).await?;
+    let work = Batch { session: &session, schema, tables: &tables };
+    let moved = || Failed::from(Error::internal("the head moved while it was held"));
+    let result = work.attempt(std::slice::from_ref(unit)).await?.ok_or_else(moved)?.pop();
+    let result = result.ok_or_else(|| Failed::from(Error::internal("a unit has no outcome")))?;
+    let written = result.as_ref().is_ok_and(|c| !c.replayed && !c.changes.is_empty());
+    session.run(if written { "COMMIT" } else { "ROLLBACK" }).await.map_err(Failed::at_commit)?;
+    *writer = Some(session);
+    Ok(result)
 }
 
 /// The records of captured tables that units write.
@@ -222,7 +253,9 @@ impl Batch<'_> {
         let commit = statement::commit(&self.schema, &plan, units, known.head);
         let rows = self.session.rows(Use::Often, &commit.sql, &commit.parameters).await;
         let rows = rows.map_err(Failed::at_commit)?;
-        let Some(first) = rows.first() else { return Ok(None) };
+        let Some(first) = rows.first() else {
+            return self.refuse_fenced(&plan).await.map(|()| None);
+        };
         let base = Position::from_i64(integer(first, 0)?).map_err(unknown)?;
         let mut replaced = HashMap::with_capacity(rows.len());
         for row in &rows {
@@ -234,6 +267,16 @@ impl Batch<'_> {
             }
         }
         Ok(Some(results(&plan, units, base, &replaced)))
+    }
+
+    /// Fails if the log took nothing because writes of one of the entities are refused.
+    async fn refuse_fenced(&self, plan: &Plan) -> Result<(), Failed> {
+        let fences = fences(self.session, &self.schema).await?;
+        let entities = plan.items.iter().map(|item| item.table.entity.name());
+        match entities.into_iter().find(|entity| fences.contains_key(entity.as_ref())) {
+            Some(entity) => Err(Failed { class: Class::Refused, error: fenced(entity) }),
+            None => Ok(()),
+        }
     }
 
     /// Unit after unit, and write after write, so that each sees what is there before it. The head row is held.

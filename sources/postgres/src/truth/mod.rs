@@ -9,11 +9,13 @@ mod statement;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
+use tokio_postgres::types::Type;
 use unisono_core::source::{LogBounds, Truth, begins_above};
 use unisono_core::write::{Committed, Unit};
 use unisono_core::{Change, Entity, Error, ErrorKind, Key, Position, Result, Timestamp, Uuid};
@@ -42,6 +44,16 @@ pub(crate) async fn bounds_of(session: &Session, schema: &str) -> Result<LogBoun
         trimmed: Position::from_i64(integer(row, 1)?)?,
         head: Position::from_i64(integer(row, 2)?)?,
     })
+}
+
+/// What was said of the entities whose writes are refused.
+async fn fences(session: &Session, schema: &str) -> Result<BTreeMap<String, String>, Failed> {
+    let sql = format!("SELECT fences::text FROM {schema}.unisono_head");
+    let rows = session.rows(Use::Once, &sql, &[]).await?;
+    let json = rows.first().map(|row| text(row, 0)).transpose()?.unwrap_or("{}");
+    Ok(serde_json::from_str(json).map_err(|e| {
+        Error::new(ErrorKind::Corrupt, "what is refused cannot be decoded").caused_by(e)
+    })?)
 }
 
 impl PostgresSource {
@@ -106,6 +118,54 @@ impl Truth for PostgresSource {
         let head = begun.await?;
         self.client().life().raise(head);
         Ok(head)
+    }
+
+    async fn commit_above(&self, position: Position, unit: Unit) -> Result<Committed> {
+        let at = |error: Error| error.on("commit_above").at(self.client().name());
+        let committed = commit::commit_above(self.client(), position, &unit).await;
+        let committed = committed.map_err(|e| at(e.error))?.map_err(at)?;
+        if let Some(last) = committed.changes.last() {
+            self.client().life().raise(last.position);
+        }
+        Ok(committed)
+    }
+
+    async fn fence(
+        &self,
+        entity: &str,
+        from: Option<&str>,
+        to: Option<&str>,
+    ) -> Result<Option<Position>> {
+        let head = format!("{}.unisono_head", quote(self.client().schema()));
+        // The text of the engine is ASCII without NUL.
+        let sql = &match to {
+            Some(_) => format!(
+                "UPDATE {head} SET fences = fences || jsonb_build_object($1, $3) \
+                 WHERE fences ->> $1 IS NOT DISTINCT FROM $2 RETURNING position"
+            ),
+            None => format!(
+                "UPDATE {head} SET fences = fences - $1 \
+                 WHERE fences ->> $1 IS NOT DISTINCT FROM $2 AND $3 IS NULL RETURNING position"
+            ),
+        };
+        let optional = |text: Option<&str>| {
+            Parameter::new(Type::TEXT, text.map(|text| text.as_bytes().to_vec()))
+        };
+        let parameters = &[Parameter::text(entity), optional(from), optional(to)];
+        let said = self.client().primary(move |session| {
+            Box::pin(async move { session.rows(Use::Once, sql, parameters).await })
+        });
+        let rows = said.await;
+        let rows = rows.map_err(|e| e.at_commit().error.on("fence").at(self.client().name()))?;
+        rows.first().map(|row| Position::from_i64(integer(row, 0)?)).transpose()
+    }
+
+    async fn fences(&self) -> Result<BTreeMap<String, String>> {
+        let schema = &quote(self.client().schema());
+        let read = self.on_log("fences", move |session| {
+            Box::pin(async move { fences(&session, schema).await })
+        });
+        read.await
     }
 
     async fn read_log(

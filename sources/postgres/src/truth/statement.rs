@@ -4,7 +4,7 @@
 //! has it. So everything that was seen is still so, whichever process commits meanwhile; otherwise the statement does
 //! nothing and answers no row.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tokio_postgres::types::Type;
@@ -51,11 +51,13 @@ fn image(item: &Item) -> Option<Vec<u8>> {
     item.image.as_ref().map(|record| json::to_vec(&item.table.entity, record))
 }
 
-/// Takes the head for `$2` changes, unless it has moved.
-fn head_part(schema: &str, count: &str, returning: &str) -> String {
+/// Takes the head for `$2` changes, unless it has moved, or writes of one of the entities are refused.
+fn head_part(schema: &str, count: &str, returning: &str, entities: &[&str]) -> String {
+    let entities = entities.join("', '");
     format!(
         "head AS (UPDATE {schema}.unisono_head SET position = position + {count} \
-         WHERE position = coalesce($1, (SELECT position FROM {schema}.unisono_head)) RETURNING {returning})"
+         WHERE position = coalesce($1, (SELECT position FROM {schema}.unisono_head)) \
+         AND NOT fences ?| ARRAY['{entities}'] RETURNING {returning})"
     )
 }
 
@@ -93,7 +95,7 @@ fn lone_put(schema: &str, item: &Item, units: &[Unit], head: Option<Position>) -
           (SELECT version FROM {schema}.unisono_tombstones WHERE entity = '{entity}' AND key = $2)), $3, $4, $5, $6 \
          FROM head LEFT JOIN (SELECT unisono_version AS version FROM {name} WHERE {key} = {key_mark}) old ON TRUE \
          RETURNING position - 1, position, replaced",
-        head = head_part(schema, "1", "position"),
+        head = head_part(schema, "1", "position", &[entity]),
         on_conflict = table.on_conflict(),
         key = table.key(),
     );
@@ -123,9 +125,12 @@ impl Parts<'_> {
 
 fn batch(schema: &str, plan: &Plan, units: &[Unit], head: Option<Position>) -> Commit {
     let count = Parameter::integer(plan.items.len() as i64);
+    let entities: BTreeSet<&str> =
+        plan.items.iter().map(|item| item.table.entity.name().as_ref()).collect();
+    let entities: Vec<&str> = entities.into_iter().collect();
     let mut parts = Parts {
         schema,
-        parts: vec![head_part(schema, "$2", "position - $2 AS base")],
+        parts: vec![head_part(schema, "$2", "position - $2 AS base", &entities)],
         parameters: vec![Parameter::optional(head.map(Position::as_i64)), count],
     };
     parts.entries(&plan.items, units);

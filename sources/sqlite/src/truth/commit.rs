@@ -1,8 +1,10 @@
 //! Group commit: many units in one transaction, each of them all or nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
+use unisono_core::source::fenced;
 use unisono_core::stream;
 use unisono_core::write::{Action, Committed, Idempotency, Resolved, Unit, Write, resolve};
 use unisono_core::{Change, Error, ErrorKind, Position, Record, Result, Role, Stored};
@@ -13,7 +15,7 @@ use crate::error::{is_of_statement, translate};
 use crate::table::{Refused, Table};
 use crate::tombstones;
 use crate::truth::mark::{self, Mark};
-use crate::truth::{append, bounds, log, transaction};
+use crate::truth::{append, bounds, fences, log, transaction};
 
 /// Commits units in order; one that fails leaves nothing behind.
 pub(super) fn commit(
@@ -21,6 +23,7 @@ pub(super) fn commit(
     tables: &Tables,
     mark: &Mark,
     units: &[Unit],
+    above: Position,
 ) -> Result<Vec<Result<Committed>>> {
     if units.is_empty() {
         return Ok(Vec::new());
@@ -28,7 +31,9 @@ pub(super) fn commit(
     let (results, head) = transaction(connection, |connection| {
         let head = bounds(connection)?.head;
         mark::check(head, mark.head())?;
-        let mut batch = Batch { connection, tables, head, drained: true };
+        let head = if head <= above { above.next_generation() } else { head };
+        let fences = fences(connection)?;
+        let mut batch = Batch { connection, tables, head, drained: true, fences };
         batch.sequence()?;
         let mut results = Vec::with_capacity(units.len());
         for unit in units {
@@ -38,7 +43,10 @@ pub(super) fn commit(
                 Err(Failure::Batch(error)) => return Err(error),
             }
         }
-        Ok((results, batch.head))
+        // Without a change the log ends where it did.
+        let written =
+            results.iter().flatten().any(|c: &Committed| !c.replayed && !c.changes.is_empty());
+        Ok((results, if written { batch.head } else { Position::ZERO }))
     })?;
     mark.raise(head);
     Ok(results)
@@ -67,6 +75,8 @@ struct Batch<'a> {
     head: Position,
     /// Whether the intake held no more than has been sequenced.
     drained: bool,
+    /// The entities whose writes are refused.
+    fences: BTreeMap<String, String>,
 }
 
 impl Batch<'_> {
@@ -126,11 +136,15 @@ impl Batch<'_> {
     fn write(&mut self, unit: &Unit, write: &Write) -> Result<Arc<Change>, Failure> {
         let entity = write.entity.name();
         let Some(table) = self.tables.get(entity).filter(|t| t.role == Role::Truth) else {
-            return Err(Failure::Unit(
-                Error::internal("the source was not prepared as the truth of the entity")
+            return Err(Failure::Unit(match self.fences.contains_key(entity.as_ref()) {
+                true => fenced(entity),
+                false => Error::internal("the source was not prepared as the truth of the entity")
                     .of(entity),
-            ));
+            }));
         };
+        if self.fences.contains_key(entity.as_ref()) {
+            return Err(Failure::Unit(fenced(entity)));
+        }
         if table.capture.is_some() && !self.drained {
             let mut sequencer = self.sequencer();
             sequencer.of(table, &write.key).map_err(Failure::Batch)?;

@@ -6,6 +6,7 @@ pub(crate) mod mark;
 
 pub(crate) use log::append;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,7 +53,7 @@ impl Truth for SqliteSource {
         let name = Arc::clone(self.client().name());
         self.client()
             .write("commit", move |connection| {
-                let results = commit::commit(connection, &tables, &mark, &units)?;
+                let results = commit::commit(connection, &tables, &mark, &units, Position::ZERO)?;
                 Ok(results.into_iter().map(|r| r.map_err(|e| e.on("commit").at(&name))).collect())
             })
             .await
@@ -90,6 +91,40 @@ impl Truth for SqliteSource {
                 Ok(head)
             })
             .await
+    }
+
+    async fn commit_above(&self, position: Position, unit: Unit) -> Result<Committed> {
+        let (tables, mark) = (self.client().tables(), self.client().mark());
+        let committed = self.client().write("commit_above", move |connection| {
+            commit::commit(connection, &tables, &mark, &[unit], position)
+        });
+        let missing = || Err(Error::internal("a unit has no outcome"));
+        committed.await?.pop().unwrap_or_else(missing)
+    }
+
+    async fn fence(
+        &self,
+        entity: &str,
+        from: Option<&str>,
+        to: Option<&str>,
+    ) -> Result<Option<Position>> {
+        let entity = entity.to_owned();
+        let (from, to) = (from.map(str::to_owned), to.map(str::to_owned));
+        self.client()
+            .write("fence", move |connection| {
+                transaction(connection, |connection| {
+                    if fences(connection)?.get(&entity) != from.as_ref() {
+                        return Ok(None);
+                    }
+                    put(connection, FENCES, &entity, to.as_deref()).map_err(translate)?;
+                    Ok(Some(bounds(connection)?.head))
+                })
+            })
+            .await
+    }
+
+    async fn fences(&self) -> Result<BTreeMap<String, String>> {
+        self.client().read("fences", |session| fences(&session.connection)).await
     }
 
     async fn read_log(
@@ -140,18 +175,7 @@ impl Truth for SqliteSource {
         let (space, name) = (space.to_owned(), name.to_owned());
         self.client()
             .write("put_state", move |connection| {
-                let written = match value {
-                    Some(value) => connection.execute(
-                        "INSERT INTO unisono_state (space, name, value) VALUES (?1, ?2, ?3) \
-                         ON CONFLICT (space, name) DO UPDATE SET value = excluded.value",
-                        [space, name, value],
-                    ),
-                    None => connection.execute(
-                        "DELETE FROM unisono_state WHERE space = ?1 AND name = ?2",
-                        [space, name],
-                    ),
-                };
-                written.map(drop).map_err(at_commit)
+                put(connection, &space, &name, value.as_deref()).map_err(at_commit)
             })
             .await
     }
@@ -169,6 +193,36 @@ impl Truth for SqliteSource {
             })
             .await
     }
+}
+
+/// The space of what was said of entities whose writes are refused.
+const FENCES: &str = "unisono_fences";
+
+/// What was said of them, as the current transaction sees it.
+fn fences(connection: &Connection) -> Result<BTreeMap<String, String>> {
+    let sql = "SELECT name, value FROM unisono_state WHERE space = ?1";
+    let mut statement = connection.prepare_cached(sql).map_err(translate)?;
+    let rows = statement.query_map([FENCES], |row| Ok((row.get(0)?, row.get(1)?)));
+    rows.map_err(translate)?.collect::<rusqlite::Result<_>>().map_err(translate)
+}
+
+/// Keeps a small record of a space, or removes it.
+fn put(
+    connection: &Connection,
+    space: &str,
+    name: &str,
+    value: Option<&str>,
+) -> rusqlite::Result<()> {
+    let written = match value {
+        Some(value) => connection.execute(
+            "INSERT INTO unisono_state (space, name, value) VALUES (?1, ?2, ?3) \
+             ON CONFLICT (space, name) DO UPDATE SET value = excluded.value",
+            [space, name, value],
+        ),
+        None => connection
+            .execute("DELETE FROM unisono_state WHERE space = ?1 AND name = ?2", [space, name]),
+    };
+    written.map(drop)
 }
 
 /// Runs work in a transaction that has the right to write from its beginning.
