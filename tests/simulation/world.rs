@@ -296,6 +296,7 @@ impl World {
             sources: BTreeMap::new(),
             entities: BTreeMap::from([("thing".into(), declared)]),
             archive: None,
+            personal: None,
             // The judge has to see what the engine itself leaves.
             sweep: SweepDeclaration::NEVER,
             log: LogDeclaration {
