@@ -113,10 +113,32 @@ pub(crate) fn all() -> Vec<Tested> {
         #[cfg(feature = "redis")]
         Tested::new(unisono_source_redis::Redis),
         #[cfg(feature = "redis")]
-        Tested::new(unisono_source_redis::Redis).with("redis shown", engines::redis::showing),
+        Tested::new(unisono_source_redis::Redis).with("redis shown", redis_showing),
         #[cfg(feature = "opensearch")]
         Tested::new(unisono_source_opensearch::Opensearch),
         #[cfg(feature = "mongodb")]
         Tested::new(unisono_source_mongodb::Mongodb),
     ]
+}
+
+/// Options under which fields of every record stand beside it: each in both ways, as far as there is room.
+#[cfg(feature = "redis")]
+fn redis_showing(role: Role, entity: &Entity) -> Options {
+    use unisono_core::kind::OptionValue;
+    use unisono_core::{Field, FieldType};
+
+    if role != Role::Follower {
+        return Options::default();
+    }
+    let key = &entity.key_field().name;
+    let others = || entity.fields().iter().filter(|field| field.name != *key);
+    let value = |f: &Field| format!("{0}=beside.{1}.{0}:{{{key}}}", f.name, entity.name());
+    let score = |f: &Field| format!("{0}=ranked.{1}.{0}", f.name, entity.name());
+    let is_number = |f: &&Field| {
+        matches!(f.ty, FieldType::Integer | FieldType::Decimal { .. } | FieldType::Float)
+    };
+    let values = others().take(4).map(value).collect();
+    let scores = others().filter(is_number).take(4).map(score).collect();
+    let options = [("values", values), ("sorted_sets", scores)];
+    Options(options.map(|(name, all)| (name.to_owned(), OptionValue::List(all))).into())
 }

@@ -2,8 +2,8 @@
 
 use redis::aio::MultiplexedConnection;
 use redis::{Client, TlsCertificates, cmd};
-use unisono_core::kind::{OptionValue, Options};
-use unisono_core::{Entity, Error, Field, FieldType, Result, Role};
+use unisono_core::kind::Options;
+use unisono_core::{Error, Result};
 
 /// The password of the administrator in `engines/redis/start`.
 const ADMINISTRATOR: &str = "default:admin-secret";
@@ -57,22 +57,4 @@ async fn delete(address: &str, authority: Option<&str>, pattern: &str) -> redis:
     const DELETE: &str = "local keys = redis.call('KEYS', ARGV[1])
         for n = 1, #keys do redis.call('UNLINK', keys[n]) end";
     cmd("EVAL").arg(DELETE).arg(0).arg(pattern).exec_async(&mut connection).await
-}
-
-/// Options under which fields of every record stand beside it: each in both ways, as far as there is room.
-pub(crate) fn showing(role: Role, entity: &Entity) -> Options {
-    if role != Role::Follower {
-        return Options::default();
-    }
-    let key = &entity.key_field().name;
-    let others = || entity.fields().iter().filter(|field| field.name != *key);
-    let value = |f: &Field| format!("{0}=beside.{1}.{0}:{{{key}}}", f.name, entity.name());
-    let score = |f: &Field| format!("{0}=ranked.{1}.{0}", f.name, entity.name());
-    let is_number = |f: &&Field| {
-        matches!(f.ty, FieldType::Integer | FieldType::Decimal { .. } | FieldType::Float)
-    };
-    let values = others().take(4).map(value).collect();
-    let scores = others().filter(is_number).take(4).map(score).collect();
-    let options = [("values", values), ("sorted_sets", scores)];
-    Options(options.map(|(name, all)| (name.to_owned(), OptionValue::List(all))).into())
 }
