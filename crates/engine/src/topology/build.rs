@@ -20,8 +20,11 @@ use crate::topology::{Handles, Topology, named};
 /// Everything that a topology is made of; from here on nothing can fail.
 pub(crate) struct Blueprint<'a> {
     sources: Handles,
-    entities: Vec<(&'a Arc<Serving>, Projected<'a>, Arc<SourceHandle>, Vec<Planned<'a>>)>,
+    entities: Vec<Entity<'a>>,
 }
+
+/// An entity: what works it out if something does, its truth and its followers.
+type Entity<'a> = (&'a Arc<Serving>, Projected<'a>, Arc<SourceHandle>, Vec<Planned<'a>>);
 
 /// What works an entity out, if something does.
 type Projected<'a> = Option<&'a Arc<Projection>>;
