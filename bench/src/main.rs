@@ -4,10 +4,11 @@
 //! Each comparison alternates both sides for several rounds in one run and reports medians and the ratio with its
 //! range, because machines are shared and noisy. Parts: `reads`, `writes`, `visible`, `search`, `import`, `idle`; all
 //! if none is named; with `--features full` also those over real engines (`engines/up` first): `load`, `latency`,
-//! `carry`, `commits`, `memory`, `strategies` (each strategy of replication, and `adaptive` over a minute in which a
-//! follower is slow for a while), `broken` (two minutes for each service with 3 seconds), `products`, of which `--only` takes the measures whose names contain a text. The table
-//! is also written to `target/bench/results.md`, the ratios drawn in `ratios.svg`, `strategies` in `strategies.svg` and
-//! `adaptive.svg`.
+//! `carry`, `commits`, `events` (beside the program in `bench/baseline/cqrs-es`, which is built first), `memory`,
+//! `strategies` (each strategy of replication, and `adaptive` over a minute in which a follower is slow for a while),
+//! `broken` (two minutes for each service with 3 seconds), `products`, of which `--only` takes the measures whose names
+//! contain a text. The table is also written to `target/bench/results.md`, the ratios drawn in `ratios.svg`,
+//! `strategies` in `strategies.svg` and `adaptive.svg`.
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 #![expect(clippy::disallowed_methods, reason = "real time is what is measured")]
 
@@ -55,7 +56,7 @@ pub(crate) struct Plan {
 }
 
 /// Every part that can be asked for.
-const PARTS: [&str; 14] = [
+const PARTS: [&str; 15] = [
     "reads",
     "writes",
     "visible",
@@ -66,6 +67,7 @@ const PARTS: [&str; 14] = [
     "latency",
     "carry",
     "commits",
+    "events",
     "memory",
     "strategies",
     "products",

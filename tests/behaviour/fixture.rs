@@ -146,7 +146,7 @@ impl Fixture {
         }
         let source = self.kind.open("tested", &self.options, &environment).await?;
         self.kind.opened(Arc::downgrade(&source), &self.options);
-        Ok(Opened { source })
+        Ok(Opened { source, entity_options: self.kind.entity_options })
     }
 
     /// Opens the source and prepares entities in a role.
@@ -210,6 +210,7 @@ impl Fixture {
 pub(crate) struct Opened {
     /// The source itself.
     pub(crate) source: Arc<dyn Source>,
+    entity_options: fn(Role, &Entity) -> Options,
 }
 
 impl Opened {
@@ -223,7 +224,7 @@ impl Opened {
             entity: Arc::clone(e),
             role,
             place: e.name().trim_start_matches(SYSTEM).into(),
-            options: Options::default(),
+            options: (self.entity_options)(role, e),
         };
         let bindings: Vec<_> = entities.iter().map(bind).collect();
         self.source.prepare(&bindings).await

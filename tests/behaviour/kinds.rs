@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use unisono_core::kind::{Options, SourceKind};
 use unisono_core::source::Source;
+use unisono_core::{Entity, Role};
 
 use crate::engines;
 
@@ -18,6 +19,8 @@ pub(crate) struct Tested {
     pub(crate) column: &'static str,
     /// The folder of `engines/` with the server that it needs; none for an embedded kind.
     pub(crate) engine: Option<&'static str>,
+    /// The options of an entity in a role.
+    pub(crate) entity_options: fn(Role, &Entity) -> Options,
     kind: Box<dyn SourceKind>,
     left: Mutex<Left>,
 }
@@ -46,7 +49,14 @@ impl Tested {
         };
         let engine = kind.options().iter().any(is_server).then(|| kind.name());
         let (column, left) = (kind.name(), Mutex::default());
-        Tested { column, engine, kind: Box::new(kind), left }
+        let entity_options = |_, _: &Entity| Options::default();
+        Tested { column, engine, entity_options, kind: Box::new(kind), left }
+    }
+
+    /// The same with other options of entities, in a column of its own.
+    #[cfg(feature = "redis")]
+    fn with(self, column: &'static str, entity_options: fn(Role, &Entity) -> Options) -> Self {
+        Tested { column, entity_options, ..self }
     }
 
     fn left(&self) -> MutexGuard<'_, Left> {
@@ -102,9 +112,33 @@ pub(crate) fn all() -> Vec<Tested> {
         Tested::new(unisono_source_mysql::Mysql),
         #[cfg(feature = "redis")]
         Tested::new(unisono_source_redis::Redis),
+        #[cfg(feature = "redis")]
+        Tested::new(unisono_source_redis::Redis).with("redis shown", redis_showing),
         #[cfg(feature = "opensearch")]
         Tested::new(unisono_source_opensearch::Opensearch),
         #[cfg(feature = "mongodb")]
         Tested::new(unisono_source_mongodb::Mongodb),
     ]
+}
+
+/// Options under which fields of every record stand beside it: each in both ways, as far as there is room.
+#[cfg(feature = "redis")]
+fn redis_showing(role: Role, entity: &Entity) -> Options {
+    use unisono_core::kind::OptionValue;
+    use unisono_core::{Field, FieldType};
+
+    if role != Role::Follower {
+        return Options::default();
+    }
+    let key = &entity.key_field().name;
+    let others = || entity.fields().iter().filter(|field| field.name != *key);
+    let value = |f: &Field| format!("{0}=beside.{1}.{0}:{{{key}}}", f.name, entity.name());
+    let score = |f: &Field| format!("{0}=ranked.{1}.{0}", f.name, entity.name());
+    let is_number = |f: &&Field| {
+        matches!(f.ty, FieldType::Integer | FieldType::Decimal { .. } | FieldType::Float)
+    };
+    let values = others().take(4).map(value).collect();
+    let scores = others().filter(is_number).take(4).map(score).collect();
+    let options = [("values", values), ("sorted_sets", scores)];
+    Options(options.map(|(name, all)| (name.to_owned(), OptionValue::List(all))).into())
 }

@@ -52,7 +52,8 @@ impl Site {
         let Site { kind, truth, follower, .. } = self;
         let format = if *kind == "redis" { "format = \"json\"\n" } else { "" };
         let text = format!(
-            "data = \"{}\"\n[sources.main]\nkind = \"postgres\"\n{truth}\n[sources.copy]\nkind = \"{kind}\"\n{follower}\n\
+            // What finds the damage is to be the verification that is asked for.
+            "data = \"{}\"\n[sweep]\nevery = \"0s\"\n[sources.main]\nkind = \"postgres\"\n{truth}\n[sources.copy]\nkind = \"{kind}\"\n{follower}\n\
              [entities.item]\nkey = \"id\"\ntruth = \"main\"\n\
              [entities.item.fields]\nid = \"string\"\nname = \"string\"\namount = \"decimal(12,2)\"\nstock = \"integer\"\n\
              [[entities.item.followers]]\nsource = \"copy\"\n{format}",

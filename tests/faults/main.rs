@@ -146,24 +146,38 @@ fn many(kinds: &[&'static Kind], arguments: &Arguments) -> Vec<Row> {
         for _ in 0..arguments.parallel {
             scope.spawn(|| {
                 while let Some(kind) = next() {
-                    let rows = in_a_process(kind, arguments)
+                    let rows = in_a_process(kind, arguments.fault.as_deref(), arguments)
                         .unwrap_or_else(|error| vec![Row::failed(kind.column, "process", error)]);
                     found.lock().unwrap_or_else(PoisonError::into_inner).extend(rows);
                 }
             });
         }
     });
-    found.into_inner().unwrap_or_else(PoisonError::into_inner)
+    let mut rows: Vec<Row> = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    // Bounds of time are those of a machine that has nothing else to do.
+    for row in rows.iter_mut().filter(|row| row.is_late()) {
+        let Some(kind) = kinds.iter().find(|kind| kind.column == row.column) else { continue };
+        println!("{:<10} {row}\n{:<10} it is tried once more by itself", row.column, row.column);
+        let again = in_a_process(kind, Some(&row.scenario), arguments);
+        if let Some(again) = again.ok().and_then(|rows| rows.into_iter().find(|r| r.is_of(row))) {
+            *row = again.again(row);
+        }
+    }
+    rows
 }
 
-fn in_a_process(kind: &Kind, arguments: &Arguments) -> Result<Vec<Row>, String> {
+fn in_a_process(
+    kind: &Kind,
+    fault: Option<&str>,
+    arguments: &Arguments,
+) -> Result<Vec<Row>, String> {
     let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
     let rows = folder.path().join("rows");
     let program = std::env::current_exe().map_err(|e| e.to_string())?;
     let mut command = Command::new(program);
     command.args(["--only", kind.column, "--seed", &arguments.seed.to_string(), "--rows"]);
     command.arg(&rows);
-    if let Some(fault) = &arguments.fault {
+    if let Some(fault) = fault {
         command.args(["--fault", fault]);
     }
     let status = command.status().map_err(|e| e.to_string())?;
@@ -247,7 +261,10 @@ fn one(kind: &'static Kind, arguments: &Arguments) -> Vec<Row> {
                 site = Some(at).filter(|_| row.failure.is_none());
                 row
             }
-            Err(error) => Row::failed(kind.column, &name, format!("it does not start: {error}")),
+            Err(error) => {
+                let failure = report::late(format_args!("it does not start: {error}"));
+                Row::failed(kind.column, &name, failure)
+            }
         };
         let mut row = attempt();
         if row.failure.as_ref().is_some_and(|failure| failure.contains(STAND_IN_BROKEN)) {
@@ -271,5 +288,6 @@ fn within<T>(scenario: impl Future<Output = Result<T, String>>) -> Result<T, Str
         .map_err(|e| e.to_string())?;
     let ended = runtime.block_on(async { tokio::time::timeout(SCENARIO_MAX, scenario).await });
     runtime.shutdown_timeout(Duration::from_secs(5));
-    ended.unwrap_or_else(|_| Err(format!("it took longer than {SCENARIO_MAX:?}")))
+    ended
+        .unwrap_or_else(|_| Err(report::late(format_args!("it took longer than {SCENARIO_MAX:?}"))))
 }

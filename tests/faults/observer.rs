@@ -12,6 +12,7 @@ use unisono_engine::Engine;
 use unisono_engine::status::{DeliveryState, Status};
 use unisono_server::{App, Options, Server};
 
+use crate::report::late;
 use crate::scenario::Role;
 use crate::workload::Ledger;
 
@@ -138,10 +139,10 @@ impl Observer {
             }
             if Instant::now() > deadline {
                 let Status { sources, deliveries, .. } = &look.status;
-                return Err(format!(
+                return Err(late(format_args!(
                     "not settled after {within:?}: {:?}\n{sources:#?}\n{deliveries:#?}",
                     look.ready
-                ));
+                )));
             }
             tokio::time::sleep(EVERY).await;
         }
@@ -162,9 +163,9 @@ impl Observer {
             }
             if Instant::now() > deadline {
                 let Look { ready, metrics, status, .. } = &look;
-                return Err(format!(
+                return Err(late(format_args!(
                     "not in {within:?}: {what}: {ready:?}\n{metrics}\n{status:#?}"
-                ));
+                )));
             }
             tokio::time::sleep(EVERY).await;
         }
@@ -185,7 +186,8 @@ impl Window {
         let acknowledged = self.ledger.newest();
         let at = Instant::now();
         let status = tokio::time::timeout(LOOK_MAX, self.engine.status()).await;
-        let status = status.map_err(|_| format!("status took longer than {LOOK_MAX:?}"))?;
+        let status =
+            status.map_err(|_| late(format_args!("status took longer than {LOOK_MAX:?}")))?;
         let took = at.elapsed();
         let (code, body) = self.get("/health/ready").await?;
         let reasons: Json = serde_json::from_str(&body).map_err(|e| e.to_string())?;
@@ -198,7 +200,7 @@ impl Window {
     }
 
     async fn get(&self, path: &str) -> Result<(u16, String), String> {
-        let failed = |e: reqwest::Error| format!("{path} does not answer: {e:?}");
+        let failed = |e: reqwest::Error| late(format_args!("{path} does not answer: {e:?}"));
         let answer =
             self.client.get(format!("{}{path}", self.base)).send().await.map_err(failed)?;
         let code = answer.status().as_u16();

@@ -213,7 +213,7 @@ async fn refused(site: &Site, case: &Case) -> Result<(), String> {
         Err(error) => is_clear(&error, case)?,
     }
     if began.elapsed() > OPEN_MAX {
-        return Err(format!("the refusal took {:?}", began.elapsed()));
+        return Err(crate::report::late(format_args!("the refusal took {:?}", began.elapsed())));
     }
     let unisono = place.open(Role::Follower, false).await.map_err(|e| format!("{e:?}"))?;
     let engine = unisono.engine();

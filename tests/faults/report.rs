@@ -9,6 +9,14 @@ use crate::fault::Fault;
 use crate::kinds::Kind;
 use crate::scenario::Shown;
 
+/// What failures begin with that a busy machine may be the cause of.
+const LATE: &str = "too late: ";
+
+/// A failure by a bound of time.
+pub(crate) fn late(what: impl Display) -> String {
+    format!("{LATE}{what}")
+}
+
 /// The row of the errors at the start.
 pub(crate) const REFUSALS: &str = "start errors";
 /// The row of a follower that comes and goes.
@@ -23,7 +31,8 @@ acknowledged write was lost (compared with the history of every record), no writ
 did, no write or read failed because of a follower, the other follower kept up, the broken one came to agree with the truth
 by itself (`verify`, record by record, without repairs), memory grew by at most 256 MiB, and while it lasted `status`
 named the source and what it has, `/health/ready` was degraded (for a truth: failed) and `unisono_delivery_live` was 0:
-what should be told lasts until it is, for at most 30 s more.
+what should be told lasts until it is, for at most 30 s more. Several kinds are tried at the same time; a scenario that
+went over a bound of time is tried once more by itself, and `again` says so.
 Behind it: seconds from the end of the fault until everything was settled, at least 1.5 s of which writes went on.
 
 Made by `cargo test -p unisono-tests --features full --test faults -- --write`.
@@ -32,7 +41,7 @@ Made by `cargo test -p unisono-tests --features full --test faults -- --write`.
 /// The outcome of one scenario of one kind.
 pub(crate) struct Row {
     pub(crate) column: String,
-    scenario: String,
+    pub(crate) scenario: String,
     /// What stands in the table.
     cell: String,
     /// More of it, for whoever watches.
@@ -73,6 +82,23 @@ impl Row {
 
     pub(crate) fn without(column: &str, scenario: &str, why: &str) -> Self {
         Row::new(column, scenario, "n/a".to_owned(), why.to_owned())
+    }
+
+    /// Whether it failed by a bound of time alone.
+    pub(crate) fn is_late(&self) -> bool {
+        self.failure.as_ref().is_some_and(|failure| failure.contains(LATE))
+    }
+
+    /// What a second attempt showed, with what had failed the first one.
+    pub(crate) fn again(self, first: &Row) -> Self {
+        let failure = first.failure.as_deref().unwrap_or_default();
+        let line = failure.lines().next().unwrap_or_default();
+        let note = format!("{}; at first: {line} ", self.note);
+        Row { cell: format!("{}, again", self.cell), note, ..self }
+    }
+
+    pub(crate) fn is_of(&self, other: &Row) -> bool {
+        (&self.column, &self.scenario) == (&other.column, &other.scenario)
     }
 
     pub(crate) fn failed(column: &str, scenario: &str, failure: String) -> Self {

@@ -13,6 +13,7 @@ use unisono_testkit::proxy::Proxy;
 
 use crate::fault::Fault;
 use crate::observer::{Look, Observer};
+use crate::report::late;
 use crate::site::{Site, namespace};
 use crate::workload::{Ledger, Readers, Writers, preload};
 
@@ -178,7 +179,7 @@ pub(crate) async fn broken(
 
     let window = Window { began, ended, looks: &looks };
     if longest > READ_MAX {
-        return Err(format!("a read took {longest:?}"));
+        return Err(late(format_args!("a read took {longest:?}")));
     }
     if far_as == Role::Follower {
         if let Some(failure) = ledger.failure() {
@@ -281,7 +282,7 @@ async fn agree(unisono: &Unisono, ledger: &Ledger) -> Result<usize, String> {
 async fn close(unisono: Unisono) -> Result<(), String> {
     match tokio::time::timeout(CLOSE_MAX, unisono.close()).await {
         Ok(closed) => closed.map_err(|e| format!("closing: {e}")),
-        Err(_) => Err(format!("closing took longer than {CLOSE_MAX:?}")),
+        Err(_) => Err(late(format_args!("closing took longer than {CLOSE_MAX:?}"))),
     }
 }
 
@@ -321,9 +322,9 @@ impl Window<'_> {
             let position = look.position("near");
             if position < earlier.acknowledged {
                 let by = earlier.acknowledged - position;
-                return Err(format!(
+                return Err(late(format_args!(
                     "the other follower lagged: {by} changes after {HEALTHY_WITHIN:?}"
-                ));
+                )));
             }
         }
         Ok(())

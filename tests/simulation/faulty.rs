@@ -314,6 +314,15 @@ impl Auditor for Faulty {
         self.around("scan", role.scan(entity, after, limit)).await
     }
 
+    async fn held(
+        &self,
+        entity: &Arc<Entity>,
+        keys: &[Key],
+    ) -> Result<Option<At<Vec<Option<Stored>>>>> {
+        let role = self.role(Arc::clone(&self.inner).auditor())?;
+        self.around("held", role.held(entity, keys)).await
+    }
+
     async fn digests(&self, entity: &Arc<Entity>, slices: Slices) -> Result<At<Vec<SliceDigest>>> {
         let role = self.role(Arc::clone(&self.inner).auditor())?;
         self.around("digests", role.digests(entity, slices)).await

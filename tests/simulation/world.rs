@@ -254,6 +254,7 @@ impl World {
                 options: Options::default(),
                 filter,
                 delivery: self.shape.deliveries.get(name).cloned().unwrap_or_default(),
+                clear: false,
             })
         });
         let declared = EntityDeclaration {
@@ -295,6 +296,7 @@ impl World {
             sources: BTreeMap::new(),
             entities: BTreeMap::from([("thing".into(), declared)]),
             archive: None,
+            personal: None,
             // The judge has to see what the engine itself leaves.
             sweep: SweepDeclaration::NEVER,
             log: LogDeclaration {

@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod judge;
-mod link;
 mod world;
 
 /// How many worlds a run without arguments tries.

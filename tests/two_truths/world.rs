@@ -22,9 +22,9 @@ use unisono_policy::declaration::{
 };
 use unisono_policy::rule::Rule;
 use unisono_source_memory::{Memory, MemoryDisk, Settings};
+use unisono_testkit::link::Link;
 
 use crate::judge;
-use crate::link::Link;
 
 /// The sides.
 pub(crate) const NAMES: [&str; 2] = ["east", "west"];

@@ -6,6 +6,7 @@
 
 mod carry;
 mod commits;
+mod events;
 pub(crate) mod load;
 mod mongodb;
 mod mysql;
@@ -48,6 +49,9 @@ pub(crate) async fn run(
     }
     if wanted("commits") {
         commits::run(plan, report).await?;
+    }
+    if wanted("events") {
+        events::run(plan, report).await?;
     }
     if wanted("memory") {
         carry::memory(plan, report).await?;

@@ -2,24 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use unisono_policy::declaration::ArchiveDeclaration;
-
 use crate::entities::DeclaredEntity;
 use crate::problem::{Report, Spot};
 use crate::sources::{DeclaredSource, same_place};
 use crate::table::Found;
 
-/// Checks the whole.
+/// Checks the whole. `besides` are the sources that are used for something else than entities.
 pub(crate) fn check(
     report: &Report<'_>,
     sources: &BTreeMap<String, DeclaredSource>,
     entities: &BTreeMap<String, DeclaredEntity>,
     region: Option<&Found<String>>,
-    archive: Option<&ArchiveDeclaration>,
+    besides: &[Option<&str>],
 ) {
     shared_places(report, entities);
     shared_paths(report, sources);
-    unused(report, sources, entities, archive);
+    unused(report, sources, entities, besides);
     without_neighbours(report, sources, region);
     if entities.is_empty() {
         let whole = Spot { span: 0..0, key: "entities".to_owned() };
@@ -69,15 +67,16 @@ fn unused(
     report: &Report<'_>,
     sources: &BTreeMap<String, DeclaredSource>,
     entities: &BTreeMap<String, DeclaredEntity>,
-    archive: Option<&ArchiveDeclaration>,
+    besides: &[Option<&str>],
 ) {
     // Entities that could not be read may use any of them.
     if entities.values().any(|e| e.declaration.is_none()) {
         return;
     }
     for (name, source) in sources {
-        let archives = archive.is_some_and(|archive| *archive.source == **name);
-        if !archives && !entities.values().any(|e| e.uses.iter().any(|u| u.source == *name)) {
+        let is_used_besides = besides.contains(&Some(name));
+        if !is_used_besides && !entities.values().any(|e| e.uses.iter().any(|u| u.source == *name))
+        {
             report.warning(
                 &source.spot,
                 format!("no entity uses the source `{name}`"),

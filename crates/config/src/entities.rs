@@ -17,6 +17,7 @@ use crate::document::{Data, Item, Name};
 use crate::fields::{self, DeclaredField};
 use crate::kinds::Kinds;
 use crate::options::Section;
+use crate::personal;
 use crate::policies;
 use crate::problem::{Report, Spot};
 use crate::questions;
@@ -53,6 +54,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) sources: &'a Sources,
     pub(crate) kinds: Kinds<'a>,
     pub(crate) region: Option<&'a str>,
+    /// The source of `[personal]`, if there is one.
+    pub(crate) keys: Option<&'a str>,
 }
 
 /// The fields as far as they could be read, and the entity unless a problem was reported.
@@ -152,7 +155,7 @@ pub(crate) fn entity(
     around: Surroundings<'_>,
 ) -> DeclaredEntity {
     let report = table.report;
-    let Surroundings { sources, kinds, region } = around;
+    let Surroundings { sources, kinds, region, keys } = around;
     let Described { fields: declared, entity } = described;
     let truth_kind =
         table.source_named("truth").and_then(|name| kind_named(sources, name, Role::Truth));
@@ -192,12 +195,21 @@ pub(crate) fn entity(
     let cached = cache.as_mut().and_then(Option::as_mut);
     let kept_out = residency::keep_out(&table, entity.as_ref(), &places, &mut followers, cached);
     let followers: Option<Vec<_>> = followers.into_iter().collect();
+    let declared = followers.iter().flatten();
+    let of_personal = personal::Around {
+        keys,
+        truth: truth.as_ref().map(|found| found.value.as_str()),
+        captured,
+        synchronised: sync.is_some(),
+        followers: declared.map(|f| (&f.declaration, &f.given.spot)).collect(),
+    };
+    let kept_apart = entity.as_ref().and_then(|e| personal::check(&table, e, &of_personal));
     let replication =
         replication::read(&table, truth.as_ref(), followers, write.as_ref(), &regions);
     table.finish();
 
     let all = || {
-        let ((), replication) = (kept_out?, replication?);
+        let ((), (), replication) = (kept_out?, kept_apart?, replication?);
         Some(EntityDeclaration {
             entity: Arc::clone(entity.as_ref()?),
             truth: truth?.value.into(),
@@ -243,6 +255,7 @@ fn described(table: &Table<'_>, name: &str) -> Described {
     let complete = declared.len() == entries.len() && !entries.is_empty();
     let entity =
         key.filter(|_| complete).and_then(|key| build(table.report, name, &declared, &key));
+    let entity = personal::declared(table, entity);
     Described { fields: declared, entity }
 }
 
@@ -417,6 +430,12 @@ impl Reader<'_> {
         let filter = if table.takes("where") { table.text("where") } else { None };
         let filter = self.filter(filter, Rule::compile);
         let options = self.options(&table, kind, Role::Follower);
+        let clear = table.boolean("clear").unwrap_or_default();
+        let keeps_history = kind.is_some_and(|kind| kind.capability().apply.history);
+        if clear && keeps_history {
+            let message = "keeps what records were, and would keep what is erased";
+            self.report.error_with(&table.spot_of("clear"), message, "leave out `clear`");
+        }
         let given = replication::given(&table);
         table.finish();
         Some(DeclaredFollower {
@@ -426,6 +445,7 @@ impl Reader<'_> {
                 options,
                 filter: filter?,
                 delivery: DeliveryPolicy::default(),
+                clear,
             },
             given,
         })

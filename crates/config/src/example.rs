@@ -8,9 +8,9 @@ use unisono_core::kind::SourceKind;
 use crate::kinds::Kinds;
 use crate::options::{self, Key, Section, Shape};
 use crate::sections::{
-    ADAPTIVE, ARCHIVE, BATCH, CACHE, ENTITY, FIELD, FILE, FOLLOWER, HOOK, LOG, PROJECTED,
-    PROJECTION, READ, READ_RULE, RESIDENCY, ROUTE, SAMPLER, SERVER, STREAM, SWEEP, SYNC, TARGET,
-    TLS, TOKEN, WARM_QUESTION, WRITE,
+    ADAPTIVE, ARCHIVE, BATCH, CACHE, ENTITY, FIELD, FILE, FOLLOWER, HOOK, LOG, PERSONAL,
+    PERSONAL_FIELDS, PROJECTED, PROJECTION, READ, READ_RULE, RESIDENCY, ROUTE, SAMPLER, SERVER,
+    STREAM, SWEEP, SYNC, TARGET, TLS, TOKEN, WARM_QUESTION, WRITE,
 };
 
 const HEAD: &str = "\
@@ -52,6 +52,9 @@ pub fn example(kinds: &[&'static dyn SourceKind]) -> String {
     let secret = format!("\"whsec_{}\"", "A".repeat(44).replace("AAAA", "c2Vj"));
     let hook = [("url", "\"https://example.org/unisono\""), ("secret", secret.as_str())];
     commented(&mut out, "[hooks.operators]", &HOOK, &hook);
+    let secret = format!("\"{}=\"", "A".repeat(43));
+    let personal = [("keys", "\"keys\""), ("secret", secret.as_str())];
+    commented(&mut out, "[personal]", &PERSONAL, &personal);
     for kind in kinds {
         source(&mut out, *kind);
     }
@@ -101,6 +104,8 @@ fn entity(out: &mut String, kinds: &[&'static dyn SourceKind]) {
     let given = [("key", "\"id\""), ("truth", &quoted(truth.name()))];
     keys(out, &of_kind(&ENTITY, *truth), &given);
     fields(out);
+    let personal = [("fields", "[\"properties.owner\"]"), ("subject", "\"id\"")];
+    commented(out, "[entities.product.personal]", &PERSONAL_FIELDS, &personal);
     if let Some(cache) = cache {
         head(out, "[entities.product.cache]", CACHE.doc);
         keys(out, &of_kind(&CACHE, *cache), &[("source", &quoted(cache.name()))]);

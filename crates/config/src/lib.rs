@@ -12,6 +12,7 @@ mod hooks;
 mod interpolate;
 mod kinds;
 mod options;
+mod personal;
 mod policies;
 mod problem;
 mod projections;
@@ -124,12 +125,15 @@ fn read(file: Table<'_>, kinds: Kinds<'_>) -> Option<Configuration> {
     let sources = sources::sources(&file, kinds);
     let region = file.text("region");
     let here = region.as_ref().map(|found| found.value.as_str());
-    let around = entities::Surroundings { sources: &sources, kinds, region: here };
+    let personal = personal::store(&file, &sources);
+    let keys = personal.as_ref().map(|store| store.as_ref().map_or("", |store| &store.keys));
+    let around = entities::Surroundings { sources: &sources, kinds, region: here, keys };
     let mut entities = entities::entities(&file, around);
     streams::streams(&file, around, &mut entities);
     projections::projections(&file, around, &mut entities);
     let archive = server::archive(&file, &sources);
-    check::check(file.report, &sources, &entities, region.as_ref(), archive.as_ref());
+    let besides = [archive.as_ref().map(|archive| &*archive.source), keys];
+    check::check(file.report, &sources, &entities, region.as_ref(), &besides);
     let names: Vec<&str> = entities.keys().map(String::as_str).collect();
     let server = server::section(&file, &names);
     let log = server::log(&file);
@@ -142,8 +146,9 @@ fn read(file: Table<'_>, kinds: Kinds<'_>) -> Option<Configuration> {
     // What was acknowledged is in the truth, or in the journal that it waits in.
     let declared = entities.values().filter_map(|e| e.declaration.as_ref());
     let journal = |e: &EntityDeclaration| e.write.behind.as_ref().map(|b| Arc::clone(&b.journal));
-    let needed: BTreeSet<_> =
-        declared.flat_map(|e| [Some(Arc::clone(&e.truth)), journal(e)]).flatten().collect();
+    let needed = declared.flat_map(|e| [Some(Arc::clone(&e.truth)), journal(e)]).flatten();
+    // Without keys nothing personal can be read or written.
+    let needed: BTreeSet<Arc<str>> = needed.chain(keys.map(Into::into)).collect();
     let sources = sources.into_iter().map(|(name, source)| {
         let declared = source.kind?.declaration(needed.contains(name.as_str()));
         Some((name.into(), declared))
@@ -158,6 +163,7 @@ fn read(file: Table<'_>, kinds: Kinds<'_>) -> Option<Configuration> {
         region: region.map(|found| found.value.into()),
         sampler,
         hooks: hooks?,
+        personal: personal.map_or(Some(None), |store| store.map(Some))?,
     };
     Some(Configuration {
         server: server?,

@@ -26,7 +26,7 @@ pub(crate) struct DeclaredFollower {
 
 /// What was given of a delivery, with the places of what can contradict.
 pub(crate) struct Given {
-    spot: Spot,
+    pub(crate) spot: Spot,
     /// Of `where`, `default` and `after`, those that are there.
     spots: Vec<(&'static str, Spot)>,
     filtered: bool,

@@ -7,11 +7,13 @@ use unisono_policy::strategy;
 
 use crate::options::{Key, Section, Shape};
 
+mod personal;
 mod projections;
 mod replicating;
 mod streams;
 mod watching;
 
+pub(crate) use personal::{PERSONAL, PERSONAL_FIELDS};
 pub(crate) use projections::{PROJECTED, PROJECTION, TARGET};
 pub(crate) use replicating::{ADAPTIVE, BATCH, FOLLOWER, RESIDENCY, SYNC};
 pub(crate) use streams::STREAM;
@@ -42,6 +44,7 @@ pub(crate) static FILE: Section = Section::new(
         Key::optional("archive", Shape::Table(&ARCHIVE), ARCHIVE.doc),
         Key::optional("sweep", Shape::Table(&SWEEP), SWEEP.doc),
         Key::optional("sampler", Shape::Table(&SAMPLER), SAMPLER.doc),
+        Key::optional("personal", Shape::Table(&PERSONAL), PERSONAL.doc),
         Key::optional("hooks", Shape::Named(&HOOK), "Who is told of what is found, by name."),
         Key::optional("sources", Shape::Sources, "The stores, by name."),
         Key::optional("entities", Shape::Named(&ENTITY), "The kinds of records, by name."),
@@ -219,6 +222,7 @@ pub(crate) static ENTITY: Section = Section::of_role(
             Shape::Fields(&FIELD),
             "Its fields: a type, or a table with a type and rules.",
         ),
+        Key::optional("personal", Shape::Table(&PERSONAL_FIELDS), PERSONAL_FIELDS.doc),
         Key::optional("cache", Shape::Table(&CACHE), CACHE.doc),
         Key::optional("read", Shape::Table(&READ), READ.doc),
         Key::optional("write", Shape::Table(&WRITE), WRITE.doc),

@@ -12,6 +12,7 @@ use unisono_policy::write::WritePolicy;
 
 use crate::entities::{DeclaredEntity, Described, Surroundings, Use, entity};
 use crate::fields::DeclaredField;
+use crate::personal;
 use crate::problem::Spot;
 use crate::sections::STREAM;
 use crate::table::Table;
@@ -52,7 +53,8 @@ pub(crate) fn streams(
             |f: &unisono_core::Field| DeclaredField { field: f.clone(), spot: spot.clone() };
         let fields = events.fields().iter().map(declared).collect();
         let name = events.name().to_string();
-        let described = Described { fields, entity: Some(events) };
+        let events = personal::declared(&table, Some(events));
+        let described = Described { fields, entity: events };
         let events = entity(table, &name, described, around);
         if let Some(declaration) = &events.declaration {
             entities.insert(tags.name().to_string(), of_tags(tags, declaration, &name, &spot));

@@ -648,8 +648,13 @@ fn the_example_is_valid_and_names_every_option() {
     });
     let text = uncommented.collect::<Vec<_>>().join("\n");
     let problems = check(&text).err().unwrap_or_default();
-    // The other one of two truths is not among the examples: each kind is shown once.
-    let expected = ["is used by", "unknown source `branch`"];
+    // The other one of two truths and the keys are not among the examples: each kind is shown once.
+    let expected = [
+        "is used by",
+        "unknown source `branch`",
+        "unknown source `keys`",
+        "two truths that follow each other",
+    ];
     let is_new = |p: &&Problem| !expected.iter().any(|part| p.message.contains(part));
     let unknown: Vec<_> = problems.0.iter().filter(is_new).collect();
     assert!(unknown.is_empty(), "{problems}\n{text}");

@@ -38,6 +38,18 @@ pub trait Auditor: Send + Sync {
         limit: usize,
     ) -> Result<At<ScanPage>>;
 
+    /// Records by key, in the order of `keys`; `None` if a read by key finds what a scan does. A kind answers that keeps more
+    /// of a record than a read by key looks at, or whose reads fail for records that a scan shows as broken.
+    ///
+    /// * `held-1` They are those that a scan finds.
+    async fn held(
+        &self,
+        _entity: &Arc<Entity>,
+        _keys: &[Key],
+    ) -> Result<Option<At<Vec<Option<Stored>>>>> {
+        Ok(None)
+    }
+
     /// What it holds, by slices of versions, in ascending order. A kind whose engine can sum up what it stores has it do so.
     ///
     /// * `digests-1` They are those of the versions that a scan finds.

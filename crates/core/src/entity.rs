@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
+use crate::personal::{self, Personal};
+use crate::query::Step;
 use crate::record::Record;
 use crate::value::Value;
 
@@ -108,6 +110,8 @@ pub struct Field {
     pub allowed: Vec<Value>,
     /// Greatest length in characters (text), bytes (`bytes`) or elements (lists).
     pub max_length: Option<u32>,
+    /// Whether the whole field is [personal](Personal), so that sources hold something else in its place.
+    pub personal: bool,
 }
 
 impl Field {
@@ -123,6 +127,7 @@ impl Field {
             default: None,
             allowed: Vec::new(),
             max_length: None,
+            personal: false,
         }
     }
 
@@ -135,6 +140,10 @@ impl Field {
         };
         if value.is_null() {
             return if self.required { refuse("is required".into()) } else { Ok(()) };
+        }
+        if self.personal && personal::is_sealed(value) {
+            // It was checked before it was sealed.
+            return Ok(());
         }
         if !self.allowed.is_empty() && !self.allowed.contains(value) {
             return refuse("is not one of the allowed values".into());
@@ -173,6 +182,7 @@ pub struct Entity {
     key: usize,
     by_name: HashMap<Arc<str>, usize>,
     is_of_events: bool,
+    personal: Option<Arc<Personal>>,
     is_derived: bool,
 }
 
@@ -199,6 +209,21 @@ impl Entity {
     pub fn of_events(name: &str, key: &str, fields: Vec<Field>) -> Result<Self> {
         check_name(name)?;
         Ok(Entity { is_of_events: true, ..Self::named(name, key, fields)? })
+    }
+
+    /// The same entity with values that are about persons: `fields` and `subject` as for [`Personal::new`].
+    pub fn with_personal(mut self, fields: &[&str], subject: &str) -> Result<Self> {
+        let personal = Personal::new(&self, fields, subject).map_err(|e| e.of(&self.name))?;
+        for path in personal.fields.iter().filter(|path| path.step == Step::Whole) {
+            self.fields[path.field].personal = true;
+        }
+        self.personal = Some(Arc::new(personal));
+        Ok(self)
+    }
+
+    /// Which of its values are about persons, if any are.
+    pub fn personal(&self) -> Option<&Arc<Personal>> {
+        self.personal.as_ref()
     }
 
     /// An entity whose records are worked out from those of another one: they are read, and not written.
@@ -240,8 +265,8 @@ impl Entity {
             return Err(config("needs a key of type string, integer or uuid", name));
         }
         fields[key].required = true;
-        let (is_of_events, is_derived) = (false, false);
-        Ok(Entity { name: name.into(), fields, key, by_name, is_of_events, is_derived })
+        let (is_of_events, is_derived, personal) = (false, false, None);
+        Ok(Entity { name: name.into(), fields, key, by_name, is_of_events, personal, is_derived })
     }
 
     /// Its name.
@@ -300,7 +325,10 @@ impl Entity {
 
 impl PartialEq for Entity {
     fn eq(&self, other: &Self) -> bool {
-        self.name == other.name && self.key == other.key && self.fields == other.fields
+        self.name == other.name
+            && self.key == other.key
+            && self.fields == other.fields
+            && self.personal == other.personal
     }
 }
 

@@ -37,6 +37,7 @@ pub(crate) use verifying::Swept;
 
 mod archiving;
 mod pausing;
+mod personal;
 mod reload;
 mod streaming;
 mod syncing;
@@ -174,10 +175,12 @@ impl Engine {
         let serving = self.serving(entity.name())?;
         let (policies, runtime) = (self.0.present.load(), &self.0.runtime);
         let policies = policies.of(&serving.policies);
-        match &serving.behind {
+        let mut answer = match &serving.behind {
             Some(behind) => pending::get(serving, policies, behind, context, key, runtime).await,
             None => get::get(serving, policies, context, key, runtime).await,
-        }
+        }?;
+        self.opened_one(entity, &mut answer.value).await?;
+        Ok(answer)
     }
 
     /// One page of records. Hits hold whole records; cutting out `fields` is the caller's.
@@ -192,7 +195,11 @@ impl Engine {
         let context = &pending::flushed(serving, context, &self.0.runtime).await?;
         let policies = policies.of(&serving.policies);
         let reading = Reading::new(serving, policies, context, &self.0.runtime);
-        question::query(&reading, query).await
+        let mut answer = question::query(&reading, query).await?;
+        if reading.may_keep(&answer.source) {
+            self.opened_page(entity, &mut answer.value).await?;
+        }
+        Ok(answer)
     }
 
     /// How many records match.
@@ -236,7 +243,10 @@ impl Engine {
         limit: usize,
     ) -> Result<Vec<Arc<Change>>> {
         let truth = &self.serving(entity.name())?.log.truth;
-        self.0.runtime.within(context.timeout, truth.history(entity, key, before, limit)).await
+        let reading = truth.history(entity, key, before, limit);
+        let mut changes = self.0.runtime.within(context.timeout, reading).await?;
+        self.opened_changes(&mut changes).await?;
+        Ok(changes)
     }
 
     /// The logs and where they begin and end.
@@ -266,7 +276,9 @@ impl Engine {
         };
         // No change within the time is an empty answer, not a failure.
         let _ = self.0.runtime.within(wait, more).await;
-        log.tail.read(after, max, 8 << 20).await
+        let mut changes = log.tail.read(after, max, 8 << 20).await?;
+        self.opened_changes(&mut changes).await?;
+        Ok(changes)
     }
 
     /// Waits until every follower has applied the token's positions.
@@ -341,7 +353,9 @@ impl Engine {
         after: Option<&Key>,
         limit: usize,
     ) -> Result<(Vec<Stored>, bool)> {
-        let page = self.serving(entity.name())?.log.auditor.scan(entity, after, limit).await?.value;
+        let scanning = self.serving(entity.name())?.log.auditor.scan(entity, after, limit);
+        let mut page = scanning.await?.value;
+        self.opened(entity, page.records.iter_mut()).await?;
         Ok((page.records, page.end))
     }
 

@@ -358,6 +358,14 @@ impl Auditor for Late {
             .await
     }
 
+    async fn held(
+        &self,
+        entity: &Arc<Entity>,
+        keys: &[Key],
+    ) -> Result<Option<At<Vec<Option<Stored>>>>> {
+        require(self.0.source()?.auditor(), &self.0.name, "auditor")?.held(entity, keys).await
+    }
+
     async fn digests(&self, entity: &Arc<Entity>, slices: Slices) -> Result<At<Vec<SliceDigest>>> {
         require(self.0.source()?.auditor(), &self.0.name, "auditor")?.digests(entity, slices).await
     }

@@ -16,6 +16,7 @@ mod log;
 pub mod notice;
 mod observe;
 mod open;
+mod personal;
 mod policies;
 pub mod projection;
 mod read;
@@ -31,6 +32,7 @@ mod write;
 
 pub use answer::{Accepted, Answer, CacheStatus, Written};
 pub use engine::{Engine, OpenSource};
+pub use personal::{Erased, Pending};
 pub use read::explain::Operation;
 pub use runtime::Runtime;
 pub use topology::pause::Pause;

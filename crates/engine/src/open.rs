@@ -15,6 +15,8 @@ use crate::late::Late;
 use crate::log::tail::Tail;
 use crate::log::{Log, trim};
 use crate::notice::Notices;
+use crate::personal::Keyring;
+use crate::personal::erasing::{self, Erasing};
 use crate::policies::{Policies, Present, PresentEntity};
 use crate::read::handle::SourceHandle;
 use crate::read::serving::Serving;
@@ -37,6 +39,10 @@ pub(crate) struct Running {
     pub(crate) archives: Vec<Arc<Archive>>,
     /// Set if it is declared.
     pub(crate) sampler: Option<Arc<Sampler>>,
+    /// The keys of what is personal, if anything may be.
+    pub(crate) personal: Option<Arc<Keyring>>,
+    /// What has become of erasures.
+    pub(crate) erasing: Arc<Erasing>,
     /// What was changed in the sources' schemas.
     pub(crate) notes: Vec<String>,
 }
@@ -63,11 +69,14 @@ pub(crate) async fn open(
         syncs: Vec::new(),
         archives: Vec::new(),
         sampler: None,
+        personal: None,
+        erasing: Arc::default(),
         notes,
     };
     for declared in declaration.entities.values() {
         running.start_log(&declared.truth, &handles, runtime).await?;
     }
+    running.personal = running.open_keys(&declaration, &handles, runtime).await?;
     running.remember_pauses(&handles).await?;
     for (number, declared) in declaration.entities.values().enumerate() {
         let policies = PresentEntity::new(present, number);
@@ -82,7 +91,8 @@ pub(crate) async fn open(
         Arc::clone(&handle.source).vault()
     });
     running.archives = archive::start(&declaration, vault, running.logs.values(), runtime)?;
-    let blueprint = Blueprint::new(&declaration, handles, &running.entities)?;
+    let blueprint =
+        Blueprint::new(&declaration, handles, &running.entities, running.personal.as_ref())?;
     let before = present.load_full();
     let topology = topology::build(blueprint, &before, runtime);
     let policies = Policies::new(Arc::clone(&declaration), topology, Some(&before));
@@ -144,6 +154,31 @@ impl Running {
             runtime.spawn(trim::run(Arc::clone(log), archive, present, runtime.clone()));
         }
         self.sampler = sample::start(present, &self.entities, self.logs.values(), runtime);
+        if let Some(keyring) = &self.personal {
+            let (keyring, erasing) = (Arc::clone(keyring), Arc::clone(&self.erasing));
+            runtime.spawn(erasing::run(keyring, erasing, Arc::clone(present), runtime.clone()));
+        }
+    }
+
+    /// The keys of what is personal, and whether they are those of every truth.
+    async fn open_keys(
+        &self,
+        declaration: &Declaration,
+        handles: &Handles,
+        runtime: &Runtime,
+    ) -> Result<Option<Arc<Keyring>>> {
+        let Some(declared) = &declaration.personal else { return Ok(None) };
+        let source = &named(handles, &declared.keys)?.source;
+        let store = require(Arc::clone(source).truth(), &declared.keys, "truth")?;
+        let keyring = Keyring::open(declared, store, runtime).await?;
+        for (name, log) in &self.logs {
+            let is_personal =
+                |e: &EntityDeclaration| e.truth == *name && e.entity.personal().is_some();
+            if declaration.entities.values().any(is_personal) {
+                keyring.belongs_to(log.truth.as_ref()).await.map_err(|e| e.at(name))?;
+            }
+        }
+        Ok(Some(Arc::new(keyring)))
     }
 
     /// What was paused before the process ended stays so.

@@ -65,6 +65,11 @@ impl Runtime {
         uuid::Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid()
     }
 
+    /// Random bytes that nobody can foretell, unless the seed is given.
+    pub(crate) fn secret<const N: usize>(&self) -> [u8; N] {
+        self.rng().random()
+    }
+
     fn rng(&self) -> std::sync::MutexGuard<'_, StdRng> {
         self.0.random.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -12,7 +12,7 @@ use crate::ack::AckPolicy;
 use crate::adaptive::AdaptivePolicy;
 use crate::conflict::SyncDeclaration;
 use crate::delivery::DeliveryPolicy;
-use crate::hook::HookDeclaration;
+use crate::hook::{HookDeclaration, Secret};
 use crate::projection::Projection;
 use crate::read::ReadPolicy;
 use crate::rule::Rule;
@@ -38,6 +38,8 @@ pub struct Declaration {
     pub sampler: Option<SamplerDeclaration>,
     /// Who is told of divergences and dead letters, by name.
     pub hooks: BTreeMap<Arc<str>, HookDeclaration>,
+    /// How personal values are kept; absent if no entity has any.
+    pub personal: Option<PersonalDeclaration>,
 }
 
 impl Declaration {
@@ -154,6 +156,8 @@ pub struct FollowerDeclaration {
     pub filter: Option<Arc<Rule>>,
     /// How changes are delivered to it.
     pub delivery: DeliveryPolicy,
+    /// Whether it gets personal values as they are, and not encrypted.
+    pub clear: bool,
 }
 
 impl FollowerDeclaration {
@@ -161,6 +165,17 @@ impl FollowerDeclaration {
     pub fn rule(&self) -> Option<&str> {
         self.filter.as_ref().map(|rule| rule.text())
     }
+}
+
+/// How personal values are kept: encrypted, with a key for each person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PersonalDeclaration {
+    /// The source that keeps the keys. It is the truth of nothing that is personal.
+    pub keys: Arc<str>,
+    /// What the keys are encrypted with.
+    pub secret: Secret,
+    /// How long a process remembers a key, and so for how long at most another one goes on reading what was erased.
+    pub remembered: Duration,
 }
 
 /// Which changes are looked for again in the sources, to measure how consistent they are.

@@ -101,6 +101,7 @@ mod tests {
             options: Default::default(),
             filter: None,
             delivery: DeliveryPolicy { after, ..DeliveryPolicy::default() },
+            clear: false,
         }
     }
 

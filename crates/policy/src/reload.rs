@@ -4,9 +4,9 @@
 //! |---|---|
 //! | how an entity is read, when a write is answered (`ack`), which followers it has, and their `where`, `after`, `batch` and `priority` | its fields, key and truth, place and options of a follower, and which entities there are |
 //! | how it is written, within `write_around` and `write_through`, or within `write_behind` | to or from `write_behind`, another journal |
-//! | how long and how its cache keeps what, and `results` | which source its cache is, `warm`, `warm_hot`, `warm_questions`, options of the kind |
+//! | how long and how its cache keeps what, and `results` | `personal` of an entity, `clear` of a follower; which source its cache is, `warm`, `warm_hot`, `warm_questions`, options of the kind |
 //! | | `sync` |
-//! | which sources there are, `[log]`, `[sweep]`, how many samples `[sampler]` takes | options of a source, `region`, `[archive]`, hooks, whether there is a sampler |
+//! | which sources there are, `[log]`, `[sweep]`, how many samples `[sampler]` takes | options of a source, `region`, `[archive]`, `[personal]`, hooks, whether there is a sampler |
 
 mod step;
 
@@ -111,10 +111,12 @@ impl Plan {
 /// What it takes to go from one declaration to another.
 pub fn plan(running: &Declaration, wanted: &Declaration) -> Plan {
     // Taken apart, here and below, so that nothing that is ever added is left out of the comparison.
-    let Declaration { sources, entities, log, archive, sweep, region, sampler, hooks } = running;
+    let Declaration { sources, entities, log, archive, sweep, region, sampler, hooks, personal } =
+        running;
     let mut plan = Plan::default();
     plan.fixed("region", region, &wanted.region);
     plan.fixed("archive", archive, &wanted.archive);
+    plan.fixed("personal", personal, &wanted.personal);
     self::sources(&mut plan, sources, &wanted.sources);
     plan.each("entities", entities, &wanted.entities, entity);
     self::log(&mut plan, log, &wanted.log);
@@ -196,6 +198,7 @@ fn entity(plan: &mut Plan, key: &str, running: &EntityDeclaration, wanted: &Enti
     plan.fixed(format!("{key}.sync"), sync, &wanted.sync);
     plan.fixed(format!("{key}.key"), &entity.key_field().name, &wanted.entity.key_field().name);
     plan.fixed(format!("{key}.fields"), &entity.fields(), &wanted.entity.fields());
+    plan.fixed(format!("{key}.personal"), &entity.personal(), &wanted.entity.personal());
     plan.fixed(format!("{key}.truth"), truth, &wanted.truth);
     plan.fixed(format!("{key}.table"), table, &wanted.table);
     options(plan, key, truth_options, &wanted.truth_options);
@@ -253,9 +256,10 @@ fn follower(
     running: &FollowerDeclaration,
     wanted: &FollowerDeclaration,
 ) {
-    let FollowerDeclaration { source, place, options, filter, delivery } = running;
+    let FollowerDeclaration { source, place, options, filter, delivery, clear } = running;
     let key = &format!("entities.{entity}.followers.{source}");
     plan.fixed(format!("{key}.place"), place, &wanted.place);
+    plan.fixed(format!("{key}.clear"), clear, &wanted.clear);
     self::options(plan, key, options, &wanted.options);
     if running.rule() != wanted.rule() {
         let told = |rule: &Option<Arc<Rule>>| {

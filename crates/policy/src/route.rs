@@ -86,6 +86,8 @@ pub struct Request<'a> {
     pub hints: &'a [Arc<str>],
     /// Who asks.
     pub actor: Option<&'a str>,
+    /// Whether personal values are tested, so that only a source that has them as they are can answer.
+    pub clear: bool,
 }
 
 impl Request<'_> {
@@ -100,6 +102,7 @@ impl Request<'_> {
             fields: Vec::new(),
             hints: &[],
             actor: None,
+            clear: false,
         }
     }
 }
@@ -125,6 +128,9 @@ pub struct Facts {
     pub filtered: bool,
     /// Whether it is known to be in another region than this process.
     pub far: bool,
+    /// Whether it holds personal values as they are. It is asked for nothing but what needs that, so that they come into
+    /// no cache and no other answer.
+    pub clear: bool,
 }
 
 /// One source to ask.
@@ -180,6 +186,10 @@ pub enum Reason {
     NoFallback,
     /// The rule that the read falls under asks others only.
     NotInRule,
+    /// It holds personal values encrypted, and they are tested.
+    Encrypted,
+    /// It is there for reads that test personal values.
+    Clear,
 }
 
 /// The sources to ask, in order, and those that are not.
@@ -283,6 +293,11 @@ fn consider(request: &Request<'_>, source: &Facts) -> Result<Why, Reason> {
     if !can {
         return Err(Reason::Unable);
     }
+    match (request.clear, source.clear) {
+        (true, false) => return Err(Reason::Encrypted),
+        (false, true) => return Err(Reason::Clear),
+        _ => {}
+    }
     if request.consistency == Consistency::Strong && source.role != Role::Truth {
         return Err(Reason::NotTheTruth);
     }
@@ -347,6 +362,8 @@ impl fmt::Display for Reason {
             Reason::Behind => "has applied less than the token demands",
             Reason::NoFallback => "no second source is allowed",
             Reason::NotInRule => "the rule asks others only",
+            Reason::Encrypted => "holds the personal values that are tested encrypted",
+            Reason::Clear => "is asked only where personal values are tested",
         })
     }
 }

@@ -1,4 +1,4 @@
-//! The archive: backups, and whether the archived logs are as they were written.
+//! The archive: backups, and whether the archived logs are as they were written; and what is to be in none of them.
 
 use std::sync::Arc;
 
@@ -9,6 +9,15 @@ use crate::reply::{self, Reply};
 use hyper::StatusCode;
 use hyper::body::Incoming;
 use serde_json::json;
+
+/// `DELETE /admin/v1/subjects/{subject}`
+pub(crate) async fn erase(call: &Call<'_>) -> Reply {
+    call.known_parameters([])?;
+    // A person is in all entities.
+    of_every_entity(call)?;
+    let erased = call.operator().erase_subject(&call.context()?, &call.second).await?;
+    reply::json(StatusCode::OK, &json!({ "erased": erased }))
+}
 
 /// `GET /admin/v1/backups`
 pub(crate) async fn backups(call: &Call<'_>) -> Reply {

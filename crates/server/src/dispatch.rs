@@ -149,6 +149,7 @@ async fn run(call: &Call<'_>, endpoint: Endpoint, body: Incoming) -> Reply {
         Endpoint::Backfill => admin::backfill(call, body).await,
         Endpoint::PauseSource => admin::pause_source(call).await,
         Endpoint::ResumeSource => admin::resume_source(call).await,
+        Endpoint::Erase => archive::erase(call).await,
         Endpoint::Backups => archive::backups(call).await,
         Endpoint::BackUp => archive::back_up(call, body).await,
         Endpoint::ArchiveCheck => archive::check(call, body).await,
@@ -167,6 +168,7 @@ fn is_long(endpoint: Endpoint) -> bool {
             | Endpoint::Backfill
             | Endpoint::Replay
             | Endpoint::BackUp
+            | Endpoint::Erase
             | Endpoint::ArchiveCheck
     )
 }

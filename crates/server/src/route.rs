@@ -47,6 +47,7 @@ pub(crate) enum Endpoint {
     Backfill,
     PauseSource,
     ResumeSource,
+    Erase,
     Backups,
     BackUp,
     ArchiveCheck,
@@ -89,6 +90,7 @@ pub(crate) enum Place {
     Backfill,
     PauseSource,
     ResumeSource,
+    Subject,
     Backups,
     ArchiveCheck,
     DeadLetters,
@@ -131,6 +133,7 @@ impl Place {
             Place::Backfill => "/admin/v1/backfill",
             Place::PauseSource => "/admin/v1/sources/{source}/pause",
             Place::ResumeSource => "/admin/v1/sources/{source}/resume",
+            Place::Subject => "/admin/v1/subjects/{subject}",
             Place::Backups => "/admin/v1/backups",
             Place::ArchiveCheck => "/admin/v1/archive/check",
             Place::DeadLetters => "/admin/v1/dead-letters",
@@ -219,6 +222,7 @@ pub(crate) const ROUTES: &[Route] = &[
     route(Place::Backfill, "POST", Endpoint::Backfill, ADMIN),
     route(Place::PauseSource, "POST", Endpoint::PauseSource, ADMIN),
     route(Place::ResumeSource, "POST", Endpoint::ResumeSource, ADMIN),
+    route(Place::Subject, "DELETE", Endpoint::Erase, ADMIN),
     route(Place::Backups, "GET", Endpoint::Backups, ADMIN),
     route(Place::Backups, "POST", Endpoint::BackUp, ADMIN),
     route(Place::ArchiveCheck, "POST", Endpoint::ArchiveCheck, ADMIN),
@@ -234,7 +238,7 @@ pub(crate) struct Target<'a> {
     pub(crate) place: Place,
     /// The entity, or the code of an error page.
     pub(crate) first: &'a str,
-    /// The key, or the name of a source.
+    /// The key, the name of a source, or a subject.
     pub(crate) second: &'a str,
 }
 
@@ -293,6 +297,7 @@ pub(crate) fn target(path: &str) -> Option<Target<'_>> {
         ["admin", "v1", "backfill"] => at(Place::Backfill),
         ["admin", "v1", "sources", name, "pause"] => with(Place::PauseSource, "", name),
         ["admin", "v1", "sources", name, "resume"] => with(Place::ResumeSource, "", name),
+        ["admin", "v1", "subjects", name] if !name.is_empty() => with(Place::Subject, "", name),
         ["admin", "v1", "backups"] => at(Place::Backups),
         ["admin", "v1", "archive", "check"] => at(Place::ArchiveCheck),
         ["admin", "v1", "dead-letters"] => at(Place::DeadLetters),

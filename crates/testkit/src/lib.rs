@@ -1,11 +1,12 @@
-//! What the tests of Unisono share: seeded generators, sample entities, a change log in memory, a clock set by hand, and a
-//! network that fails when it is told to.
+//! What the tests of Unisono share: seeded generators, sample entities, a change log in memory, a clock set by hand, a
+//! network that fails when it is told to, and lines to sources that are cut.
 //!
 //! Everything random comes from one seed, so that a failure is repeated by its seed alone.
 
 mod changes;
 mod clock;
 mod filters;
+pub mod link;
 pub mod proxy;
 mod questions;
 mod samples;

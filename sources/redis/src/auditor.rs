@@ -8,7 +8,7 @@ use futures::try_join;
 use redis::Cmd;
 use unisono_core::slice::{SliceDigest, Slices, Sums};
 use unisono_core::source::{At, Auditor, ScanPage};
-use unisono_core::{Entity, Key, Position, Result, Version};
+use unisono_core::{Entity, Key, Position, Result, Stored, Version};
 
 use crate::codec::position as version_of;
 use crate::error::unexpected;
@@ -49,6 +49,21 @@ impl Auditor for RedisSource {
             }
         };
         scanned.await.map_err(|e| self.place(e, "scan", entity))
+    }
+
+    async fn held(
+        &self,
+        entity: &Arc<Entity>,
+        keys: &[Key],
+    ) -> Result<Option<At<Vec<Option<Stored>>>>> {
+        let read = async {
+            let table = self.table(entity)?;
+            if keys.is_empty() {
+                return Ok(None);
+            }
+            self.records(&table, keys, Broken::Shows).await.map(Some)
+        };
+        read.await.map_err(|e| self.place(e, "held", entity))
     }
 
     async fn digests(&self, entity: &Arc<Entity>, slices: Slices) -> Result<At<Vec<SliceDigest>>> {
@@ -138,34 +153,61 @@ impl RedisSource {
         Ok((cursor, found))
     }
 
-    /// Those of some records of one part that are there: the server may have lost one without the ledger's knowing, and
-    /// anybody can delete one.
+    /// Those of some records of one part that are there, with what belongs beside them: the server may have lost one without
+    /// the ledger's knowing, and anybody can delete one.
     async fn there(
         &self,
         table: &Table,
         records: Vec<(Key, Version)>,
     ) -> Result<Vec<(Key, Version)>> {
-        let Some((first, _)) = records.first() else { return Ok(records) };
-        let slot = table.layout.record(first);
-        let mut command = Cmd::new();
-        command.arg("EXISTS");
-        records.iter().for_each(|(key, _)| _ = command.arg(table.layout.record(key)));
-        let there = reply::number(&self.client.look(&slot, &command).await?)?;
-        if there == records.len() as i64 {
+        let keys: Vec<_> = records.iter().map(|(key, _)| key).collect();
+        if self.are_there(table, &keys).await? {
             return Ok(records);
         }
-        let exists = records.iter().map(|(key, _)| async {
-            let key = table.layout.record(key);
-            let mut command = Cmd::new();
-            command.arg("EXISTS").arg(&key);
-            reply::number(&self.client.look(&key, &command).await?)
-        });
-        let exist = try_join_all(exists).await?;
-        Ok(records
-            .into_iter()
-            .zip(exist)
-            .filter(|(_, n)| *n > 0)
-            .map(|(record, _)| record)
-            .collect())
+        let each = keys.iter().map(|key| self.are_there(table, std::slice::from_ref(key)));
+        let mut there = try_join_all(each).await?;
+        if !table.layout.shown().is_empty() {
+            // Beside a record is nothing for a field that is null: only the record can tell.
+            let unsure = || keys.iter().zip(&there).enumerate().filter(|(_, (_, there))| !**there);
+            let (places, keys): (Vec<_>, Vec<_>) =
+                unsure().map(|(n, (key, _))| (n, (*key).clone())).unzip();
+            let read = self.records(table, &keys, Broken::Shows).await?.value;
+            for (n, stored) in places.into_iter().zip(read) {
+                if let Some(there) = there.get_mut(n) {
+                    *there = stored.is_some();
+                }
+            }
+        }
+        let all = records.into_iter().zip(there).filter(|(_, there)| *there);
+        Ok(all.map(|(record, _)| record).collect())
+    }
+
+    /// Whether nothing of these records of one part is missing, as far as their keys and members tell.
+    async fn are_there(&self, table: &Table, records: &[&Key]) -> Result<bool> {
+        let Some(first) = records.first() else { return Ok(true) };
+        let slot = table.layout.record(first);
+        let mut exist = Cmd::new();
+        exist.arg("EXISTS");
+        let mut count = 0;
+        for key in records {
+            exist.arg(table.layout.record(key));
+            table.layout.values(key).for_each(|key| _ = exist.arg(key));
+            count += 1 + table.layout.values(key).count();
+        }
+        if reply::number(&self.client.look(&slot, &exist).await?)? != count as i64 {
+            return Ok(false);
+        }
+        for set in table.layout.sets() {
+            let mut scores = Cmd::new();
+            scores.arg("ZMSCORE").arg(set.as_slice());
+            records.iter().for_each(|key| _ = scores.arg(key.to_string()));
+            let Ok(scores) = self.client.look(&set, &scores).await.and_then(reply::list) else {
+                return Ok(false);
+            };
+            if scores.contains(&redis::Value::Nil) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }

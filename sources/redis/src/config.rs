@@ -1,13 +1,17 @@
 //! Options of a `redis` source, and of an entity that it keeps.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use unisono_core::entity::SYSTEM;
 use unisono_core::kind::{Environment, OptionSpec, OptionType, Options};
+use unisono_core::source::Binding;
 use unisono_core::{Entity, Error, ErrorKind, Result, Role};
 
 use crate::codec::Format;
-use crate::keys::Template;
+use crate::keys::{Layout, Template};
+use crate::shown::Shown;
 use crate::url::Url;
 
 /// Every option, with its meaning.
@@ -79,6 +83,20 @@ pub(crate) const FOLLOWER_OPTIONS: &[OptionSpec] = &[
         optional: true,
         doc: "The key of a record, such as order:{id}, with the key field in braces; the entity's place and key unless given.",
     },
+    OptionSpec {
+        name: "values",
+        ty: OptionType::List,
+        default: None,
+        optional: true,
+        doc: "Fields that stand as plain strings beside each record, as \"field=key\" with the key field in braces, such as \"sold=product:{id}:sold\"; at most 4, and not in a cluster.",
+    },
+    OptionSpec {
+        name: "sorted_sets",
+        ty: OptionType::List,
+        default: None,
+        optional: true,
+        doc: "Number fields that are the scores of a sorted set whose members are the keys of the records, as \"field=key\", such as \"sold=best_sellers\"; at most 4, and not in a cluster.",
+    },
 ];
 
 /// The options of an entity that is cached.
@@ -127,7 +145,21 @@ pub(crate) fn check_entity(
 ) -> Vec<(&'static str, String)> {
     let template = check_template(role, entity, options).map(|message| ("key_template", message));
     let compression = check_compression(options).map(|message| ("compress_above", message));
-    template.into_iter().chain(compression).collect()
+    let shown = if template.is_none() { check_shown(role, entity, options) } else { None };
+    template.into_iter().chain(compression).chain(shown).collect()
+}
+
+/// What is wrong with the fields beside the records, at the first option that has a part in it.
+fn check_shown(role: Role, entity: &Entity, options: &Options) -> Option<(&'static str, String)> {
+    let place = entity.name().trim_start_matches(SYSTEM).into();
+    let entity = Arc::new(entity.clone());
+    let binding = Binding { entity, role, place, options: options.clone() };
+    let error = Layout::new("", false, &binding).err()?;
+    let given = |option: &&'static str| !options.list(option).is_empty();
+    let named = |option: &&'static str| error.detail(option).is_some();
+    let at = Shown::OPTIONS.into_iter().find(named).or(Shown::OPTIONS.into_iter().find(given))?;
+    let given = error.detail(at).map(|given| format!("{given}: ")).unwrap_or_default();
+    Some((at, format!("{given}{}: {}", error.message(), error.hint_text().unwrap_or_default())))
 }
 
 fn check_template(role: Role, entity: &Entity, options: &Options) -> Option<String> {

@@ -177,6 +177,7 @@ impl RedisSource {
         let controls =
             ["ledger", "index", "deletions"].map(|name| table.layout.control(part, name));
         let [ledger, index, _] = &controls;
+        let sets: Vec<_> = table.layout.sets().collect();
         let mut begin = Cmd::new();
         begin.arg("HSET").arg(ledger.as_slice()).arg("").arg(mark);
         self.client.command(ledger, &begin).await?;
@@ -185,13 +186,14 @@ impl RedisSource {
             let page = Call::new(&PAGE, vec![ledger.clone(), index.clone()], arguments.to_vec());
             let page = reply::list(self.client.read(Lane::Bulk, &page).await?)?.into_iter().nth(2);
             let mut sweep = Call::new(&SWEEP, controls.to_vec(), vec![mark.to_vec()]);
+            sweep.keys.extend(sets.iter().cloned());
             for id in reply::list(page.ok_or_else(unexpected)?)? {
                 let id = reply::bytes(id)?.ok_or_else(unexpected)?;
-                sweep.keys.push(match key_of(&table.entity, &id) {
-                    Ok(key) => table.layout.record(&key),
-                    // Not an id of ours: nothing belongs to it but its place in the index.
-                    Err(_) => table.layout.control(part, "none"),
-                });
+                // Not an id of ours: nothing belongs to it but its place in the index.
+                if let Ok(key) = key_of(&table.entity, &id) {
+                    sweep.keys.push(table.layout.record(&key));
+                    sweep.keys.extend(table.layout.values(&key));
+                }
                 sweep.arguments.push(id);
             }
             match reply::number(&self.client.write(Lane::Bulk, &sweep).await?)? {
@@ -227,12 +229,14 @@ fn broken(change: &Change) -> Option<Error> {
 
 /// One script while its arguments are gathered.
 struct Run {
-    /// Of the part, then of each record.
+    /// Of the part, of the sorted sets, then of each record and of its fields beside it.
     keys: Vec<Vec<u8>>,
     /// What is said once; the place of the next mark is empty.
-    head: [Vec<u8>; 6],
+    head: [Vec<u8>; 8],
     ids: Vec<Vec<u8>>,
-    /// What the ledger will say of each record, and its values.
+    /// What sorted sets call each record.
+    members: Vec<Vec<u8>>,
+    /// What the ledger will say of each record, its values, and what stands beside it.
     states: Vec<Vec<u8>>,
 }
 
@@ -242,6 +246,7 @@ const NEXT: usize = 4;
 impl Run {
     fn new(table: &Table, part: u16, copied: bool, guard: Option<&Guard>) -> Self {
         let flag = |yes: bool| if yes { b"1".to_vec() } else { b"0".to_vec() };
+        let [values, sets] = table.layout.shown().counts();
         let expected = guard.and_then(|g| g.expected.get(usize::from(part)));
         let settled = guard.filter(|g| g.next.is_some()).and_then(|g| g.passed);
         let head = [
@@ -251,9 +256,12 @@ impl Run {
             expected.cloned().unwrap_or_default(),
             Vec::new(),
             settled.map(|passed| digits(passed.next())).unwrap_or_default(),
+            values.to_string().into_bytes(),
+            sets.to_string().into_bytes(),
         ];
         let keys = ["ledger", "index", "deletions"].map(|name| table.layout.control(part, name));
-        Run { keys: keys.to_vec(), head, ids: Vec::new(), states: Vec::new() }
+        let keys = keys.into_iter().chain(table.layout.sets()).collect();
+        Run { keys, head, ids: Vec::new(), members: Vec::new(), states: Vec::new() }
     }
 
     /// Adds changes, as many as one script takes.
@@ -277,11 +285,16 @@ impl Run {
                         self.states.push(values.len().to_string().into_bytes());
                     }
                     self.states.extend(values);
+                    self.states.extend(table.layout.shown().arguments(&table.entity, record));
                 }
             }
             bytes += 128 + self.states.iter().skip(before).map(Vec::len).sum::<usize>();
             self.keys.push(table.layout.record(&change.key));
+            self.keys.extend(table.layout.values(&change.key));
             self.ids.push(id(&change.key));
+            if table.layout.sets().next().is_some() {
+                self.members.push(change.key.to_string().into_bytes());
+            }
         }
         self
     }
@@ -294,7 +307,8 @@ impl Run {
     /// The script, which moves the mark to the next one, if there is one.
     fn into_call(mut self, next: Option<&Vec<u8>>) -> Call {
         self.head[NEXT] = next.cloned().unwrap_or_default();
-        let arguments = self.head.into_iter().chain(self.ids).chain(self.states);
+        let arguments =
+            self.head.into_iter().chain(self.ids).chain(self.members).chain(self.states);
         Call::new(&APPLY, self.keys, arguments.collect())
     }
 }

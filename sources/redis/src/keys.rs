@@ -3,11 +3,14 @@
 //! An entity has one part, or in a cluster [`PARTS`]. What belongs to a part has the same hash tag, so that one script
 //! can change it in one step; the parts are spread over the servers.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use unisono_core::kind::Options;
 use unisono_core::source::Binding;
 use unisono_core::{Entity, Error, ErrorKind, FieldType, Key, Result, Uuid};
+
+use crate::shown::Shown;
 
 /// The parts of an entity in a cluster.
 pub(crate) const PARTS: u16 = 16;
@@ -21,6 +24,7 @@ pub(crate) struct Layout {
     prefix: String,
     place: Arc<str>,
     template: Template,
+    shown: Shown,
     parts: u16,
 }
 
@@ -34,13 +38,23 @@ pub(crate) struct Template {
 impl Template {
     /// The declared template, or the place and the key.
     pub(crate) fn of(options: &Options, entity: &Entity, place: &str) -> Result<Self> {
-        let Some(text) = options.text("key_template") else {
-            return Ok(Template { before: format!("{place}:"), after: String::new() });
-        };
+        match options.text("key_template") {
+            Some(text) => Template::parse("key_template", text, entity, place),
+            None => Ok(Template { before: format!("{place}:"), after: String::new() }),
+        }
+    }
+
+    /// From the text of an option.
+    pub(crate) fn parse(
+        option: &'static str,
+        text: &str,
+        entity: &Entity,
+        place: &str,
+    ) -> Result<Self> {
         let field = &entity.key_field().name;
         let wrong = |message: &'static str| {
             Error::new(ErrorKind::InvalidConfig, message)
-                .with("key_template", text)
+                .with(option, text)
                 .hint(format!("write it like {place}:{{{field}}}"))
         };
         let placeholder = format!("{{{field}}}");
@@ -58,27 +72,84 @@ impl Template {
         Ok(Template { before: before.to_owned(), after: after.to_owned() })
     }
 
-    /// Whether records of both could claim the same key.
-    pub(crate) fn collides(&self, own: &Entity, other: &Template, others: &Entity) -> bool {
-        let reaches = |a: &Template, entity: &Entity, b: &Template| {
-            let rest = b.before.strip_prefix(a.before.as_str());
-            rest.is_some_and(|rest| match entity.key_field().ty {
-                FieldType::Integer => rest.bytes().all(|c| c.is_ascii_digit() || c == b'-'),
-                FieldType::Uuid => rest.bytes().all(|c| c.is_ascii_hexdigit() || c == b'-'),
-                _ => true,
-            })
+    /// The keys that it makes of the keys of an entity.
+    pub(crate) fn claim(&self, entity: &Entity) -> Claim {
+        let bytes = |text: &str| text.bytes().map(Part::Byte).collect::<Vec<_>>();
+        let key = match entity.key_field().ty {
+            FieldType::Integer => Part::Some(|c| c.is_ascii_digit() || c == b'-'),
+            FieldType::Uuid => Part::Some(|c| c.is_ascii_hexdigit() || c == b'-'),
+            _ => Part::Some(|_| true),
         };
-        reaches(self, own, other) || reaches(other, others, self)
+        Claim([bytes(&self.before), vec![key], bytes(&self.after)].concat())
     }
 
-    fn key(&self, key: &Key) -> String {
+    /// The key that it makes of a record's.
+    pub(crate) fn key(&self, key: &Key) -> String {
         format!("{}{key}{}", self.before, self.after)
+    }
+}
+
+impl Template {
+    /// As an option says it.
+    pub(crate) fn text(&self, field: &str) -> String {
+        format!("{}{{{field}}}{}", self.before, self.after)
     }
 }
 
 impl std::fmt::Display for Template {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}{{key}}{}", self.before, self.after)
+        f.write_str(&self.text("key"))
+    }
+}
+
+/// Keys that an entity has for itself: one, or all of a template.
+#[derive(Clone, Debug)]
+pub(crate) struct Claim(Vec<Part>);
+
+/// A piece of the keys of a claim.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Byte(u8),
+    /// One byte or more, each of which may be in a key. Every class has the digits.
+    Some(fn(u8) -> bool),
+}
+
+impl Part {
+    fn meets(self, other: Part) -> bool {
+        match (self, other) {
+            (Part::Byte(a), Part::Byte(b)) => a == b,
+            (Part::Byte(byte), Part::Some(class)) | (Part::Some(class), Part::Byte(byte)) => {
+                class(byte)
+            }
+            (Part::Some(_), Part::Some(_)) => true,
+        }
+    }
+}
+
+impl Claim {
+    /// One key.
+    pub(crate) fn one(key: &str) -> Self {
+        Claim(key.bytes().map(Part::Byte).collect())
+    }
+
+    /// Whether a key can be of both: both are read byte by byte, in every way that they can be read.
+    pub(crate) fn overlaps(&self, other: &Claim) -> bool {
+        let next = |at: usize, part: Part| match part {
+            Part::Byte(_) => at + 1..at + 2,
+            Part::Some(_) => at..at + 2,
+        };
+        let (mut open, mut seen) = (vec![(0, 0)], HashSet::from([(0, 0)]));
+        while let Some((a, b)) = open.pop() {
+            match (self.0.get(a), other.0.get(b)) {
+                (None, None) => return true,
+                (Some(one), Some(two)) if one.meets(*two) => {
+                    let both = next(a, *one).flat_map(|a| next(b, *two).map(move |b| (a, b)));
+                    open.extend(both.filter(|both| seen.insert(*both)));
+                }
+                _ => {}
+            }
+        }
+        false
     }
 }
 
@@ -90,8 +161,65 @@ impl Layout {
                 .with("place", &binding.place));
         }
         let template = Template::of(&binding.options, &binding.entity, &binding.place)?;
+        let shown = Shown::of(&binding.options, &binding.entity)?;
         let parts = if cluster { PARTS } else { 1 };
-        Ok(Layout { prefix: prefix.to_owned(), place: Arc::clone(&binding.place), template, parts })
+        if parts > 1 && !shown.is_empty() {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "values and sorted_sets would be in other slots of the cluster than the records that they belong to, so that no script could change both",
+            )
+            .with("place", &binding.place)
+            .hint("remove values and sorted_sets, or use one server or a primary with sentinels"));
+        }
+        let (prefix, place) = (prefix.to_owned(), Arc::clone(&binding.place));
+        let layout = Layout { prefix, place, template, shown, parts };
+        layout.check_claims(&binding.entity)?;
+        Ok(layout)
+    }
+
+    /// The same for what was shown in another way.
+    pub(crate) fn showing(mut self, shown: Shown) -> Self {
+        self.shown = shown;
+        self
+    }
+
+    /// The fields that are kept beside the records.
+    pub(crate) fn shown(&self) -> &Shown {
+        &self.shown
+    }
+
+    /// Everything that it has for itself but for what begins with `unisono:`.
+    pub(crate) fn claims(&self, entity: &Entity) -> Vec<Claim> {
+        let mut claims = vec![self.template.claim(entity)];
+        claims.extend(self.shown.claims(entity));
+        claims
+    }
+
+    fn check_claims(&self, entity: &Entity) -> Result<()> {
+        let claims = self.claims(entity);
+        let mut others = claims.as_slice();
+        while let Some((claim, rest)) = others.split_first() {
+            if rest.iter().any(|other| claim.overlaps(other)) {
+                return Err(Error::new(
+                    ErrorKind::InvalidConfig,
+                    "a record, a value and a sorted set of the entity could have the same key",
+                )
+                .with("key_template", &self.template)
+                .hint("begin the keys with different words; keys of text could end like another template"));
+            }
+            others = rest;
+        }
+        Ok(())
+    }
+
+    /// The keys of the fields of a record that are kept beside it.
+    pub(crate) fn values(&self, key: &Key) -> impl Iterator<Item = Vec<u8>> {
+        self.shown.keys(key).map(|own| format!("{}{own}", self.prefix).into_bytes())
+    }
+
+    /// The keys of the sorted sets.
+    pub(crate) fn sets(&self) -> impl Iterator<Item = Vec<u8>> {
+        self.shown.sets().map(|own| format!("{}{own}", self.prefix).into_bytes())
     }
 
     /// How keys of records are made.
@@ -224,15 +352,29 @@ mod tests {
 
     #[test]
     fn templates_that_could_claim_the_same_key_collide() {
-        let template = |before: &str| Template { before: before.to_owned(), after: String::new() };
         let (text, number) = (entity(FieldType::String), entity(FieldType::Integer));
-        let collide =
-            |a: &str, b: &str, entity: &Entity| template(a).collides(entity, &template(b), entity);
-        assert!(collide("order:", "order:", &number));
-        assert!(collide("order:", "order:item:", &text));
-        assert!(!collide("order:", "order:item:", &number));
-        assert!(collide("order:", "order:1", &number));
-        assert!(!collide("order:", "product:", &text));
+        let collide = |a: &str, b: &str, entity: &Entity| {
+            let claim = |text: &str| match text.split_once("{id}") {
+                Some((before, after)) => {
+                    Template { before: before.to_owned(), after: after.to_owned() }.claim(entity)
+                }
+                None => Claim::one(text),
+            };
+            let found = claim(a).overlaps(&claim(b));
+            assert_eq!(found, claim(b).overlaps(&claim(a)), "{a} {b}");
+            found
+        };
+        assert!(collide("order:{id}", "order:{id}", &number));
+        assert!(collide("order:{id}", "order:item:{id}", &text));
+        assert!(!collide("order:{id}", "order:item:{id}", &number));
+        assert!(collide("order:{id}", "order:1{id}", &number));
+        assert!(!collide("order:{id}", "product:{id}", &text));
+        assert!(collide("order:{id}", "order:{id}:sold", &text), "of an order named 7:sold");
+        assert!(!collide("order:{id}", "order:{id}:sold", &number));
+        assert!(collide("a:{id}:7", "a:5:{id}", &number));
+        assert!(collide("best_{id}", "best_sellers", &text));
+        assert!(!collide("best_{id}", "best_sellers", &number));
+        assert!(!collide("best_{id}", "best_", &text), "no key is empty");
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod schema;
 mod script;
 mod sentinel;
 mod shelf;
+mod shown;
 mod source;
 mod tls;
 mod url;

@@ -1,6 +1,7 @@
 //! [`Scan`]: records in the order of their keys, over all parts, in pages that fit in memory.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use futures::future::try_join_all;
 use redis::Value as Reply;
@@ -14,6 +15,7 @@ use crate::mark::Marked;
 use crate::node::Lane;
 use crate::reply;
 use crate::script::{Call, GET, PAGE};
+use crate::shown::Beside;
 use crate::source::{RedisSource, Table};
 
 /// The records of one page of a scan, over all parts.
@@ -227,13 +229,8 @@ impl RedisSource {
         let mut position = Position::MAX;
         while let Some(rest) = keys.get(found.len()..).filter(|rest| !rest.is_empty()) {
             let some = rest.get(..PAGE_MAX).unwrap_or(rest);
-            let mut call = Call::new(&GET, vec![table.layout.control(part, "ledger")], Vec::new());
-            call.arguments =
-                vec![table.format.shape().to_vec(), READ_BYTES.to_string().into_bytes()];
-            for (_, key) in some {
-                call.keys.push(table.layout.record(key));
-                call.arguments.push(id(key));
-            }
+            let beside = broken == Broken::Shows && !table.layout.shown().is_empty();
+            let call = reading(table, part, some, beside);
             let lane = if some.len() > 16 { Lane::Bulk } else { Lane::Quick };
             let mut answer = reply::list(self.client.read(lane, &call).await?)?.into_iter();
             let mark = reply::bytes(answer.next().ok_or_else(unexpected)?)?.unwrap_or_default();
@@ -241,7 +238,9 @@ impl RedisSource {
             let before = found.len();
             for (n, key) in some {
                 let (Some(version), Some(value)) = (answer.next(), answer.next()) else { break };
-                found.push((*n, stored(table, key, version, value, broken)?));
+                let stored = stored(table, key, version, value, broken)?;
+                let beside = if beside { answer.next() } else { None };
+                found.push((*n, agreeing(table, stored, beside)?));
             }
             if found.len() == before {
                 return Err(unexpected());
@@ -249,6 +248,53 @@ impl RedisSource {
         }
         Ok((position, found))
     }
+}
+
+/// The script that reads records, and if that is asked for what stands beside them.
+fn reading(table: &Table, part: u16, some: &[(usize, &Key)], beside: bool) -> Call {
+    let [values, sets] = if beside { table.layout.shown().counts() } else { [0, 0] };
+    let mut call = Call::new(&GET, vec![table.layout.control(part, "ledger")], Vec::new());
+    call.arguments = vec![
+        table.format.shape().to_vec(),
+        READ_BYTES.to_string().into_bytes(),
+        values.to_string().into_bytes(),
+        sets.to_string().into_bytes(),
+    ];
+    call.keys.extend(table.layout.sets().take(sets));
+    for (_, key) in some {
+        call.keys.push(table.layout.record(key));
+        call.keys.extend(table.layout.values(key).take(values));
+        call.arguments.push(id(key));
+    }
+    if sets > 0 {
+        call.arguments.extend(some.iter().map(|(_, key)| key.to_string().into_bytes()));
+    }
+    call
+}
+
+/// A record by what stands beside it: without its data if that is something else, and none if a part of it is missing. In
+/// either case it differs from the truth, and is written again with what belongs beside it.
+fn agreeing(
+    table: &Table,
+    stored: Option<Stored>,
+    beside: Option<Reply>,
+) -> Result<Option<Stored>> {
+    let (Some(stored), Some(beside)) = (&stored, beside) else { return Ok(stored) };
+    let record = match table.layout.shown().compare(&table.entity, &stored.record, beside)? {
+        Beside::Whole => Arc::clone(&stored.record),
+        Beside::Wrong => bare(table, &stored.key).into(),
+        Beside::Missing => return Ok(None),
+    };
+    Ok(Some(Stored::new(stored.key.clone(), stored.version, record)))
+}
+
+/// A record of which only the key is known.
+fn bare(table: &Table, key: &Key) -> Record {
+    let mut record = Record::new(vec![Value::Null; table.entity.fields().len()]);
+    if let Some(place) = record.values_mut().get_mut(table.entity.key_index()) {
+        *place = key.to_value();
+    }
+    record
 }
 
 fn stored(
@@ -264,13 +310,7 @@ fn stored(
     }
     let entity = &table.entity;
     let record = match table.format.decode(entity, value) {
-        Err(_) if broken == Broken::Shows => {
-            let mut record = Record::new(vec![Value::Null; entity.fields().len()]);
-            if let Some(place) = record.values_mut().get_mut(entity.key_index()) {
-                *place = key.to_value();
-            }
-            Some(record)
-        }
+        Err(_) if broken == Broken::Shows => Some(bare(table, key)),
         decoded => decoded.map_err(|e| e.with("key", key))?,
     };
     let version = version_of(&version)?;

@@ -5,16 +5,21 @@ use unisono_core::{Entity, Error, ErrorKind, Field, FieldType, Result};
 
 use crate::codec::Format;
 use crate::keys::Layout;
+use crate::shown::Shown;
 
 /// The declaration as it is kept: format, keys, and every field ever declared with its type.
 pub(crate) fn describe(entity: &Entity, format: Format, layout: &Layout) -> Json {
-    json!({
+    let mut described = json!({
         "format": format.as_str(),
         "template": layout.template().to_string(),
         "parts": layout.parts(),
         "key": entity.key_field().name.as_ref(),
         "fields": fields(entity.fields()),
-    })
+    });
+    for (option, shown) in layout.shown().describe(entity) {
+        described[option] = shown;
+    }
+    described
 }
 
 fn fields(declared: &[Field]) -> Json {
@@ -35,6 +40,8 @@ fn ty(declared: &FieldType) -> Json {
 pub(crate) struct Difference {
     /// Fields that were added.
     pub(crate) added: Vec<String>,
+    /// Whether other fields are kept beside the records, or under other keys.
+    pub(crate) shown: bool,
     /// The description to be kept from now on; fields that are gone stay in it.
     pub(crate) merged: Json,
 }
@@ -59,7 +66,15 @@ pub(crate) fn compare(kept: &Json, declared: &Json) -> Result<Difference> {
     if let Some(fields) = merged.get_mut("fields").and_then(Json::as_object_mut) {
         merge("", &old, &new, fields, &mut added)?;
     }
-    Ok(Difference { added, merged })
+    let mut shown = false;
+    for option in Shown::OPTIONS {
+        shown |= kept.get(option) != declared.get(option);
+        if let Some(all) = merged.as_object_mut() {
+            all.remove(option);
+            all.extend(declared.get(option).map(|new| (option.to_owned(), new.clone())));
+        }
+    }
+    Ok(Difference { added, shown, merged })
 }
 
 fn merge(
@@ -127,6 +142,18 @@ mod tests {
         assert_eq!(difference.merged["fields"]["old"], "integer");
         assert_eq!(difference.merged["fields"]["lines"]["b"], "float");
         assert_eq!(compare(&difference.merged, &new).unwrap().added, Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_shown_may_change() {
+        let kept = declared(json!({"id": "string"}));
+        let mut new = kept.clone();
+        new["values"] = json!({"n": "a:{id}:n"});
+        let difference = compare(&kept, &new).unwrap();
+        assert!(difference.shown && difference.merged == new);
+        assert!(!compare(&new, &new).unwrap().shown);
+        let back = compare(&new, &kept).unwrap();
+        assert!(back.shown && back.merged == kept);
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::journal::Sent;
 use crate::keys::Layout;
 use crate::schema::{Difference, compare, describe};
 use crate::shelf::Shelf;
+use crate::shown::Shown;
 use crate::{NAME, reply};
 
 /// How one entity that follows is kept.
@@ -32,6 +33,19 @@ pub(crate) struct Table {
     pub(crate) format: Format,
     /// What [`describe`] says, to be put back when somebody has deleted it.
     schema: RwLock<Json>,
+}
+
+impl Table {
+    /// The same as it was when its description was kept: with the keys of the values and sorted sets of then.
+    fn as_kept(&self, kept: Json) -> Result<Table> {
+        let shown = Shown::kept(&kept, &self.entity)?;
+        Ok(Table {
+            entity: Arc::clone(&self.entity),
+            layout: self.layout.clone().showing(shown),
+            format: self.format,
+            schema: RwLock::new(kept),
+        })
+    }
 }
 
 /// An open source.
@@ -171,9 +185,16 @@ impl RedisSource {
                             return Err(error);
                         }
                         // Nothing is written under the declaration of before.
-                        Difference { added: Vec::new(), merged: declared }
+                        Difference { merged: declared, ..Difference::default() }
                     }
                 };
+                if difference.shown {
+                    self.empty(&table.as_kept(kept)?).await?;
+                    notes.push(format!(
+                        "emptied {}: other values or sorted sets are declared",
+                        binding.place
+                    ));
+                }
                 *table.schema.write().unwrap_or_else(PoisonError::into_inner) = difference.merged;
                 // Also if it is the same: a user without the right to write is told so now.
                 self.keep_schema(&table).await?;
@@ -212,14 +233,15 @@ impl RedisSource {
         let shown = shown.map(|s| (&s.entity, Role::Cache, &s.layout));
         for (other, of, others) in tables.chain(shown) {
             let is_itself = other.name() == entity.name() && of == role;
-            let (own, others) = (layout.template(), others.template());
-            if !is_itself && own.collides(entity, others, other) {
+            let (claims, theirs) = (layout.claims(entity), others.claims(other));
+            let overlaps = claims.iter().any(|own| theirs.iter().any(|other| own.overlaps(other)));
+            if !is_itself && overlaps {
                 return Err(Error::new(
                     ErrorKind::InvalidConfig,
                     "two entities, or a cache and a follower, could have records of the same key",
                 )
-                .with("key_template", own)
-                .with("other", others)
+                .with("key_template", layout.template())
+                .with("other", others.template())
                 .hint("begin the templates with different words"));
             }
         }

@@ -14,6 +14,7 @@ cases! {
     "scan-1" scan_is_ordered "a scan visits each record once, in the order of keys of every type";
     "scan-1-limit" scan_keeps_its_limit "pages end where asked, after any key, there or not";
     "scan-2" scan_names_its_position "a scan names the position of its snapshot";
+    "held-1" what_is_held_is_what_a_scan_finds "records by key, as the source tells them for a comparison, are those of a scan";
     "digests-1" digests_are_those_of_a_scan "the sums of versions, by slices, are those of the records that a scan finds";
     "versions-1" versions_are_those_of_a_scan "keys and versions are listed of the asked slices, and of no others";
 }
@@ -226,6 +227,28 @@ async fn versions_are_those_of_a_scan(fixture: &Fixture) -> Verdict {
             listed.dedup();
             check_eq!(listed, expected, "as {} of {among:?}", role.as_str());
         }
+    }
+    Ok(())
+}
+
+async fn what_is_held_is_what_a_scan_finds(fixture: &Fixture) -> Verdict {
+    let entity = Sample::product();
+    for role in fixture.holding_roles() {
+        let fixture = Fixture::new(&fixture.kind)?;
+        let records: Vec<_> = (1..8).map(Sample::product_record).collect();
+        let opened = fixture.holding(role, &entity, &records).await?;
+        let mut keys: Vec<_> =
+            records.iter().map(|r| Ok(entity.key_of(r)?)).collect::<Result<_, Stop>>()?;
+        keys.insert(3, Sample::key("none"));
+        let Some(held) = opened.auditor()?.held(&entity, &keys).await? else {
+            // Then a read by key is asked, which the cases of readers are about.
+            continue;
+        };
+        let scanned = opened.everything(&entity).await?;
+        let expected: Vec<_> =
+            keys.iter().map(|key| scanned.iter().find(|s| s.key == *key).cloned()).collect();
+        check_eq!(held.value, expected, "as {}", role.as_str());
+        check!(held.position > Position::ZERO, "it names no position");
     }
     Ok(())
 }

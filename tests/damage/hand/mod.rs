@@ -49,14 +49,16 @@ impl Damage {
             changed: spread(0, CHANGED),
             deleted: spread(1, DELETED),
             added: (0..ADDED).map(|n| format!("{}x", id(n * records / ADDED))).collect(),
-            older: spread(2, FORGED),
+            // The version that each gets is that of a record that is not damaged: those of two that are exchanged for each
+            // other are no difference to an observed comparison.
+            older: spread(5, FORGED),
             newer: spread(3, FORGED),
         }
     }
 
     /// By how much a version is made greater: to one that another record has.
     pub(crate) fn shift(&self) -> u64 {
-        self.records / 4
+        self.records / 4 / 7 * 7 + 1
     }
 
     /// The number of a record that is not damaged.

@@ -9,6 +9,7 @@ mod conflicts;
 mod dead_letters;
 mod demo;
 mod doctor;
+mod erase;
 mod events;
 mod explain;
 mod export;
@@ -116,6 +117,7 @@ pub(crate) enum Command {
     Source(source::Args),
     Backup(backup::Args),
     Restore(restore::Args),
+    Erase(erase::Args),
     DeadLetters(dead_letters::Args),
     Conflicts(conflicts::Args),
     Explain(explain::Args),
@@ -148,6 +150,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         Command::Source(args) => source::run(args, &session).await,
         Command::Backup(args) => backup::run(args, &session).await,
         Command::Restore(args) => restore::run(args, &session).await,
+        Command::Erase(args) => erase::run(args, &session).await,
         Command::DeadLetters(args) => dead_letters::run(args, &session).await,
         Command::Conflicts(args) => conflicts::run(args, &session).await,
         Command::Explain(args) => explain::run(args, &session).await,

@@ -136,6 +136,10 @@ impl Target for Fake {
         unreachable!()
     }
 
+    async fn erase(&self, _: &str) -> Result<Json> {
+        unreachable!()
+    }
+
     async fn pause_source(&self, _: &str) -> Result<Json> {
         unreachable!()
     }

@@ -243,6 +243,10 @@ impl Target for Embedded {
         self.engine.resume_source(source).await
     }
 
+    async fn erase(&self, subject: &str) -> Result<Json> {
+        to_json(&self.engine.erase_subject(&context(), subject).await?)
+    }
+
     async fn back_up(
         &self,
         truth: Option<&str>,

@@ -102,6 +102,9 @@ pub(crate) trait Target: Send + Sync {
     /// Goes on with a source; answers whether it was paused.
     async fn resume_source(&self, source: &str) -> Result<bool>;
 
+    /// Erases a person; answers what became of it.
+    async fn erase(&self, subject: &str) -> Result<Json>;
+
     /// Makes a backup of each truth, or of one; answers what was made.
     async fn back_up(
         &self,

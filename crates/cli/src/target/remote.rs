@@ -378,6 +378,11 @@ impl Target for Remote {
         Ok(answer["was_paused"] == true)
     }
 
+    async fn erase(&self, subject: &str) -> Result<Json> {
+        let mut answer = self.admin(Method::DELETE, &["subjects", subject], None).await?;
+        Ok(answer["erased"].take())
+    }
+
     async fn back_up(&self, truth: Option<&str>, _: &(dyn Fn(u64) + Sync)) -> Result<Vec<Backup>> {
         let made = self.admin(Method::POST, &["backups"], Some(&json!({ "truth": truth }))).await?;
         member(made, "backups")

@@ -51,6 +51,12 @@ pub(crate) static FOLLOWER: Section = Section::of_role(
             "false",
             "Whether it holds the records that no follower with a `where` holds.",
         ),
+        Key::defaulting(
+            "clear",
+            Shape::Boolean,
+            "false",
+            "Whether it gets `personal` fields as they are, so that they can be searched and filtered there, and only there. An erasure is delivered to it.",
+        ),
         Key::optional(
             "after",
             Shape::Text,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use unisono_policy::strategy;
 
 use super::replicating::{ADAPTIVE, FOLLOWER, RESIDENCY};
-use super::{DAY, READ};
+use super::{DAY, PERSONAL_FIELDS, READ};
 use crate::options::{Key, Section, Shape};
 
 /// `[streams.NAME]`
@@ -18,6 +18,7 @@ pub(crate) static STREAM: Section = Section::new(
             Shape::Text,
             "Name of its table in the truth; NAME_events if not given.",
         ),
+        Key::optional("personal", Shape::Table(&PERSONAL_FIELDS), PERSONAL_FIELDS.doc),
         Key::optional("read", Shape::Table(&READ), READ.doc),
         Key::optional(
             "strategy",

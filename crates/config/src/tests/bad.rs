@@ -21,6 +21,19 @@ fields = { id = "string", name = "text", stock = "integer" }
 source = "find"
 "#;
 
+/// An entity with something personal, and what it takes for that.
+macro_rules! personal {
+    ($entity:literal) => {
+        concat!(
+            "+[sources.keys]\nkind = \"disk\"\npath = \"k\"\n[personal]\nkeys = \"keys\"\n",
+            "secret = \"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\"\n",
+            "[entities.p]\ntruth = \"main\"\n",
+            "fields = { id = \"string\", name = \"string\", note = \"text\", age = \"integer\" }\n",
+            $entity
+        )
+    };
+}
+
 /// Text, message, hint.
 const BAD: &[(&str, &str, &str)] = &[
     // TOML itself.
@@ -28,6 +41,49 @@ const BAD: &[(&str, &str, &str)] = &[
     ("[server§\n", "this is not TOML: unclosed table, expected `]`", ""),
     ("listen = §nowhere\n", "this is not TOML", ""),
     ("+[log]\nchanges_max = §99999999999999999999\n", "does not fit into 64 bits", ""),
+    // What is personal.
+    (
+        personal!("personal = { fields = [\"name\", §\"age\"], subject = \"id\" }\n"),
+        "`age` is not of type string, text or json",
+        "",
+    ),
+    (
+        personal!("personal = { fields = [\"name\"], subject = §\"user\" }\n"),
+        "`user` is not a field of the entity",
+        "",
+    ),
+    (
+        personal!("personal = §{ fields = [\"note\"], subject = \"id\" }\n"),
+        "`note` is searched, and no follower has it as it is",
+        "`clear = true`",
+    ),
+    (
+        personal!(
+            "personal = { fields = [\"name\"], subject = \"id\" }\nfollowers = [{ source = \"find\", where = §\"record.name == 'x'\" }]\n"
+        ),
+        "`name` is personal, and sources see it encrypted",
+        "not personal",
+    ),
+    (
+        personal!("followers = [§{ source = \"find\", clear = true }]\n"),
+        "`clear` is for entities with personal fields",
+        "declare `personal`",
+    ),
+    (
+        "+[entities.p]\ntruth = \"main\"\nfields = { id = \"string\", name = \"string\" }\npersonal = §{ fields = [\"name\"], subject = \"id\" }\n",
+        "personal fields need keys",
+        "add [personal]",
+    ),
+    (
+        "+[personal]\nkeys = \"main\"\nsecret = \"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\"\n[entities.p]\ntruth = \"main\"\nfields = { id = \"string\", name = \"string\" }\npersonal = §{ fields = [\"name\"], subject = \"id\" }\n",
+        "the truth would keep the data and the keys to it",
+        "another source",
+    ),
+    (
+        "+[personal]\nkeys = \"main\"\nsecret = §\"c2hvcnQ=\"\n",
+        "32 to 64 bytes in Base64",
+        "openssl rand",
+    ),
     // Keys.
     ("+[§servr]\nlisten = \"127.0.0.1:1\"\n", "unknown key `servr`", "did you mean `server`?"),
     ("+[server]\n§lisen = \"127.0.0.1:1\"\n", "unknown key `lisen`", "did you mean `listen`?"),

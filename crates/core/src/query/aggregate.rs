@@ -75,6 +75,12 @@ pub struct Aggregate {
 }
 
 impl Aggregate {
+    /// Where groups and metrics look.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        let metrics = self.metrics.iter().filter_map(|(_, metric)| metric.path());
+        self.group_by.iter().chain(metrics)
+    }
+
     /// The groups of one answer if no number is asked for.
     pub const LIMIT_DEFAULT: usize = 100;
     /// The most paths to group by.

@@ -114,7 +114,7 @@ impl Delivery {
         let size = self.chunk_size(&session.ahead);
         let read = async {
             let key = last?;
-            let chunk = self.log.auditor.scan(&self.target.entity, Some(&key), size).await.ok()?;
+            let chunk = self.truth().1.scan(&self.target.entity, Some(&key), size).await.ok()?;
             Some((key, position, chunk))
         };
         let (settled, read) = futures::join!(self.settle(session, changes, true, to), read);
@@ -192,7 +192,7 @@ impl Delivery {
         let size = self.chunk_size(ahead);
         let At { value: chunk, position } = match ahead.take(after.as_ref(), position) {
             Some(read) => read,
-            None => self.log.auditor.scan(entity, after.as_ref(), size).await?,
+            None => self.truth().1.scan(entity, after.as_ref(), size).await?,
         };
         self.comes_to(position).await?;
         self.progress.copying.passed(chunk.records.len());

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use unisono_core::source::{Auditor, Follower};
+use unisono_core::source::{Auditor, Follower, Reader};
 use unisono_core::{Capability, Entity, Error, ErrorKind, Key, Position, Result};
 use unisono_policy::adaptive::Facts;
 use unisono_policy::delivery::DeliveryPolicy;
@@ -30,6 +30,7 @@ use unisono_policy::retry;
 use unisono_policy::rule::Rule;
 
 use crate::log::{Log, trim};
+use crate::personal::Keyring;
 use crate::policies::PresentEntity;
 use crate::read::handle::SourceHandle;
 use crate::runtime::Runtime;
@@ -58,6 +59,10 @@ pub(crate) struct Target {
     pub(crate) follower: Arc<dyn Follower>,
     /// Tells which records the follower holds, to find those that should not be there.
     pub(crate) auditor: Arc<dyn Auditor>,
+    /// The truth as it is to hold it.
+    pub(crate) truth: (Arc<dyn Reader>, Arc<dyn Auditor>),
+    /// Set if it gets personal values as they are.
+    pub(crate) clear: Option<Arc<Keyring>>,
     /// How it wants to be fed.
     pub(crate) capability: Capability,
     /// Which records it holds; all if absent.
@@ -199,6 +204,11 @@ impl Delivery {
     /// What it works with.
     pub(crate) fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// The truth as the follower is to hold it.
+    pub(crate) fn truth(&self) -> (&dyn Reader, &dyn Auditor) {
+        (self.target.truth.0.as_ref(), self.target.truth.1.as_ref())
     }
 
     /// Everything up to here is applied and visible in the follower.

@@ -29,7 +29,7 @@ impl Delivery {
         session: &mut Session<'_>,
         keys: Vec<Key>,
     ) -> Result<Vec<Redelivered>> {
-        let At { value: found, position } = self.log.reader.get(&self.target.entity, &keys).await?;
+        let At { value: found, position } = self.truth().0.get(&self.target.entity, &keys).await?;
         self.comes_to(position).await?;
         let changes: Vec<Arc<Change>> = keys
             .iter()

@@ -30,6 +30,7 @@ impl Delivery {
         self.progress.working_on(oldest);
         self.take_turn(session).await;
         let changes = if apply.history { mine } else { self.fold(mine) };
+        let changes = self.opened(changes).await?;
         let to = Checkpoint { position: end, ..session.saved.clone() };
         let watch = self.runtime.stopwatch();
         let size = self.batch_changes_max(session);
@@ -124,6 +125,14 @@ impl Delivery {
             image: None,
             ..Change::clone(change)
         }))
+    }
+
+    /// The changes as the follower is to hold them.
+    async fn opened(&self, mut changes: Vec<Arc<Change>>) -> Result<Vec<Arc<Change>>> {
+        if let Some(keyring) = &self.target.clear {
+            keyring.open_changes(&self.target.entity, changes.iter_mut(), true).await?;
+        }
+        Ok(changes)
     }
 
     /// Keeps the last change of each key, in the order of those.

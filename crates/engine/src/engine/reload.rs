@@ -98,7 +98,12 @@ impl Engine {
         let handles: Handles =
             stays.map(|(name, handle)| (Arc::clone(name), Arc::clone(handle))).collect();
         let kept = topology::bindings(&before.declaration, opened(&before.sources))?;
-        let blueprint = Blueprint::new(wanted, handles.clone(), &self.0.running.entities)?;
+        let blueprint = Blueprint::new(
+            wanted,
+            handles.clone(),
+            &self.0.running.entities,
+            self.0.running.personal.as_ref(),
+        )?;
         for (name, bindings) in topology::bindings(wanted, opened(&handles))? {
             let Some(bindings) = topology::with_those_before(&bindings, kept.get(&name)) else {
                 continue;

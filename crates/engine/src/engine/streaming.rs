@@ -10,7 +10,8 @@ use unisono_core::query::{Comparison, Filter, Order, Page, Query};
 use unisono_core::stream::{self, Append, CLOSED, Event, Expected, NewEvent};
 use unisono_core::write::{Action, Condition, Write};
 use unisono_core::{
-    Context, Entity, Error, ErrorKind, Key, Position, Record, Result, Token, Value,
+    Context, Entity, Error, ErrorKind, Key, Position, Record, Result, Timestamp, Token, Value,
+    Version,
 };
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -356,9 +357,17 @@ impl Engine {
     }
 
     /// Closes a stream for good and removes its events, here and from every follower. What is left says that it was.
+    /// Repeated after it was cut off, it removes what is still there.
     pub async fn delete_stream(&self, context: &Context, ty: &str, name: &str) -> Result<Token> {
-        let mut token = self.close_stream(context, ty, name, State::Deleted).await?;
         let events = self.stream(ty)?;
+        let closed = self.close_stream(context, ty, name, State::Deleted).await;
+        let mut token = match closed {
+            Err(error) if error.kind() == ErrorKind::StreamClosed => {
+                self.last(&strong(context), events, name).await?.ok_or(error)?;
+                Token::default()
+            }
+            closed => closed?,
+        };
         token.merge(&self.remove(context, events, between(events, name, 1, CLOSED - 1)?).await?);
         Ok(token)
     }
@@ -372,23 +381,22 @@ impl Engine {
         limits: &Limits,
     ) -> Result<Token> {
         let events = self.stream(ty)?;
-        let described = self.described(context, events, name).await?;
-        let write = description(events, name, limits, described.state, self.runtime().now())?;
-        let mut token = self.take(context, vec![write]).await?.token;
+        let limited = |known| Described { limits: limits.clone(), ..known };
+        let mut token = self.describe(context, events, name, limited, &[]).await?;
         token.merge(&self.trim_stream(context, ty, name).await?);
         Ok(token)
     }
 
     /// What is declared of a stream.
     pub async fn stream_limits(&self, context: &Context, ty: &str, name: &str) -> Result<Limits> {
-        Ok(self.described(context, self.stream(ty)?, name).await?.limits)
+        Ok(self.described(context, self.stream(ty)?, name).await?.value.0.limits)
     }
 
     /// Removes the events of a stream that its limits let nobody see any more.
     pub async fn trim_stream(&self, context: &Context, ty: &str, name: &str) -> Result<Token> {
         let events = self.stream(ty)?;
         let context = &strong(context);
-        let limits = self.described(context, events, name).await?.limits;
+        let limits = self.described(context, events, name).await?.value.0.limits;
         let newest = self.last(context, events, name).await?.map_or(0, |(revision, _)| revision);
         let mut token = Token::default();
         // The newest event stays: it says where the stream goes on.
@@ -406,20 +414,53 @@ impl Engine {
         Ok(token)
     }
 
+    /// What is known of a stream, and the version of that; `stream_closed` if it was deleted.
     async fn described(
         &self,
         context: &Context,
         events: &Arc<Entity>,
         name: &str,
-    ) -> Result<Described> {
+    ) -> Result<Answer<(Described, Option<Version>)>> {
         stream::check_name(name).map_err(|e| e.of(events.name()))?;
-        let about = |e: Error| e.of(events.name()).with("stream", name);
-        let found = self.get(&strong(context), events, &stream::key(name, 0)?).await?.value;
-        let described = Described::of(found.as_deref().map(|s| &*s.record))?;
+        let found = self.get(&strong(context), events, &stream::key(name, 0)?).await?;
+        let stored = found.value.as_deref();
+        let described = Described::of(stored.map(|s| &*s.record))?;
         if described.state == State::Deleted {
-            return Err(about(deleted()));
+            return Err(deleted().of(events.name()).with("stream", name));
         }
-        Ok(described)
+        let version = stored.map(|s| s.version);
+        Ok(found.map(|_| (described, version)))
+    }
+
+    /// Has something else be known of a stream, in one step with other writes; nothing is written if it is known already.
+    /// Decides anew if somebody else was faster.
+    async fn describe(
+        &self,
+        context: &Context,
+        events: &Arc<Entity>,
+        name: &str,
+        next: impl Fn(Described) -> Described,
+        beside: &[Write],
+    ) -> Result<Token> {
+        let mut attempt = 1;
+        loop {
+            let found = self.described(context, events, name).await?;
+            let (known, version) = found.value;
+            let next = next(known.clone());
+            if next == known {
+                return Ok(found.token);
+            }
+            let mut writes = beside.to_vec();
+            writes.push(next.write(events, name, version, self.runtime().now())?);
+            match self.take(&strong(context), writes).await {
+                Err(error)
+                    if error.kind() == ErrorKind::VersionConflict && attempt < ATTEMPTS_MAX =>
+                {
+                    attempt += 1;
+                }
+                taken => return Ok(taken?.token),
+            }
+        }
     }
 
     async fn close_stream(
@@ -430,21 +471,19 @@ impl Engine {
         state: State,
     ) -> Result<Token> {
         let events = self.stream(ty)?;
-        let context = &strong(context);
-        let limits = self.described(context, events, name).await?.limits;
-        if self.last(context, events, name).await?.is_none() {
+        stream::check_name(name).map_err(|e| e.of(events.name()))?;
+        if self.last(&strong(context), events, name).await?.is_none() {
+            // One that was deleted is known as such.
+            self.described(context, events, name).await?;
             let error = Error::new(ErrorKind::NotFound, "there is no stream with this name");
             return Err(error.of(events.name()).with("stream", name));
         }
-        let now = self.runtime().now();
-        let (kind, id) = match state {
-            State::Deleted => (stream::TOMBSTONE, format!("{}:{name}", stream::TOMBSTONE)),
-            _ => (stream::ARCHIVED, format!("{}:{name}", stream::ARCHIVED)),
-        };
-        let event = NewEvent::new(kind, Json::Null).record(events, id, now);
+        let kind = if state == State::Deleted { stream::TOMBSTONE } else { stream::ARCHIVED };
+        let event = NewEvent::new(kind, Json::Null);
+        let event = event.record(events, format!("{kind}:{name}"), self.runtime().now());
         let append = Append { stream: name.into(), expected: Expected::Any, event, closes: true };
-        let writes = vec![append.write(events)?, description(events, name, &limits, state, now)?];
-        Ok(self.take(context, writes).await?.token)
+        let closed = |known| Described { state, ..known };
+        self.describe(context, events, name, closed, &[append.write(events)?]).await
     }
 
     /// Removes the events that a filter finds.
@@ -494,6 +533,7 @@ impl Engine {
 }
 
 /// What is known of a stream beside its events.
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Described {
     limits: Limits,
     state: State,
@@ -522,32 +562,34 @@ impl Described {
             Limits { max_count: number("max_count"), max_age_seconds: number("max_age_seconds") };
         Ok(Described { limits, state })
     }
-}
 
-/// The write of what is known of a stream, at the revision before the first event.
-fn description(
-    events: &Arc<Entity>,
-    name: &str,
-    limits: &Limits,
-    state: State,
-    now: unisono_core::Timestamp,
-) -> Result<Write> {
-    let state = match state {
-        State::Open => "open",
-        State::Archived => "archived",
-        State::Deleted => "deleted",
-    };
-    let data = json!({"max_count": limits.max_count, "max_age_seconds": limits.max_age_seconds, "state": state});
-    let id = format!("{}:{name}", stream::DESCRIPTION);
-    let mut record = NewEvent::new(stream::DESCRIPTION, data).record(events, id, now);
-    let key = stream::key(name, 0)?;
-    if let [of_key, of_stream, of_revision, ..] = record.values_mut() {
-        *of_key = key.to_value();
-        *of_stream = Value::String(name.to_owned());
-        *of_revision = Value::Integer(0);
+    /// The write of it, at the revision before the first event, if it still has a version.
+    fn write(
+        &self,
+        events: &Arc<Entity>,
+        name: &str,
+        version: Option<Version>,
+        now: Timestamp,
+    ) -> Result<Write> {
+        let state = match self.state {
+            State::Open => "open",
+            State::Archived => "archived",
+            State::Deleted => "deleted",
+        };
+        let Limits { max_count, max_age_seconds } = &self.limits;
+        let data =
+            json!({"max_count": max_count, "max_age_seconds": max_age_seconds, "state": state});
+        let id = format!("{}:{name}", stream::DESCRIPTION);
+        let mut record = NewEvent::new(stream::DESCRIPTION, data).record(events, id, now);
+        let key = stream::key(name, 0)?;
+        if let [of_key, of_stream, of_revision, ..] = record.values_mut() {
+            *of_key = key.to_value();
+            *of_stream = Value::String(name.to_owned());
+            *of_revision = Value::Integer(0);
+        }
+        let (action, condition) = (Action::Put(record), Condition::Version(version));
+        Ok(Write { entity: Arc::clone(events), key, action, condition })
     }
-    let action = Action::Put(record);
-    Ok(Write { entity: Arc::clone(events), key, action, condition: Condition::None })
 }
 
 fn check(appending: &Appending) -> Result<()> {

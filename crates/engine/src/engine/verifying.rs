@@ -145,7 +145,7 @@ impl Engine {
         let mut audit = Audit {
             delivery,
             entity: &serving.entity,
-            truth: (serving.log.reader.as_ref(), serving.log.auditor.as_ref()),
+            truth: delivery.truth(),
             follower: reader.as_ref(),
             head: &|| serving.log.tail.head(),
             runtime: &self.0.runtime,

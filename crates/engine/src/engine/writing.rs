@@ -35,6 +35,7 @@ impl Engine {
     pub(super) async fn take(&self, context: &Context, writes: Vec<Write>) -> Result<Written> {
         let log = Arc::clone(self.log_of(&writes)?);
         let behind = self.behind_of(&writes)?;
+        let writes = self.sealed(writes).await?;
         let running = match &context.idempotency_key {
             Some(key) => Some(self.0.in_flight.enter(key)?),
             None => None,
@@ -56,7 +57,8 @@ impl Engine {
         let committed = committed.map_err(unknown_if_late)?;
         self.write_through(&policies, &committed).await;
         let left = context.timeout.saturating_sub(watch.elapsed());
-        self.acknowledged(&demands, written(&log, context, committed), left).await
+        let written = self.acknowledged(&demands, written(&log, context, committed), left).await?;
+        self.opened_written(written).await
     }
 
     /// Commits one write to the truth at once, whatever its entity's ways of writing are, and waits for nobody else.
@@ -104,10 +106,12 @@ impl Engine {
         let mut results: Vec<Option<Result<Written>>> = writes.iter().map(|_| None).collect();
         let (mut accepting, mut committed) = (Vec::new(), Vec::new());
         let mut demands = vec![Vec::new(); writes.len()];
-        for (n, write) in writes.into_iter().enumerate() {
-            let of_write = check_writable(&write)
-                .and_then(|()| self.demands(&policies, context, from_ref(&write)));
-            match of_write {
+        for (n, mut write) in writes.into_iter().enumerate() {
+            let sealed = match check_writable(&write) {
+                Ok(()) => self.seal(&mut write).await,
+                refused => refused,
+            };
+            match sealed.and_then(|()| self.demands(&policies, context, from_ref(&write))) {
                 Ok(of_write) => demands[n] = of_write,
                 Err(error) => {
                     results[n] = Some(Err(error));
@@ -156,7 +160,10 @@ impl Engine {
             async move { (n, self.acknowledged(demands, written, context.timeout).await) }
         });
         for (n, answer) in join_all(answers).await {
-            results[n] = Some(answer);
+            results[n] = Some(match answer {
+                Ok(written) => self.opened_written(written).await,
+                refused => refused,
+            });
         }
         let missing = || Err(Error::internal("a write has no outcome").effect(Effect::Unknown));
         results.into_iter().map(|r| r.unwrap_or_else(missing)).collect()
@@ -178,9 +185,9 @@ impl Engine {
     }
 
     fn unit(&self, context: &Context, writes: Vec<Write>) -> Unit {
-        let idempotency = context.idempotency_key.as_ref().map(|key| Idempotency {
-            key: Arc::clone(key),
-            fingerprint: context.fingerprint.unwrap_or_else(|| fingerprint(&writes)),
+        let idempotency = context.idempotency_key.as_ref().map(|key| {
+            let fingerprint = context.fingerprint.unwrap_or_else(|| fingerprint(&writes));
+            Idempotency { key: Arc::clone(key), fingerprint: self.blinded(fingerprint, &writes) }
         });
         Unit {
             writes,

@@ -87,8 +87,17 @@ impl<'a> Reading<'a> {
         let paths = filter.paths();
         let criteria = paths.len();
         let name = |path: &Path| Some(&*self.serving.entity.fields().get(path.field)?.name);
-        let all = paths.into_iter().chain(order.iter().map(|o| &o.path));
-        Request { criteria, fields: all.filter_map(name).collect(), ..self.request(operation) }
+        let all: Vec<_> = paths.into_iter().chain(order.iter().map(|o| &o.path)).collect();
+        let searched = operation.searches()
+            && self.serving.entity.search_fields().any(|(n, _)| self.is_personal(&Path::whole(n)));
+        let clear = searched || all.iter().any(|path| self.is_personal(path));
+        let fields = all.into_iter().filter_map(name).collect();
+        Request { criteria, fields, clear, ..self.request(operation) }
+    }
+
+    /// Whether only a source that has personal values as they are can tell what is there.
+    pub(crate) fn is_personal(&self, path: &Path) -> bool {
+        self.serving.entity.personal().is_some_and(|personal| personal.covers(path))
     }
 
     /// What the plan is made from beside the request.
@@ -99,6 +108,13 @@ impl<'a> Reading<'a> {
     /// The time that is left for it.
     pub(crate) fn left(&self) -> Duration {
         self.context.timeout.saturating_sub(self.watch.elapsed())
+    }
+
+    /// Whether an answer may be kept: not one with personal values as they are, which an erasure would not reach.
+    pub(crate) fn may_keep(&self, source: &str) -> bool {
+        let answering = self.policies.answering.get(source);
+        let delivery = answering.and_then(|answering| answering.delivery.as_ref());
+        delivery.is_none_or(|delivery| delivery.target().clear.is_none())
     }
 
     /// Whether a page that was found before may be the answer.
@@ -126,6 +142,9 @@ impl<'a> Reading<'a> {
         question: Question<'a, T>,
     ) -> Result<Answer<T>> {
         let (policy, facts) = (&self.policies.read, self.facts(request.operation));
+        if request.clear && !facts.iter().any(|source| source.clear) {
+            return Err(encrypted().of(self.serving.entity.name()));
+        }
         let plan = route::plan(request, policy, &facts, self.runtime.random());
         let mut failed: Vec<(Arc<str>, Error)> = Vec::new();
         let mut candidates = plan.candidates.as_slice();
@@ -317,6 +336,14 @@ impl<'a> Reading<'a> {
         };
         Error::new(kind, message).of(entity).with("sources", reasons.join("; ")).hint(hint)
     }
+}
+
+/// The error for a question that nobody can answer, since what it looks at is encrypted everywhere.
+fn encrypted() -> Error {
+    Error::unsupported(
+        "personal fields are kept encrypted, so that they cannot be tested, ordered by or searched",
+    )
+    .hint("ask without them, or declare a follower with `clear = true` that can answer")
 }
 
 /// Refuses an answer that lacks what the caller has seen.

@@ -58,6 +58,8 @@ pub(crate) fn explain(
         filtered: false,
         // An entity has one cache, which has no equal to come before or behind.
         far: false,
+        // It holds what the truth does, and answers reads by key.
+        clear: false,
     }));
     let plan = route::plan(&request, &policies.read, &facts, 0.0);
     let rule =

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use unisono_core::Result;
-use unisono_core::query::{Aggregate, Filter, Groups, Page, Query};
+use unisono_core::query::{Aggregate, Filter, Groups, Page, Path, Query};
 use unisono_core::source::Reader;
 use unisono_policy::declaration::WarmQuestion;
 use unisono_policy::route::Operation;
@@ -69,7 +69,9 @@ async fn kept<T: Keepable>(
     }
     feed.count(false);
     let answer = ask.await?;
-    results.keep(reading, question, &answer);
+    if reading.may_keep(&answer.source) {
+        results.keep(reading, question, &answer);
+    }
     Ok(answer)
 }
 
@@ -81,7 +83,7 @@ async fn renew<T: Keepable>(
 ) -> Result<bool> {
     let Some(results) = reading.policies.results.as_ref() else { return Ok(false) };
     let answer = ask.await?;
-    Ok(results.keep(reading, text(question), &answer))
+    Ok(reading.may_keep(&answer.source) && results.keep(reading, text(question), &answer))
 }
 
 /// What tells a question from every other one of its form.
@@ -125,7 +127,8 @@ async fn group(reading: &Reading<'_>, aggregate: &Aggregate) -> Result<Answer<Gr
         let work = async move { reader.aggregate(entity, aggregate).await };
         Box::pin(work) as BoxFuture<'_, _>
     };
-    let request = reading.request_for(Operation::Aggregate, &aggregate.filter, &[]);
+    let mut request = reading.request_for(Operation::Aggregate, &aggregate.filter, &[]);
+    request.clear |= aggregate.paths().any(|path| reading.is_personal(path));
     reading.ask(&request, question).await
 }
 
@@ -135,7 +138,9 @@ async fn page(reading: &Reading<'_>, operation: Operation, query: &Query) -> Res
         let work = async move { reader.query(entity, query).await };
         Box::pin(work) as BoxFuture<'_, _>
     };
-    let request = reading.request_for(operation, &query.filter, &query.order);
+    let mut request = reading.request_for(operation, &query.filter, &query.order);
+    let facets = query.facets.iter().map(|n| Path::whole(*n));
+    request.clear |= facets.into_iter().any(|path| reading.is_personal(&path));
     let mut answer: Answer<Page> = reading.ask(&request, question).await?;
     let shown = answer.value.hits.iter().map(|hit| hit.stored.version);
     answer.token.merge(&reading.token_of(shown));

@@ -64,6 +64,7 @@ impl Serving {
             load: a.handle.expected(operation),
             filtered: a.delivery.as_ref().is_some_and(|d| d.target().is_filtered()),
             far: a.handle.far,
+            clear: a.delivery.as_ref().is_some_and(|d| d.target().clear.is_some()),
         };
         answering.iter().map(of_source).collect()
     }

@@ -10,6 +10,9 @@ use unisono_policy::delivery;
 use unisono_policy::projection::Projection;
 
 use crate::delivery::{Delivery, Target};
+use crate::log::Log;
+use crate::personal::Keyring;
+use crate::personal::clear::Clear;
 use crate::policies::Policies;
 use crate::projection::{Projector, Roles};
 use crate::read::handle::SourceHandle;
@@ -21,6 +24,7 @@ use crate::topology::{Handles, Topology, named};
 pub(crate) struct Blueprint<'a> {
     sources: Handles,
     entities: Vec<Entity<'a>>,
+    personal: Option<Arc<Keyring>>,
 }
 
 /// An entity: what works it out if something does, its truth and its followers.
@@ -44,6 +48,7 @@ impl<'a> Blueprint<'a> {
         wanted: &'a Declaration,
         sources: Handles,
         entities: &'a HashMap<Arc<str>, Arc<Serving>>,
+        personal: Option<&Arc<Keyring>>,
     ) -> Result<Self> {
         let plan = |declared: &'a EntityDeclaration| {
             let serving = entities.get(declared.entity.name());
@@ -55,7 +60,7 @@ impl<'a> Blueprint<'a> {
             Ok((serving, declared.projection.as_ref(), truth, followers))
         };
         let entities = wanted.entities.values().map(plan).collect::<Result<_>>()?;
-        Ok(Blueprint { sources, entities })
+        Ok(Blueprint { sources, entities, personal: personal.cloned() })
     }
 }
 
@@ -79,6 +84,7 @@ impl<'a> Planned<'a> {
         serving: &Serving,
         projection: Projected<'_>,
         after: Option<Arc<Delivery>>,
+        clear: Option<Arc<Keyring>>,
         runtime: &Runtime,
     ) -> Target {
         let Planned { declared, handle, follower, auditor, reader } = self;
@@ -89,6 +95,8 @@ impl<'a> Planned<'a> {
             source: Arc::clone(&declared.source),
             follower,
             auditor,
+            truth: shown(&serving.log, clear.as_ref()),
+            clear,
             capability: capability.clone(),
             filter: declared.filter.clone(),
             after,
@@ -117,7 +125,7 @@ impl<'a> Planned<'a> {
 
 /// Starts what is not running, and ends what is not wanted any more.
 pub(crate) fn build(plan: Blueprint<'_>, before: &Policies, runtime: &Runtime) -> Topology {
-    let Blueprint { sources, entities } = plan;
+    let Blueprint { sources, entities, personal } = plan;
     let mut topology = Topology { sources, ..Topology::default() };
     for (serving, projection, truth, followers) in entities {
         let reader = Arc::clone(&serving.log.reader);
@@ -132,7 +140,8 @@ pub(crate) fn build(plan: Blueprint<'_>, before: &Policies, runtime: &Runtime) -
             let handle = Arc::clone(&planned.handle);
             let reader = Arc::clone(&planned.reader);
             let after = before_it(&answering, planned.declared);
-            let target = planned.target(serving, projection, after, runtime);
+            let clear = personal.as_ref().filter(|_| planned.declared.clear).cloned();
+            let target = planned.target(serving, projection, after, clear, runtime);
             let runs = before.deliveries.iter().find(|d| d.is_to(&target));
             let delivery = match runs {
                 None => Delivery::start(target, Arc::clone(&serving.log), runtime),
@@ -146,6 +155,18 @@ pub(crate) fn build(plan: Blueprint<'_>, before: &Policies, runtime: &Runtime) -
         topology.answering.push(answering);
     }
     topology
+}
+
+/// A truth as a follower is to hold it.
+fn shown(log: &Log, clear: Option<&Arc<Keyring>>) -> (Arc<dyn Reader>, Arc<dyn Auditor>) {
+    let (reader, auditor) = (Arc::clone(&log.reader), Arc::clone(&log.auditor));
+    match clear {
+        None => (reader, auditor),
+        Some(keyring) => {
+            let clear = Arc::new(Clear { reader, auditor, keyring: Arc::clone(keyring) });
+            (Arc::clone(&clear) as Arc<dyn Reader>, clear)
+        }
+    }
 }
 
 /// The delivery that a follower comes after, which was made before it.

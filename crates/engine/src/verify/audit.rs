@@ -88,7 +88,7 @@ impl Audit<'_> {
     async fn look(&mut self, keys: Vec<Key>) -> Result<(Vec<(Key, Difference)>, Vec<Key>)> {
         let At { value: before, position } = self.truth.0.get(self.entity, &keys).await?;
         self.catch_up(position).await?;
-        let held = self.follower.get(self.entity, &keys).await?.value;
+        let held = self.held(&keys).await?;
         let after = self.truth.0.get(self.entity, &keys).await?.value;
         self.found.position = self.found.position.max(position);
         let (mut different, mut moving) = (Vec::new(), Vec::new());
@@ -114,6 +114,15 @@ impl Audit<'_> {
             }
         }
         Ok((different, moving))
+    }
+
+    /// What the follower has, as its auditor tells it if it knows more than a read by key.
+    async fn held(&self, keys: &[Key]) -> Result<Vec<Option<Stored>>> {
+        let held = self.delivery.target().auditor.held(self.entity, keys).await?;
+        match held {
+            Some(held) => Ok(held.value),
+            None => Ok(self.follower.get(self.entity, keys).await?.value),
+        }
     }
 
     async fn record(&mut self, different: Vec<(Key, Difference)>) -> Result<()> {
@@ -164,7 +173,7 @@ impl Audit<'_> {
     async fn follower_differs(&self, keys: &[Key]) -> Result<Vec<bool>> {
         let At { value: truth, position } = self.truth.0.get(self.entity, keys).await?;
         self.catch_up(position).await?;
-        let held = self.follower.get(self.entity, keys).await?.value;
+        let held = self.held(keys).await?;
         let differs = |(truth, held): (&Option<Stored>, &Option<Stored>)| {
             let wanted = truth.as_ref().filter(|t| self.delivery.wants(t));
             !self.is_later(held.as_ref(), position)

@@ -10,8 +10,14 @@ use unisono_core::{Entity, Key, Result, Stored};
 use crate::runtime::Runtime;
 use crate::verify::audit::{Audit, Tell, pace};
 
-/// Records read at once.
-const PAGE: usize = 2_000;
+/// Records read at once to begin with; more where they are small, since some sources look at all of them for each page.
+const PAGE: usize = 500;
+/// The most read at once: what search engines give in one answer, and one that tells whether there are more.
+const PAGE_MAX: usize = 9_999;
+/// About as many bytes a page is to have.
+const PAGE_BYTES: usize = 4 << 20;
+/// After so many records it is told how far it has come.
+const TELL: u64 = 2_000;
 /// Suspects that are gathered before they are looked at.
 const SUSPECTS: usize = 500;
 
@@ -52,7 +58,7 @@ impl Audit<'_> {
             if suspects.len() >= SUSPECTS {
                 self.judge(std::mem::take(&mut suspects)).await?;
             }
-            if self.found.records - told >= PAGE as u64 {
+            if self.found.records - told >= TELL {
                 told = self.found.records;
                 tell(&self.found);
             }
@@ -68,9 +74,10 @@ async fn pages(
     mut to: mpsc::Sender<Page>,
     (rate, runtime): (Option<u32>, &Runtime),
 ) -> Result<()> {
-    let mut last: Option<Key> = None;
+    let (mut last, mut limit): (Option<Key>, _) = (None, PAGE);
     loop {
-        let page = auditor.scan(entity, last.as_ref(), PAGE).await?.value;
+        let page = auditor.scan(entity, last.as_ref(), limit).await?.value;
+        limit = next_limit(&page.records, limit, rate);
         last = page.records.last().map(|stored| stored.key.clone());
         let end = page.end || last.is_none();
         let read = page.records.len();
@@ -79,6 +86,14 @@ async fn pages(
         }
         pace(rate, read, runtime).await;
     }
+}
+
+/// How many records the next page is to have, by what those of one weighed; no more than may be read within a second.
+fn next_limit(records: &[Stored], limit: usize, rate: Option<u32>) -> usize {
+    let bytes: usize = records.iter().map(|stored| stored.record.weight()).sum();
+    let fitting = PAGE_BYTES.saturating_mul(records.len()) / bytes.max(1);
+    let most = rate.map_or(PAGE_MAX, |rate| (rate as usize).min(PAGE_MAX));
+    fitting.clamp(1, limit.saturating_mul(4).min(most).max(1))
 }
 
 /// The records of a source, of which the first can be seen.
@@ -101,5 +116,30 @@ impl Ahead {
 
     fn take(&mut self) -> Option<Stored> {
         self.page.next()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use unisono_core::{Position, Record, Value};
+
+    use super::*;
+
+    fn page(count: usize, bytes: usize) -> Vec<Stored> {
+        let record = || Arc::new(Record::new(vec![Value::String("x".repeat(bytes))]));
+        let stored = |n: usize| Stored::new(Key::Integer(n as i64), Position::ZERO, record());
+        (0..count).map(stored).collect()
+    }
+
+    #[test]
+    fn pages_of_small_records_grow_and_those_of_large_ones_shrink() {
+        assert_eq!(next_limit(&page(500, 10), 500, None), 2_000);
+        assert_eq!(next_limit(&page(8_000, 10), 8_000, None), PAGE_MAX);
+        assert!((30..=42).contains(&next_limit(&page(500, 100_000), 500, None)));
+        assert_eq!(next_limit(&page(1, 10 << 20), 1, None), 1);
+        assert_eq!(next_limit(&page(500, 10), 500, Some(700)), 700);
+        assert_eq!(next_limit(&[], 500, None), 1);
     }
 }

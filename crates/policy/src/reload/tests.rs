@@ -56,6 +56,7 @@ fn running() -> Declaration {
         options: Options::default(),
         filter: Some(Arc::new(filter)),
         delivery: DeliveryPolicy::default(),
+        clear: false,
     };
     let declared = EntityDeclaration {
         entity,

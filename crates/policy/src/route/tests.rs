@@ -32,6 +32,7 @@ fn sources(text: &str) -> Vec<Facts> {
                 load: number("load=").unwrap_or(0) as f64,
                 filtered: has("where"),
                 far: has("far"),
+                clear: has("clear"),
             }
         })
         .collect()

@@ -78,6 +78,7 @@ impl Resolver<'_> {
         if self.depth == DEPTH_MAX {
             return Err(invalid("the condition is nested deeper than 64 levels"));
         }
+        self.refuse_personal(expression)?;
         self.depth += 1;
         let resolved = match &expression.expr {
             Expr::Literal(literal) => self.literal(literal),
@@ -92,6 +93,41 @@ impl Resolver<'_> {
         };
         self.depth -= 1;
         resolved
+    }
+
+    /// What sources hold encrypted tells a condition nothing.
+    fn refuse_personal(&self, expression: &IdedExpr) -> Result<()> {
+        let Some(personal) = self.names.entity.personal() else { return Ok(()) };
+        let Some((field, steps)) = self.place(expression) else { return Ok(()) };
+        if !personal.contains(field, &steps) {
+            return Ok(());
+        }
+        let name = &self.names.entity.fields()[field].name;
+        let path = std::iter::once(name.as_ref()).chain(steps).collect::<Vec<_>>().join(".");
+        let message = format!("`{path}` is personal, and sources see it encrypted");
+        Err(invalid(message).hint("use fields that are not personal"))
+    }
+
+    /// The field that an expression names, and the members below it.
+    fn place<'e>(&self, expression: &'e IdedExpr) -> Option<(usize, Vec<&'e str>)> {
+        let (below, name) = match &expression.expr {
+            Expr::Select(select) => match &select.operand.expr {
+                Expr::Ident(root) if self.root(root).is_some() => {
+                    return Some((self.names.entity.index_of(&select.field)?, Vec::new()));
+                }
+                _ => (select.operand.as_ref(), select.field.as_str()),
+            },
+            Expr::Call(call) if call.func_name == operators::INDEX => match call.args.as_slice() {
+                [of, IdedExpr { expr: Expr::Literal(LiteralValue::String(name)), .. }] => {
+                    (of, name.inner())
+                }
+                _ => return None,
+            },
+            _ => return None,
+        };
+        let (field, mut steps) = self.place(below)?;
+        steps.push(name);
+        Some((field, steps))
     }
 
     fn literal(&self, literal: &LiteralValue) -> Result<Typed> {

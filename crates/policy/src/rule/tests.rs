@@ -47,6 +47,29 @@ fn record(entity: &Entity) -> Record {
 }
 
 #[test]
+fn what_sources_hold_encrypted_is_refused_in_every_spelling() {
+    let fields = vec![
+        Field::new("id", FieldType::String),
+        Field::new("name", FieldType::String),
+        Field::new("data", FieldType::Json),
+    ];
+    let entity = Entity::new("person", "id", fields).unwrap();
+    let entity = entity.with_personal(&["name", "data.address"], "id").unwrap();
+    for text in [
+        "record.name == 'Kim'",
+        "has(record.name)",
+        "record.data.address == 'x'",
+        "record.data['address'] == 'x'",
+        "record.data.address.city == 'x'",
+        "record.id == 'a' && record.name.startsWith('K')",
+    ] {
+        let refused = Rule::compile(&entity, text).err().unwrap();
+        assert!(refused.message().contains("is personal"), "{text}: {refused}");
+    }
+    assert!(Rule::compile(&entity, "record.data.kind == 'x' && record.id != 'y'").is_ok());
+}
+
+#[test]
 fn conditions_that_hold() {
     let entity = entity();
     let record = record(&entity);

@@ -326,6 +326,7 @@ fn of_repairs(paths: &mut Map<String, Json>) {
             "/admin/v1/sources/{source}/resume",
             of_source(guarded("post", "resume_source", "Go on with a source", None)),
         ),
+        ("/admin/v1/subjects/{subject}", subject()),
         (
             "/admin/v1/dead-letters",
             guarded(
@@ -364,6 +365,14 @@ fn guarded(method: &str, id: &str, summary: &str, input: Option<Json>) -> Json {
         operation["requestBody"] = body(&json!({ "type": "object", "properties": input }));
     }
     json!({ method: operation })
+}
+
+fn subject() -> Json {
+    let summary = "Erase a person: destroy the keys to everything personal about a subject";
+    let mut item = guarded("delete", "erase_subject", summary, None);
+    item["parameters"] = json!([{ "name": "subject", "in": "path", "required": true,
+        "description": "Whom it is about, as records say it.", "schema": { "type": "string" } }]);
+    item
 }
 
 fn backups() -> Json {

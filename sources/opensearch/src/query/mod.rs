@@ -28,6 +28,9 @@ use crate::schema::Slot;
 pub(crate) use aggregate::aggregate;
 pub(crate) use page::page;
 
+/// The most documents in one answer: `index.max_result_window`, which indexes are made with unless they are told otherwise.
+const WINDOW: usize = 10_000;
+
 /// How many records match.
 pub(crate) async fn count(view: &View<'_>, filter: &Filter, search: Option<&str>) -> Result<u64> {
     let layout = &view.handle.layout;
@@ -50,7 +53,7 @@ pub(crate) async fn scan(view: &View<'_>, after: Option<&Key>, limit: usize) -> 
     let matching = Matching::new(layout, &Filter::All, None)?;
     let (mut records, mut end) = (Vec::new(), true);
     let by_key = Ranking::by_key(layout, after);
-    let size = limit.saturating_add(1).min(PAGE);
+    let size = limit.saturating_add(1).min(WINDOW);
     let walked = view.walk(&matching.query, &by_key, size, |found| {
         // One more tells that there are any after the last.
         if records.len() == limit {

@@ -6,6 +6,7 @@
     reason = "helpers of tests fail like tests"
 )]
 
+mod beside;
 mod cluster;
 mod common;
 mod compressed;

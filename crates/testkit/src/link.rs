@@ -1,8 +1,8 @@
-//! A source at the end of a line: calls take their time, so that a crash can come between any two steps, and fail while the
-//! line is cut.
+//! [`Link`]: a source at the end of a line. Calls take their time, so that a crash can come between any two steps, and
+//! fail while the line is cut.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,23 +17,27 @@ use unisono_core::{
 };
 
 /// A source, and the line to it.
-pub(crate) struct Link {
+pub struct Link {
     inner: Arc<dyn Source>,
     cut: Arc<AtomicBool>,
     random: Mutex<StdRng>,
 }
 
 impl Link {
-    pub(crate) fn new(inner: Arc<dyn Source>, cut: &Arc<AtomicBool>, seed: u64) -> Arc<Self> {
+    /// A line to a source, over which nothing goes while `cut` is set.
+    pub fn new(inner: Arc<dyn Source>, cut: &Arc<AtomicBool>, seed: u64) -> Arc<Self> {
         let random = Mutex::new(StdRng::seed_from_u64(seed));
         Arc::new(Link { inner, cut: Arc::clone(cut), random })
     }
 
     /// A call over the line. It may take place although its answer is lost.
     async fn over<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
-        let pause = || self.random.lock().unwrap().random_range(0..3_000);
+        let pause = || {
+            let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
+            Duration::from_micros(random.random_range(0..3_000))
+        };
         let (before, after) = (pause(), pause());
-        tokio::time::sleep(Duration::from_micros(before)).await;
+        tokio::time::sleep(before).await;
         let cut = |effect| {
             Error::new(ErrorKind::Unavailable, "the line is cut")
                 .at(self.inner.name())
@@ -43,19 +47,32 @@ impl Link {
             return Err(cut(Effect::None));
         }
         let result = call.await;
-        tokio::time::sleep(Duration::from_micros(after)).await;
+        tokio::time::sleep(after).await;
         if self.cut.load(Ordering::Relaxed) {
             return Err(cut(Effect::Unknown));
         }
         result
     }
 
-    fn truth_of(&self) -> Arc<dyn Truth> {
-        Arc::clone(&self.inner).truth().unwrap()
+    fn truth_of(&self) -> Result<Arc<dyn Truth>> {
+        self.role(Arc::clone(&self.inner).truth())
     }
 
-    fn reader_of(&self) -> Arc<dyn Reader> {
-        Arc::clone(&self.inner).reader().unwrap()
+    fn reader_of(&self) -> Result<Arc<dyn Reader>> {
+        self.role(Arc::clone(&self.inner).reader())
+    }
+
+    fn follower_of(&self) -> Result<Arc<dyn Follower>> {
+        self.role(Arc::clone(&self.inner).follower())
+    }
+
+    fn auditor_of(&self) -> Result<Arc<dyn Auditor>> {
+        self.role(Arc::clone(&self.inner).auditor())
+    }
+
+    /// A role that was given away only if there is one; a source does not lose it.
+    fn role<T>(&self, role: Option<T>) -> Result<T> {
+        role.ok_or_else(|| Error::unsupported("the source has no such role").at(self.inner.name()))
     }
 }
 
@@ -86,14 +103,22 @@ impl Source for Link {
     }
 
     fn reader(self: Arc<Self>) -> Option<Arc<dyn Reader>> {
+        Arc::clone(&self.inner).reader()?;
         Some(self)
     }
 
     fn truth(self: Arc<Self>) -> Option<Arc<dyn Truth>> {
+        Arc::clone(&self.inner).truth()?;
+        Some(self)
+    }
+
+    fn follower(self: Arc<Self>) -> Option<Arc<dyn Follower>> {
+        Arc::clone(&self.inner).follower()?;
         Some(self)
     }
 
     fn auditor(self: Arc<Self>) -> Option<Arc<dyn Auditor>> {
+        Arc::clone(&self.inner).auditor()?;
         Some(self)
     }
 }
@@ -101,11 +126,11 @@ impl Source for Link {
 #[async_trait]
 impl Reader for Link {
     async fn get(&self, entity: &Arc<Entity>, keys: &[Key]) -> Result<At<Vec<Option<Stored>>>> {
-        self.over(self.reader_of().get(entity, keys)).await
+        self.over(self.reader_of()?.get(entity, keys)).await
     }
 
     async fn query(&self, entity: &Arc<Entity>, query: &Query) -> Result<At<Page>> {
-        self.over(self.reader_of().query(entity, query)).await
+        self.over(self.reader_of()?.query(entity, query)).await
     }
 
     async fn count(
@@ -114,22 +139,22 @@ impl Reader for Link {
         filter: &Filter,
         search: Option<&str>,
     ) -> Result<At<u64>> {
-        self.over(self.reader_of().count(entity, filter, search)).await
+        self.over(self.reader_of()?.count(entity, filter, search)).await
     }
 
     async fn aggregate(&self, entity: &Arc<Entity>, aggregate: &Aggregate) -> Result<At<Groups>> {
-        self.over(self.reader_of().aggregate(entity, aggregate)).await
+        self.over(self.reader_of()?.aggregate(entity, aggregate)).await
     }
 }
 
 #[async_trait]
 impl Truth for Link {
     async fn commit(&self, units: Vec<Unit>) -> Result<Vec<Result<Committed>>> {
-        self.over(self.truth_of().commit(units)).await
+        self.over(self.truth_of()?.commit(units)).await
     }
 
     async fn bounds(&self) -> Result<LogBounds> {
-        self.over(self.truth_of().bounds()).await
+        self.over(self.truth_of()?.bounds()).await
     }
 
     async fn read_log(
@@ -138,7 +163,7 @@ impl Truth for Link {
         changes_max: usize,
         bytes_max: usize,
     ) -> Result<Vec<Arc<Change>>> {
-        self.over(self.truth_of().read_log(after, changes_max, bytes_max)).await
+        self.over(self.truth_of()?.read_log(after, changes_max, bytes_max)).await
     }
 
     async fn history(
@@ -148,19 +173,34 @@ impl Truth for Link {
         before: Option<Position>,
         limit: usize,
     ) -> Result<Vec<Arc<Change>>> {
-        self.over(self.truth_of().history(entity, key, before, limit)).await
+        self.over(self.truth_of()?.history(entity, key, before, limit)).await
     }
 
     async fn trim(&self, through: Position, outcomes_before: Timestamp) -> Result<u64> {
-        self.over(self.truth_of().trim(through, outcomes_before)).await
+        self.over(self.truth_of()?.trim(through, outcomes_before)).await
     }
 
     async fn put_state(&self, space: &str, name: &str, value: Option<String>) -> Result<()> {
-        self.over(self.truth_of().put_state(space, name, value)).await
+        self.over(self.truth_of()?.put_state(space, name, value)).await
     }
 
     async fn list_state(&self, space: &str) -> Result<Vec<(String, String)>> {
-        self.over(self.truth_of().list_state(space)).await
+        self.over(self.truth_of()?.list_state(space)).await
+    }
+}
+
+#[async_trait]
+impl Follower for Link {
+    async fn apply(&self, batch: Batch) -> Result<Applied> {
+        self.over(self.follower_of()?.apply(batch)).await
+    }
+
+    async fn checkpoint(&self, entity: &Arc<Entity>) -> Result<Option<Checkpoint>> {
+        self.over(self.follower_of()?.checkpoint(entity)).await
+    }
+
+    async fn reset(&self, entity: &Arc<Entity>) -> Result<()> {
+        self.over(self.follower_of()?.reset(entity)).await
     }
 }
 
@@ -172,6 +212,6 @@ impl Auditor for Link {
         after: Option<&Key>,
         limit: usize,
     ) -> Result<At<ScanPage>> {
-        self.over(Arc::clone(&self.inner).auditor().unwrap().scan(entity, after, limit)).await
+        self.over(self.auditor_of()?.scan(entity, after, limit)).await
     }
 }
