@@ -25,9 +25,12 @@ pub(crate) struct Blueprint<'a> {
     sources: Handles,
     logs: Arc<Logs>,
     servings: Arc<Servings>,
-    entities: Vec<(Arc<Serving>, Projected<'a>, Arc<SourceHandle>, Vec<Planned<'a>>)>,
+    entities: Vec<Entity<'a>>,
     personal: Option<Arc<Keyring>>,
 }
+
+/// An entity: what works it out if something does, its truth and its followers.
+type Entity<'a> = (Arc<Serving>, Projected<'a>, Arc<SourceHandle>, Vec<Planned<'a>>);
 
 /// What works an entity out, if something does.
 type Projected<'a> = Option<&'a Arc<Projection>>;

@@ -142,14 +142,18 @@ impl Contributes for Expressions {
 
 /// A value as one of a type; `invalid_input` if it is none. Nothing is rounded.
 fn fit(ty: &FieldType, value: Value) -> Result<Value> {
-    let same = match (ty, &value) {
-        (_, Value::Null) | (FieldType::Json, _) => true,
-        (FieldType::String | FieldType::Text, Value::String(_)) => true,
-        (FieldType::Integer, Value::Integer(_)) | (FieldType::Boolean, Value::Boolean(_)) => true,
-        (FieldType::Float, Value::Float(_)) | (FieldType::Bytes, Value::Bytes(_)) => true,
-        (FieldType::Date, Value::Date(_)) | (FieldType::Uuid, Value::Uuid(_)) => true,
-        _ => false,
-    };
+    let same = matches!(
+        (ty, &value),
+        (_, Value::Null)
+            | (FieldType::Json, _)
+            | (FieldType::String | FieldType::Text, Value::String(_))
+            | (FieldType::Integer, Value::Integer(_))
+            | (FieldType::Boolean, Value::Boolean(_))
+            | (FieldType::Float, Value::Float(_))
+            | (FieldType::Bytes, Value::Bytes(_))
+            | (FieldType::Date, Value::Date(_))
+            | (FieldType::Uuid, Value::Uuid(_))
+    );
     if same {
         return Ok(value);
     }

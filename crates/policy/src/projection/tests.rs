@@ -11,7 +11,7 @@ fn orders() -> Arc<Entity> {
     let lines = [
         Field::new("product_id", FieldType::String),
         Field::new("quantity", FieldType::Integer),
-        Field::new("price", price.clone()),
+        Field::new("price", price),
     ];
     let fields = vec![
         Field::new("id", FieldType::String),
