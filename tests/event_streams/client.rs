@@ -163,7 +163,7 @@ impl Client {
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
             Err(_) => return,
         };
-        let balance: i64 = events.iter().map(|event| amount(event)).sum();
+        let balance: i64 = events.iter().map(amount).sum();
         let amount = self.random.random_range(1..10);
         if balance >= amount {
             let expected = Expected::Revision(events.len() as u64);

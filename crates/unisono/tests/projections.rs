@@ -1,4 +1,5 @@
 //! Projections as an application meets them: declared, filled from what is there, kept, and read as an entity.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::sync::Arc;
 use std::time::Duration;

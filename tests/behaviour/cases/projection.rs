@@ -1,4 +1,5 @@
 //! Projections: rows equal a fold of the truth, whatever is cut off, repeated, done twice or lost on the way.
+#![expect(clippy::unwrap_used, reason = "what the test makes itself is good")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -30,6 +31,9 @@ cases! {
     "projection-2" workers_compete "two processes that work at the same projection do not spoil it";
     "projection-3" losses_are_made_good "a projection whose rows, groups or parts are lost is made anew";
 }
+
+/// A line of an order: version of the order, place, user, quantity and cents.
+type Line = (Position, usize, String, i64, i128);
 
 /// The truth: what there is, and how it came to be.
 struct World {
@@ -86,8 +90,7 @@ impl World {
 
     /// What the rows must be, worked out without anything of what is tested.
     fn rows(&self) -> BTreeMap<String, serde_json::Value> {
-        let mut lines: BTreeMap<String, Vec<(Position, usize, String, i64, i128)>> =
-            BTreeMap::new();
+        let mut lines: BTreeMap<String, Vec<Line>> = BTreeMap::new();
         for change in self.records.values() {
             let record = change.image.as_ref().unwrap();
             let Value::String(user) = record.get(&self.entity, "user_id") else { continue };
@@ -101,7 +104,7 @@ impl World {
                 }
             }
         }
-        let row = |(product, lines): (String, Vec<(Position, usize, String, i64, i128)>)| {
+        let row = |(product, lines): (String, Vec<Line>)| {
             let cents = |cents: i128| {
                 unisono_core::Decimal::try_from_i128_with_scale(cents, 2).unwrap().to_string()
             };

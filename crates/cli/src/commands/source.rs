@@ -185,7 +185,7 @@ async fn change(
         // What a start refuses is not written.
         let moves = |step: &Step| matches!(step, Step::MoveTruth { .. });
         if plan.steps.iter().any(moves) {
-            plan.clone().outcome()?;
+            plan.outcome()?;
         }
         if how.dry_run {
             return Ok(());
