@@ -128,12 +128,7 @@ fn declared(
     let (filter, each) = (table.text("where"), table.text("each"));
     let (keys, fields) = (table.named("key"), table.named("fields"));
     let from = from?;
-    let report = |spot: &Spot, error: &Error| {
-        let at =
-            error.detail("column").map_or(String::new(), |n| format!(" (at its character {n})"));
-        let message = format!("{}{at}", error.message());
-        table.report.error_maybe(spot, message, error.hint_text().map(str::to_owned));
-    };
+    let report = |spot: &Spot, error: &Error| refuse(table, spot, error);
     let checked = |found: &Found<String>, result: unisono_core::Result<Expression>| {
         result.map_err(|error| report(&found.spot, &error)).ok()
     };
@@ -151,12 +146,7 @@ fn declared(
         None => None,
         Some(text) => {
             let list = checked(&text, Expression::compile(from, None, &text.value))?;
-            if !list.is_list() {
-                let hint = "name a field that is a list, such as record.lines";
-                table.report.error_with(&text.spot, "`each` takes a list".to_owned(), hint);
-                return None;
-            }
-            Some(Arc::new(list))
+            Some(Arc::new(some_list(table, &text.spot, list)?))
         }
     };
     let compile = |text: &Found<String>| {
@@ -191,6 +181,22 @@ fn declared(
             table.report.error_maybe(spot, message, error.hint_text().map(str::to_owned));
         })
         .ok()
+}
+
+/// Reports what is wrong with an expression.
+fn refuse(table: &Table<'_>, spot: &Spot, error: &Error) {
+    let at = error.detail("column").map_or(String::new(), |n| format!(" (at its character {n})"));
+    let message = format!("{}{at}", error.message());
+    table.report.error_maybe(spot, message, error.hint_text().map(str::to_owned));
+}
+
+fn some_list(table: &Table<'_>, spot: &Spot, each: Expression) -> Option<Expression> {
+    if each.is_list() {
+        return Some(each);
+    }
+    let hint = "name a field that is a list, such as record.lines";
+    table.report.error_with(spot, "`each` takes a list".to_owned(), hint);
+    None
 }
 
 /// One field; `None` if a problem was reported.
