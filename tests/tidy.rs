@@ -242,7 +242,8 @@ fn the_engine_knows_no_kind() {
 #[test]
 fn each_effect_has_one_place() {
     let places = [
-        ("follower.apply(", &["crates/engine/src/delivery/"][..]),
+        // A projection is a follower that keeps what it is told in another one.
+        ("follower.apply(", &["crates/engine/src/delivery/", "crates/engine/src/projection/"][..]),
         ("truth.commit(", &["crates/engine/src/write/"]),
         (".fill(&self.entity", &["crates/engine/src/cache/"]),
         ("truth.trim(", &["crates/engine/src/log/trim.rs"]),

@@ -110,9 +110,7 @@ pub(crate) fn targets(
     entity: Option<&Arc<Entity>>,
     around: Surroundings<'_>,
 ) -> (Option<Vec<FollowerDeclaration>>, Vec<Use>) {
-    let Surroundings { sources, kinds, .. } = around;
-    let report = table.report;
-    let mut reader = Reader { report, sources, kinds, name, fields, entity, uses: Vec::new() };
+    let mut reader = Reader::new(table.report, around, name, fields, entity);
     let items = table.items("targets").into_iter();
     let targets: Vec<_> = items.map(|found| reader.follower(&TARGET, found)).collect();
     let mut uses = reader.uses;
@@ -155,20 +153,11 @@ pub(crate) fn entity(
     around: Surroundings<'_>,
 ) -> DeclaredEntity {
     let report = table.report;
-    let Surroundings { sources, kinds, region, keys } = around;
+    let Surroundings { sources, region, keys, .. } = around;
     let Described { fields: declared, entity } = described;
     let truth_kind =
         table.source_named("truth").and_then(|name| kind_named(sources, name, Role::Truth));
-    let mut reader = Reader {
-        report,
-        sources,
-        kinds,
-        name,
-        fields: &declared,
-        entity: entity.as_ref(),
-        uses: Vec::new(),
-    };
-
+    let mut reader = Reader::new(report, around, name, &declared, entity.as_ref());
     let (truth, place) = reader.truth(&table);
     let truth_options = reader.options(&table, truth_kind, Role::Truth);
     let items = table.items("followers");
@@ -195,13 +184,12 @@ pub(crate) fn entity(
     let cached = cache.as_mut().and_then(Option::as_mut);
     let kept_out = residency::keep_out(&table, entity.as_ref(), &places, &mut followers, cached);
     let followers: Option<Vec<_>> = followers.into_iter().collect();
-    let declared = followers.iter().flatten();
     let of_personal = personal::Around {
         keys,
-        truth: truth.as_ref().map(|found| found.value.as_str()),
+        truth: places.truth,
         captured,
         synchronised: sync.is_some(),
-        followers: declared.map(|f| (&f.declaration, &f.given.spot)).collect(),
+        followers: followers.iter().flatten().map(|f| (&f.declaration, &f.given.spot)).collect(),
     };
     let kept_apart = entity.as_ref().and_then(|e| personal::check(&table, e, &of_personal));
     let replication =
@@ -294,6 +282,19 @@ struct Reader<'a> {
     fields: &'a [DeclaredField],
     entity: Option<&'a Arc<Entity>>,
     uses: Vec<Use>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(
+        report: &'a Report<'a>,
+        around: Surroundings<'a>,
+        name: &'a str,
+        fields: &'a [DeclaredField],
+        entity: Option<&'a Arc<Entity>>,
+    ) -> Self {
+        let Surroundings { sources, kinds, .. } = around;
+        Reader { report, sources, kinds, name, fields, entity, uses: Vec::new() }
+    }
 }
 
 impl Reader<'_> {
@@ -430,7 +431,7 @@ impl Reader<'_> {
         let filter = if table.takes("where") { table.text("where") } else { None };
         let filter = self.filter(filter, Rule::compile);
         let options = self.options(&table, kind, Role::Follower);
-        let clear = table.boolean("clear").unwrap_or_default();
+        let clear = table.takes("clear") && table.boolean("clear").unwrap_or_default();
         let keeps_history = kind.is_some_and(|kind| kind.capability().apply.history);
         if clear && keeps_history {
             let message = "keeps what records were, and would keep what is erased";

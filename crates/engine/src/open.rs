@@ -77,13 +77,11 @@ pub(crate) async fn open(
     let declaration = Arc::new(declaration);
     let nothing = Policies::new(Arc::clone(&declaration), Topology::default(), None);
     present.store(Arc::new(nothing));
-    let handles: Handles = sources
-        .into_iter()
-        .map(|(name, source)| {
-            let handle = SourceHandle::new(source, declaration.is_far(&name));
-            (name, Arc::new(handle))
-        })
-        .collect();
+    let handle = |(name, source): (Arc<str>, Arc<dyn Source>)| {
+        let handle = SourceHandle::new(source, declaration.is_far(&name));
+        (name, Arc::new(handle))
+    };
+    let handles: Handles = sources.into_iter().map(handle).collect();
     let mut opening = Opening {
         logs: BTreeMap::new(),
         entities: HashMap::new(),

@@ -247,6 +247,7 @@ async fn what_is_personal_is_nowhere_at_rest_and_gone_when_its_key_is() {
     // Neither a restart nor a restore brings it back.
     let unisono = site.open().await.unwrap();
     assert!(!everything(&unisono).await.contains("Kim"));
+    settled(&unisono).await;
     unisono.close().await.unwrap();
     let unisono = site.open_truth("anew").await.unwrap();
     unisono.engine().restore(None, RestoreTo::End, &|_| {}).await.unwrap();
