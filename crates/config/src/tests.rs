@@ -638,6 +638,7 @@ fn the_example_is_valid_and_names_every_option() {
                 "region",
                 "ack =",
                 "older_wins",
+                "streams =",
             ];
             let behind = ["journal", "flush_after", "pending_max", "age_alert"];
             let questions = ["query", "count", "aggregate"];

@@ -110,9 +110,9 @@ const BAD: &[(&str, &str, &str)] = &[
         "did you mean `product`?",
     ),
     (
-        "+[§projections.sold]\nfrom = \"product\"\n",
-        "`projections` is not available in this release",
-        "a later release",
+        "+§[projections.sold]\nfrom = \"product\"\n",
+        "the rows are kept nowhere",
+        "name a source that keeps them",
     ),
     (
         "+[entities.b]\n§partitions = \"x\"\ntruth = \"main\"\nfields = { id = \"string\" }\n",

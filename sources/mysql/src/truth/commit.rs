@@ -26,11 +26,11 @@ const OVERTAKEN_MAX: usize = 3;
 
 /// Commits units in order; one that fails leaves nothing behind.
 ///
-/// Their positions are in the generation after `above`, unless the log has come further already.
+/// If they are to be `above` a position, they are in the generation after it, unless the log has come further already.
 pub(super) async fn commit(
     client: &Client,
     units: &[Unit],
-    above: Position,
+    above: Option<Position>,
 ) -> Result<Vec<Result<Committed>>, Failed> {
     if units.is_empty() {
         return Ok(Vec::new());
@@ -73,7 +73,7 @@ async fn transaction(
     tables: &Tables,
     units: &[Unit],
     way: &Way,
-    above: Position,
+    above: Option<Position>,
 ) -> Result<Vec<Result<Committed>>, Failed> {
     let reading = Reading::of(tables, units, &way.busy);
     let (mut session, sets) = begin(client, &reading).await?;
@@ -138,7 +138,7 @@ fn ending(client: &Client, reading: &Reading<'_>, end: &str) -> String {
 async fn written(
     client: &Client,
     tables: &Tables,
-    (units, way, above): (&[Unit], &Way, Position),
+    (units, way, above): (&[Unit], &Way, Option<Position>),
     session: &mut Session,
     reading: &Reading<'_>,
     sets: Sets,
@@ -147,7 +147,7 @@ async fn written(
     let row_bytes = packet_bytes.saturating_sub(STATEMENT_OVERHEAD);
     let (mut batch, sets) = current(tables, session, reading, sets, row_bytes).await?;
     reading.outcomes(tables, session, &sets, &mut batch).await?;
-    if batch.head <= above {
+    if let Some(above) = above.filter(|above| batch.head <= *above) {
         batch.head = above.next_generation();
     }
     let begun = batch.head;

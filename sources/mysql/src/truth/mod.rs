@@ -47,7 +47,7 @@ impl MysqlSource {
 #[async_trait]
 impl Truth for MysqlSource {
     async fn commit(&self, units: Vec<Unit>) -> Result<Vec<Result<Committed>>> {
-        let results = commit::commit(self.client(), &units, Position::ZERO)
+        let results = commit::commit(self.client(), &units, None)
             .await
             .map_err(|failed| self.of_truth(failed, "commit"))?;
         let name = self.client().name();
@@ -79,7 +79,7 @@ impl Truth for MysqlSource {
     }
 
     async fn commit_above(&self, position: Position, unit: Unit) -> Result<Committed> {
-        let committed = commit::commit(self.client(), &[unit], position).await;
+        let committed = commit::commit(self.client(), &[unit], Some(position)).await;
         let committed = committed.map_err(|failed| self.of_truth(failed, "commit_above"))?.pop();
         committed.unwrap_or_else(|| Err(Error::internal("a unit has no outcome")))
     }

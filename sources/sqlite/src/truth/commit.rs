@@ -18,12 +18,14 @@ use crate::truth::mark::{self, Mark};
 use crate::truth::{append, bounds, fences, log, transaction};
 
 /// Commits units in order; one that fails leaves nothing behind.
+///
+/// If they are to be `above` a position, they are in the generation after it, unless the log has come further already.
 pub(super) fn commit(
     connection: &mut Connection,
     tables: &Tables,
     mark: &Mark,
     units: &[Unit],
-    above: Position,
+    above: Option<Position>,
 ) -> Result<Vec<Result<Committed>>> {
     if units.is_empty() {
         return Ok(Vec::new());
@@ -31,7 +33,7 @@ pub(super) fn commit(
     let (results, head) = transaction(connection, |connection| {
         let head = bounds(connection)?.head;
         mark::check(head, mark.head())?;
-        let head = if head <= above { above.next_generation() } else { head };
+        let head = above.filter(|above| head <= *above).map_or(head, Position::next_generation);
         let fences = fences(connection)?;
         let mut batch = Batch { connection, tables, head, drained: true, fences };
         batch.sequence()?;

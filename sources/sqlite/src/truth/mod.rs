@@ -53,7 +53,7 @@ impl Truth for SqliteSource {
         let name = Arc::clone(self.client().name());
         self.client()
             .write("commit", move |connection| {
-                let results = commit::commit(connection, &tables, &mark, &units, Position::ZERO)?;
+                let results = commit::commit(connection, &tables, &mark, &units, None)?;
                 Ok(results.into_iter().map(|r| r.map_err(|e| e.on("commit").at(&name))).collect())
             })
             .await
@@ -96,7 +96,7 @@ impl Truth for SqliteSource {
     async fn commit_above(&self, position: Position, unit: Unit) -> Result<Committed> {
         let (tables, mark) = (self.client().tables(), self.client().mark());
         let committed = self.client().write("commit_above", move |connection| {
-            commit::commit(connection, &tables, &mark, &[unit], position)
+            commit::commit(connection, &tables, &mark, &[unit], Some(position))
         });
         let missing = || Err(Error::internal("a unit has no outcome"));
         committed.await?.pop().unwrap_or_else(missing)
