@@ -410,10 +410,10 @@ async fn rows_are_the_fold(fixture: &Fixture) -> Verdict {
 
 async fn workers_compete(fixture: &Fixture) -> Verdict {
     let stage = Stage::open(fixture, 2).await?;
-    stage.write(30);
+    stage.write(15);
     for round in 0..2 {
-        let (mut a, mut b) = (stage.worker(round, 6)?, stage.worker(100 + round, 6)?);
-        let left = AtomicI64::new(30);
+        let (mut a, mut b) = (stage.worker(round, 4)?, stage.worker(100 + round, 4)?);
+        let left = AtomicI64::new(12);
         // The last to ask finds that nobody writes any more.
         let is_over = || {
             if left.fetch_sub(1, Ordering::Relaxed) > 0 {

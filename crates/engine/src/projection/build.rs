@@ -6,14 +6,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use unisono_core::auditor::walk;
 use unisono_core::source::{Checkpoint, Outcome};
-use unisono_core::{Change, Key, Result};
+use unisono_core::{Change, ErrorKind, Key, Result};
 use unisono_policy::projection::Group;
 
 use super::store::{Written, state_of};
 use super::{Projector, Taken, is_complete};
+
+/// How long whoever was hindered waits at most before the next attempt.
+const HINDERED: Duration = Duration::from_millis(250);
 
 impl Projector {
     /// Takes in records of a copy, or changes beside it.
@@ -31,19 +35,34 @@ impl Projector {
             return Ok(applied);
         }
         let stays = from.clone().ok_or_else(|| self.moved("parts without a checkpoint"))?;
-        self.write(written, from.clone(), stays).await?;
-        // Both are complete only if nobody touched them since, and only when the parts are: of two processes that do
-        // this at the same time one at most comes to its end, and never with the rows of one and the groups of the other.
+        self.write(written, Some(stays.clone()), stays.clone()).await?;
+        let worked_out = self.work_out(stays, to).await;
+        if worked_out.as_ref().is_err_and(|error| error.kind() == ErrorKind::CheckpointMoved) {
+            // Another process does the same: one of the two is to be first the next time.
+            self.runtime.sleep(HINDERED.mul_f64(self.runtime.random())).await;
+        }
+        worked_out.map(|()| applied)
+    }
+
+    /// Works out groups and rows from all parts, whose checkpoint moves only if nobody else did that meanwhile.
+    ///
+    /// Both are complete only if nobody touched them since, and only when the parts are: of two processes that do this
+    /// at the same time one at most comes to its end, and never with the rows of one and the groups of the other. What
+    /// another one writes of the parts until their checkpoint moves is seen by a second look.
+    async fn work_out(&self, from: Checkpoint, to: Checkpoint) -> Result<()> {
         let mine = Checkpoint { backfill: Some(self.runtime.uuid().to_string()), ..to.clone() };
         let groups = self.all_groups().await?;
         self.write_groups(&groups, &mine).await?;
         self.write_rows(&groups, &mine).await?;
         let nothing = |entity| Written { entity, changes: Vec::new(), again: false };
-        self.write(nothing(entity), from, to.clone()).await?;
+        self.write(nothing(&self.projection.parts), Some(from), to.clone()).await?;
+        if self.all_groups().await? != groups {
+            return Err(self.moved("parts have changed while they were added up"));
+        }
         for entity in [&self.projection.groups, &self.projection.rows] {
             self.write(nothing(entity), Some(mine.clone()), to.clone()).await?;
         }
-        Ok(applied)
+        Ok(())
     }
 
     /// What all parts come to.
