@@ -43,6 +43,12 @@ impl Faulty {
         else {
             return Ok(());
         };
+        // What it is told of a record that is gone has the position of the look; entries of others may come before that.
+        let of_records = |seen: &crate::history::Seen| {
+            let mut upto = seen.log.range(..=newest).rev();
+            upto.find(|(_, change)| change.entity == *batch.entity.name()).map(|(at, _)| *at)
+        };
+        let Some(newest) = of_records(&self.history.seen()) else { return Ok(()) };
         let checkpoint = disks.checkpoint(before).await?;
         let has = checkpoint.filter(|c| c.backfill.is_none()).map(|c| c.position);
         if has.is_none_or(|has| has < newest) && !self.history.seen().tampered {
