@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use unisono_core::source::{Source, require};
 use unisono_core::{Entity, Error, ErrorKind, LogName, Result};
-use unisono_policy::declaration::{CacheDeclaration, Declaration, EntityDeclaration};
+use unisono_policy::declaration::{Declaration, EntityDeclaration};
 
 use crate::adaptive;
 use crate::archive::{self, Archive};
@@ -175,15 +175,9 @@ async fn prepare(
 fn begin(declaration: &Declaration, entities: &Servings, present: &Present, runtime: &Runtime) {
     for declared in declaration.entities.values() {
         let Some(serving) = entities.get(declared.entity.name()) else { continue };
-        let warms = |cache: &CacheDeclaration| cache.warm > 0 || cache.warm_hot > 0;
-        if declared.cache.as_ref().is_some_and(warms) {
+        if serving.cache.is_some() {
             runtime.spawn(warm::run(Arc::clone(serving), runtime.clone()));
-        }
-        let questions = declared.cache.iter().flat_map(|cache| cache.warm_questions.clone());
-        let questions: Vec<_> = questions.collect();
-        if !questions.is_empty() {
-            let serving = Arc::clone(serving);
-            runtime.spawn(warm_questions::run(serving, questions, runtime.clone()));
+            runtime.spawn(warm_questions::run(Arc::clone(serving), runtime.clone()));
         }
     }
     runtime.spawn(adaptive::run(Arc::clone(present), runtime.clone()));

@@ -146,6 +146,8 @@ pub struct CacheDeclaration {
     pub warm_questions: Vec<WarmQuestion>,
     /// What else is declared of it there, by the kind's options for entities.
     pub options: Options,
+    /// Those of them that can change while it runs.
+    pub live: Options,
 }
 
 /// A question whose answer is kept ready.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | how an entity is read, when a write is answered (`ack`), which followers it has, and their `where`, `after`, `batch` and `priority` | its fields and key, place and options of a follower, and which entities there are |
 //! | how it is written, within `write_around` and `write_through`, or within `write_behind` | to or from `write_behind`, another journal |
-//! | how long and how its cache keeps what, and `results` | `personal` of an entity, `clear` of a follower; which source its cache is, `warm`, `warm_hot`, `warm_questions`, options of the kind |
+//! | how long and how its cache keeps what, `results`, and with what it is warmed when it next begins empty | `personal` of an entity, `clear` of a follower; which source its cache is, options of the kind that are not live |
 //! | | `sync` |
 //! | which of its followers is the truth, alone | |
 //! | which sources there are, `[log]`, `[sweep]`, how many samples `[sampler]` takes | options of a source, `region`, `[archive]`, `[personal]`, hooks, whether there is a sampler |
@@ -369,12 +369,22 @@ fn cache(plan: &mut Plan, key: &str, running: &CacheDeclaration, wanted: &CacheD
         warm_hot,
         warm_questions,
         options,
+        live,
     } = running;
     plan.fixed(format!("{key}.source"), source, &wanted.source);
-    plan.fixed(format!("{key}.warm"), warm, &wanted.warm);
-    plan.fixed(format!("{key}.warm_hot"), warm_hot, &wanted.warm_hot);
-    plan.fixed(format!("{key}.warm_questions"), warm_questions, &wanted.warm_questions);
     self::options(plan, key, options, &wanted.options);
+    plan.set(format!("{key}.warm"), warm, &wanted.warm, usize::to_string);
+    plan.set(format!("{key}.warm_hot"), warm_hot, &wanted.warm_hot, usize::to_string);
+    plan.set(format!("{key}.warm_questions"), warm_questions, &wanted.warm_questions, |all| {
+        format!("{} questions", all.len())
+    });
+    let names: BTreeSet<_> = live.0.keys().chain(wanted.live.0.keys()).collect();
+    for name in names {
+        // Of a kind's own options nobody here knows how to tell them, or whether they are secret.
+        if live.0.get(name) != wanted.live.0.get(name) {
+            plan.changes.push(format!("{key}.{name}: another value"));
+        }
+    }
     plan.set_time(format!("{key}.ttl"), *ttl, wanted.ttl);
     plan.set_time(format!("{key}.negative_ttl"), *negative_ttl, wanted.negative_ttl);
     plan.set_time(format!("{key}.stale"), *stale, wanted.stale);

@@ -124,7 +124,7 @@ impl Engine {
             serving.policies.adaptive.declared(policies.adaptive.is_some(), now);
             let cache = policies.cache.as_ref();
             if let Some((feed, declared)) = serving.cache.as_ref().zip(cache) {
-                feed.resize(declared.misses_max);
+                feed.reloaded(declared);
             }
             if let Some(behind) = &serving.behind {
                 behind.reloaded();
