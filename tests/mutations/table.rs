@@ -142,8 +142,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     guard(
         "cascade-refuses-what-is-refused-before",
         "crates/engine/src/delivery/before.rs",
-        "        if !refused.contains(&true) {",
-        "        if true {",
+        "match self.refused_before(change).and_then(|()| self.mapped(change)) {",
+        "match self.mapped(change) {",
     ),
     guard(
         "dead-letter-before-passing",
@@ -275,13 +275,19 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     guard(
         "stream-removes-what-where-excludes",
-        "crates/engine/src/delivery/stream.rs",
+        "crates/engine/src/delivery/keeping.rs",
         r#"        change.replaced?;
 "#,
         r#"        if change.image.is_some() {
             return None;
         }
 "#,
+    ),
+    guard(
+        "map-is-what-is-taken-in",
+        "crates/engine/src/delivery/keeping.rs",
+        "let image = Some(Arc::new(mapping.apply(&self.target.entity, image)?));",
+        "let image = Some(Arc::clone(image)).filter(|_| !mapping.text().is_empty());",
     ),
     guard(
         "fold-keeps-the-last",

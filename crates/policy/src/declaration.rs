@@ -13,6 +13,7 @@ use crate::adaptive::AdaptivePolicy;
 use crate::conflict::SyncDeclaration;
 use crate::delivery::DeliveryPolicy;
 use crate::hook::{HookDeclaration, Secret};
+use crate::mapping::Mapping;
 use crate::projection::Projection;
 use crate::read::ReadPolicy;
 use crate::rule::Rule;
@@ -96,10 +97,13 @@ pub struct EntityDeclaration {
 }
 
 impl EntityDeclaration {
-    /// The same with a follower that holds all records in place of the truth, which becomes the follower; `None` if there is
-    /// no such follower.
+    /// The same with a follower that holds all records, as they are, in place of the truth, which becomes the follower; `None`
+    /// if there is no such follower.
     #[must_use]
     pub fn with_truth(&self, truth: &Arc<str>) -> Option<Self> {
+        if Mapping::of(truth, &self.followers).is_some() {
+            return None;
+        }
         let mut moved = self.clone();
         let is_whole = |f: &&mut FollowerDeclaration| f.source == *truth && f.filter.is_none();
         let follower = moved.followers.iter_mut().find(is_whole)?;
@@ -175,8 +179,10 @@ pub struct FollowerDeclaration {
     pub place: Option<Arc<str>>,
     /// What else is declared of it there, by the kind's options for entities.
     pub options: Options,
-    /// Which records it holds; all of them if absent.
+    /// Which records it holds; all of them if absent. The records are meant as the truth has them.
     pub filter: Option<Arc<Rule>>,
+    /// What it keeps of a record, by itself: see [`Mapping::of`]; all as it is if absent.
+    pub map: Option<Arc<Mapping>>,
     /// How changes are delivered to it.
     pub delivery: DeliveryPolicy,
     /// Whether it gets personal values as they are, and not encrypted.

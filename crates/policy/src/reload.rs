@@ -2,7 +2,7 @@
 //!
 //! | takes effect | needs a restart |
 //! |---|---|
-//! | how an entity is read, when a write is answered (`ack`), which followers it has, and their `where`, `after`, `batch` and `priority` | its fields and key, place and options of a follower, and which entities there are |
+//! | how an entity is read, when a write is answered (`ack`), which followers it has, and their `where`, `map`, `after`, `batch` and `priority` | its fields and key, place and options of a follower, and which entities there are |
 //! | how it is written, within `write_around` and `write_through`, or within `write_behind` | to or from `write_behind`, another journal |
 //! | how long and how its cache keeps what, `results`, and with what it is warmed when it next begins empty | `personal` of an entity, `clear` of a follower; which source its cache is, options of the kind that are not live |
 //! | | `sync` |
@@ -26,6 +26,7 @@ use crate::declaration::{
     SamplerDeclaration, SourceDeclaration, SweepDeclaration,
 };
 use crate::delivery::{BatchPolicy, DeliveryPolicy};
+use crate::mapping::Mapping;
 use crate::projection::Projection;
 use crate::read::{ReadPolicy, ReadRule};
 use crate::rule::Rule;
@@ -215,7 +216,8 @@ fn entity(plan: &mut Plan, key: &str, running: &EntityDeclaration, wanted: &Enti
             moved
         }
         Some(None) => {
-            plan.restart.push(format!("{key}.truth (it must follow first, with all records)"));
+            plan.restart
+                .push(format!("{key}.truth (it must follow first, with all records as they are)"));
             return;
         }
     };
@@ -308,7 +310,10 @@ fn followers(
     }
     for to in wanted {
         match named(running, &to.source) {
-            Some(number) => follower(plan, entity, &running[number], to),
+            Some(number) => {
+                follower(plan, entity, &running[number], to);
+                mapping(plan, (entity, &to.source), running, wanted);
+            }
             None => plan.steps.push(Step::AddFollower {
                 entity: Arc::clone(entity),
                 source: Arc::clone(&to.source),
@@ -325,7 +330,8 @@ fn follower(
     running: &FollowerDeclaration,
     wanted: &FollowerDeclaration,
 ) {
-    let FollowerDeclaration { source, place, options, filter, delivery, clear } = running;
+    // What it keeps of records depends on the followers before it, too.
+    let FollowerDeclaration { source, place, options, filter, map: _, delivery, clear } = running;
     let key = &format!("entities.{entity}.followers.{source}");
     plan.fixed(format!("{key}.place"), place, &wanted.place);
     plan.fixed(format!("{key}.clear"), clear, &wanted.clear);
@@ -352,6 +358,27 @@ fn follower(
     plan.set(format!("{key}.batch.size"), size, &to.batch.size, count);
     plan.set(format!("{key}.batch.bytes"), bytes, &to.batch.bytes, count);
     plan.set_time(format!("{key}.batch.age"), *age, to.batch.age);
+}
+
+/// What a follower keeps of records, by its `map` and those of the followers that it comes after.
+fn mapping(
+    plan: &mut Plan,
+    (entity, source): (&Arc<str>, &Arc<str>),
+    running: &[FollowerDeclaration],
+    wanted: &[FollowerDeclaration],
+) {
+    let [from, to] = [running, wanted].map(|all| Mapping::of(source, all));
+    if from != to {
+        let told =
+            |map: Option<Arc<Mapping>>| map.map_or("none".to_owned(), |map| map.text().to_owned());
+        plan.steps.push(Step::ChangeMap {
+            entity: Arc::clone(entity),
+            source: Arc::clone(source),
+            from: told(from),
+            to: told(to),
+            records: None,
+        });
+    }
 }
 
 fn cache(plan: &mut Plan, key: &str, running: &CacheDeclaration, wanted: &CacheDeclaration) {

@@ -1,7 +1,7 @@
 //! [`Link`]: a source at the end of a line. Calls take their time, so that a crash can come between any two steps, and
 //! fail while the line is cut.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ use unisono_core::{
 pub struct Link {
     inner: Arc<dyn Source>,
     cut: Arc<AtomicBool>,
+    /// In microseconds.
+    delay: AtomicU64,
     random: Mutex<StdRng>,
 }
 
@@ -27,7 +29,12 @@ impl Link {
     /// A line to a source, over which nothing goes while `cut` is set.
     pub fn new(inner: Arc<dyn Source>, cut: &Arc<AtomicBool>, seed: u64) -> Arc<Self> {
         let random = Mutex::new(StdRng::seed_from_u64(seed));
-        Arc::new(Link { inner, cut: Arc::clone(cut), random })
+        Arc::new(Link { inner, cut: Arc::clone(cut), delay: AtomicU64::new(0), random })
+    }
+
+    /// Has every call take so much longer from now on.
+    pub fn delay(&self, by: Duration) {
+        self.delay.store(u64::try_from(by.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// A call over the line. It may take place although its answer is lost.
@@ -36,7 +43,8 @@ impl Link {
             let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
             Duration::from_micros(random.random_range(0..3_000))
         };
-        let (before, after) = (pause(), pause());
+        let delay = Duration::from_micros(self.delay.load(Ordering::Relaxed));
+        let (before, after) = (delay + pause(), pause());
         tokio::time::sleep(before).await;
         let cut = |effect| {
             Error::new(ErrorKind::Unavailable, "the line is cut")

@@ -18,6 +18,7 @@ use unisono::engine::archive::restore::RestoreTo;
 use unisono::engine::stream::{Appending, Excerpt};
 use unisono::engine::verify::report::{Depth, VerifyOptions};
 use unisono::{Registry, Unisono, config};
+use unisono_testkit::remains::files_with;
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// In what is personal, and nowhere else.
@@ -86,29 +87,8 @@ impl Site {
 
     /// The files that hold some text, however it is packed.
     fn files_with(&self, text: &str) -> Vec<String> {
-        let mut found = Vec::new();
-        search(self.path(), text.as_bytes(), &mut found);
-        found
-    }
-}
-
-fn search(folder: &Path, text: &[u8], found: &mut Vec<String>) {
-    for entry in fs::read_dir(folder).unwrap().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            search(&path, text, found);
-            continue;
-        }
-        // A file may go while others are looked at.
-        let mut content = fs::read(&path).unwrap_or_default();
-        if content.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-            content = zstd::decode_all(&content[..]).unwrap();
-        }
-        let lower = content.to_ascii_lowercase();
-        let has = |text: &[u8]| lower.windows(text.len()).any(|part| part == text);
-        if has(&text.to_ascii_lowercase()) {
-            found.push(path.display().to_string());
-        }
+        let found = files_with(self.path(), text).into_iter();
+        found.map(|file| file.display().to_string()).collect()
     }
 }
 

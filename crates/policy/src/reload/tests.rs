@@ -56,6 +56,7 @@ fn running() -> Declaration {
         place: None,
         options: Options::default(),
         filter: Some(Arc::new(filter)),
+        map: None,
         delivery: DeliveryPolicy::default(),
         clear: false,
     };
@@ -218,6 +219,39 @@ fn a_truth_moves_to_a_follower_and_back_alone() {
     }
     let refused = plan(&running, &wanted).restart;
     assert!(refused.iter().any(|why| why.contains("written behind")), "{refused:?}");
+}
+
+#[test]
+fn what_followers_keep_of_records_changes_with_all_that_come_after() {
+    let declared = |map: Option<&str>| {
+        let mut declaration = running();
+        let e = declaration.entities.get_mut("thing").unwrap();
+        let map = map.map(|map| Arc::new(Mapping::compile(&e.entity, [("name", map)]).unwrap()));
+        let delivery = DeliveryPolicy { after: Some("find".into()), ..DeliveryPolicy::default() };
+        let first = FollowerDeclaration { filter: None, map, ..e.followers[0].clone() };
+        let next =
+            FollowerDeclaration { source: "next".into(), map: None, delivery, ..first.clone() };
+        e.followers = vec![first, next];
+        declaration
+    };
+    let steps = |from: Option<&str>, to: Option<&str>| {
+        plan(&declared(from), &declared(to)).outcome().unwrap()
+    };
+    assert_eq!(steps(Some("'a'"), Some("'a'")), [String::new(); 0]);
+    assert_eq!(
+        steps(None, Some("'a'")),
+        [
+            "~ follower find of thing: none -> map name: 'a'; (compares all records)",
+            "~ follower next of thing: none -> map name: 'a'; (compares all records)",
+        ]
+    );
+    // Neither can become the truth: it does not hold records as they are.
+    for follower in ["find", "next"] {
+        let mut wanted = declared(Some("'a'"));
+        wanted.entities.get_mut("thing").unwrap().truth = follower.into();
+        let refused = plan(&declared(Some("'a'")), &wanted).restart;
+        assert!(refused.iter().any(|why| why.contains("as they are")), "{refused:?}");
+    }
 }
 
 #[test]
