@@ -1,5 +1,5 @@
 //! What the tests of Unisono share: seeded generators, sample entities, a change log in memory, a clock set by hand, a
-//! network that fails when it is told to, and lines to sources that are cut.
+//! network that fails when it is told to, lines to sources that are cut, and worlds run from seeds.
 //!
 //! Everything random comes from one seed, so that a failure is repeated by its seed alone.
 
@@ -11,6 +11,7 @@ pub mod proxy;
 mod questions;
 mod samples;
 mod schema;
+pub mod seeds;
 mod values;
 mod writes;
 
