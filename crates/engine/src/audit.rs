@@ -64,9 +64,11 @@ pub(crate) fn entity() -> &'static Arc<Entity> {
 
 /// Whether a change of a log is the entry of a move to its truth: what the entity was before is not in this log.
 pub(crate) fn is_promotion(change: &Change) -> bool {
-    let action = entity().index_of("action");
-    let action = action.zip(change.image.as_ref()).map(|(n, image)| &image.values()[n]);
-    change.entity == *entity().name() && action.and_then(Value::as_str) == Some(PROMOTE)
+    if change.entity != *entity().name() {
+        return false;
+    }
+    let action = entity().index_of("action").zip(change.image.as_ref());
+    action.and_then(|(n, image)| image.values().get(n)?.as_str()) == Some(PROMOTE)
 }
 
 /// Where a truth keeps entries, if it can.
