@@ -9,7 +9,7 @@ use unisono_core::{Entity, Error, ErrorKind, LogName, Result};
 use unisono_policy::declaration::{Declaration, EntityDeclaration};
 
 use crate::adaptive;
-use crate::archive::{self, Archive};
+use crate::archive::{Archive, Archives};
 use crate::cache::{Feed, warm, warm_questions};
 use crate::delivery::turns::Turns;
 use crate::late::Late;
@@ -38,7 +38,7 @@ pub(crate) struct Running {
     /// The entities whose truth follows another one.
     pub(crate) syncs: Vec<Arc<Syncing>>,
     /// One for each log, if that is declared.
-    pub(crate) archives: Vec<Arc<Archive>>,
+    pub(crate) archives: Archives,
     /// Set if it is declared.
     pub(crate) sampler: Option<Arc<Sampler>>,
     /// The keys of what is personal, if anything may be.
@@ -107,7 +107,10 @@ pub(crate) async fn open(
         let handle = handles.get(&declared.source)?;
         Arc::clone(&handle.source).vault()
     });
-    let archives = archive::start(&declaration, vault, logs.values(), runtime)?;
+    let archives = Archives::open(&declaration, vault)?;
+    for log in logs.values() {
+        archives.begin(log, &declaration, runtime)?;
+    }
     let (logs, entities) = (Arc::new(logs), Arc::new(entities));
     let blueprint = Blueprint::new(
         &declaration,
@@ -121,7 +124,7 @@ pub(crate) async fn open(
     present.store(Arc::new(policies));
     begin(&declaration, &entities, present, runtime);
     for log in logs.values() {
-        follow(log, archives.iter().find(|a| Arc::ptr_eq(&a.log, log)), present, runtime);
+        follow(log, archives.of(log), present, runtime);
     }
     let sampler = sample::start(present, logs.values(), runtime);
     let erasing = erase(personal.as_ref(), present, runtime);
@@ -186,12 +189,12 @@ fn begin(declaration: &Declaration, entities: &Servings, present: &Present, runt
 /// Starts what keeps a log going.
 pub(crate) fn follow(
     log: &Arc<Log>,
-    archive: Option<&Arc<Archive>>,
+    archive: Option<Arc<Archive>>,
     present: &Present,
     runtime: &Runtime,
 ) {
     runtime.spawn(Arc::clone(&log.tail).poll(runtime.clone()));
-    let (archive, present) = (archive.cloned(), Arc::clone(present));
+    let present = Arc::clone(present);
     runtime.spawn(trim::run(Arc::clone(log), archive, present, runtime.clone()));
 }
 

@@ -77,7 +77,7 @@ impl Engine {
         self.take_over(&policies, &before);
         retire(before, &policies, &self.0.runtime);
         if !changes.is_empty() {
-            self.audit("reload", None, None, json!({ "changes": changes }));
+            self.audit("reload", (None, None), json!({ "changes": changes }));
         }
         Ok(changes)
     }
