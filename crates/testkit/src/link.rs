@@ -1,6 +1,7 @@
 //! [`Link`]: a source at the end of a line. Calls take their time, so that a crash can come between any two steps, and
 //! fail while the line is cut.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -178,6 +179,19 @@ impl Truth for Link {
 
     async fn trim(&self, through: Position, outcomes_before: Timestamp) -> Result<u64> {
         self.over(self.truth_of()?.trim(through, outcomes_before)).await
+    }
+
+    async fn fence(
+        &self,
+        entity: &str,
+        from: Option<&str>,
+        to: Option<&str>,
+    ) -> Result<Option<Position>> {
+        self.over(self.truth_of()?.fence(entity, from, to)).await
+    }
+
+    async fn fences(&self) -> Result<BTreeMap<String, String>> {
+        self.over(self.truth_of()?.fences()).await
     }
 
     async fn put_state(&self, space: &str, name: &str, value: Option<String>) -> Result<()> {

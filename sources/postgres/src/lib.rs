@@ -64,6 +64,7 @@ impl SourceKind for Postgres {
         Capability {
             roles: &[Role::Truth, Role::Follower],
             durable: true,
+            naming: &[],
             query: QueryCapability {
                 get: true,
                 filter: true,
