@@ -13,6 +13,7 @@ use crate::auditor::{Auditor, ScanPage};
 use crate::change::Change;
 use crate::entity::Entity;
 use crate::error::Result;
+use crate::kind::Options;
 use crate::journal::{Appended, Entry as Kept, Journal, NewEntry};
 use crate::key::Key;
 use crate::position::{Position, Version};
@@ -228,6 +229,10 @@ impl<F: Front> Cache for Relay<F> {
 
     async fn release(&self, entity: &Arc<Entity>, key: &Key) -> Result<()> {
         self.0.carry("release", async { self.cache()?.release(entity, key).await }).await
+    }
+
+    fn adjust(&self, entity: &Arc<Entity>, options: &Options) -> Result<()> {
+        self.cache()?.adjust(entity, options)
     }
 
     async fn fill(

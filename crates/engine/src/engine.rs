@@ -33,13 +33,17 @@ use crate::topology::{Logs, Servings, Topology};
 use crate::write::behind::Behind;
 use crate::write::idempotency::InFlight;
 
+pub use following::RowsFollowed;
+pub use projecting::{ProjectedTarget, ProjectionStatus};
 pub use reload::OpenSource;
 pub(crate) use verifying::Swept;
 
 mod archiving;
+mod following;
 mod moving;
 mod pausing;
 mod personal;
+mod projecting;
 mod reload;
 mod streaming;
 mod syncing;
@@ -59,6 +63,10 @@ struct Inner {
     runtime: Runtime,
     running: Running,
     in_flight: InFlight,
+    /// The projections of which this process makes a version answer, or empties one.
+    rebuilding: projecting::Rebuilding,
+    /// The rows of projections that are followed.
+    watches: following::Watches,
 }
 
 impl Drop for Inner {
@@ -108,6 +116,8 @@ impl Engine {
             runtime,
             running,
             in_flight: InFlight::default(),
+            rebuilding: Default::default(),
+            watches: Default::default(),
         };
         let engine = Engine(Arc::new(inner), None);
         engine.sweep(engine.0.present.load_full().deliveries.iter());
@@ -318,8 +328,10 @@ impl Engine {
     /// Waits until every follower has applied the token's positions.
     pub async fn wait_applied(&self, token: &Token, limit: Duration) -> Result<()> {
         let all = async {
-            for delivery in &self.0.present.load_full().deliveries {
-                let serving = self.serving(delivery.target().name())?;
+            let present = self.0.present.load_full();
+            // What stands still comes to no position.
+            for delivery in present.deliveries.iter().filter(|d| !d.target().still) {
+                let serving = self.serving(delivery.target().read_as())?;
                 delivery.wait_applied(token.position(&serving.log.name)).await;
             }
             Ok(())
@@ -473,10 +485,15 @@ impl Engine {
         let _ = self.0.runtime.within(KEEP_MAX, kept).await;
     }
 
+    /// The delivery to a follower; of a projection that of the version which answers, unless another place is named.
     fn delivery(&self, entity: &str, source: &str) -> Result<Arc<Delivery>> {
+        let present = self.0.present.load();
+        let serving = self.serving(entity).ok();
+        let answering = serving.as_ref().map(|s| &present.of(&s.policies).answering);
+        let answers = answering.and_then(|all| all.get(source)?.delivery.clone());
         let is =
             |d: &&Arc<Delivery>| **d.target().name() == *entity && *d.target().source == *source;
-        self.0.present.load().deliveries.iter().find(is).cloned().ok_or_else(|| {
+        answers.or_else(|| present.deliveries.iter().find(is).cloned()).ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "there is no such follower of this entity")
                 .at(source)
                 .of(entity)

@@ -25,7 +25,7 @@ use crate::runtime::Runtime;
 use crate::sample::{self, Sampler};
 use crate::sync::Syncing;
 use crate::topology::moved::{self, Earlier, Look};
-use crate::topology::{self, Blueprint, Handles, Logs, Servings, Topology, named, pause};
+use crate::topology::{self, Blueprint, Handles, Logs, Servings, Topology, named, pause, versions};
 use crate::write::behind::Behind;
 use crate::write::commit::Committer;
 
@@ -71,7 +71,8 @@ pub(crate) async fn open(
     let glance = moved::as_it_is(&wanted, &sources, Look::Glance).await?;
     let mut notes = prepare(&glance, &mut sources, runtime).await?;
     let declaration = moved::as_it_is(&wanted, &sources, Look::Settle).await?;
-    if truths(&declaration) != truths(&glance) {
+    let declaration = versions::as_they_are(declaration, &sources).await?;
+    if truths(&declaration) != truths(&glance) || use_both_places(&declaration) {
         notes.extend(prepare(&declaration, &mut sources, runtime).await?);
     }
     let declaration = Arc::new(declaration);
@@ -143,6 +144,11 @@ fn erase(keyring: Option<&Arc<Keyring>>, present: &Present, runtime: &Runtime) -
         runtime.spawn(erasing::run(keyring, erasing, Arc::clone(present), runtime.clone()));
     }
     erasing
+}
+
+fn use_both_places(declaration: &Declaration) -> bool {
+    let mut projections = declaration.entities.values().filter_map(|e| e.projection.as_ref());
+    projections.any(|projection| projection.versions.uses_both_places())
 }
 
 fn truths(declaration: &Declaration) -> Vec<&Arc<str>> {

@@ -66,6 +66,7 @@ impl SourceKind for Postgres {
         Capability {
             roles: &[Role::Truth, Role::Follower],
             durable: true,
+            naming: &[],
             query: QueryCapability {
                 get: true,
                 filter: true,

@@ -74,6 +74,7 @@ impl SourceKind for Redis {
         Capability {
             roles: &[Role::Follower, Role::Cache, Role::Journal],
             durable: true,
+            naming: &["key_template", "values", "sorted_sets"],
             query: QueryCapability {
                 get: true,
                 filter: true,

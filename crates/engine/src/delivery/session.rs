@@ -164,13 +164,14 @@ impl Delivery {
         let (truth, target) = (self.log.truth.as_ref(), &self.target);
         let (entity, source) = (target.name(), &target.source);
         let kept = rules::kept(truth, entity, source).await?;
-        if kept.as_deref() == target.rule() {
+        let rule = target.rule();
+        if kept.as_deref() == rule.as_deref() {
             return Ok(saved);
         }
         tracing::info!(%entity, %source, "the follower is to hold other records than before; comparing all");
         let position = saved.position;
         let begun = self.begin_copy(Some(saved), position).await?;
-        rules::keep(truth, entity, source, target.rule()).await?;
+        rules::keep(truth, entity, source, rule.as_deref()).await?;
         Ok(begun)
     }
 

@@ -43,7 +43,7 @@ const ATTEMPTS_MAX: u32 = 5;
 /// How often it is looked whether another process has moved a truth, or paused a source.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long one look may take.
-const LOOK_MAX: Duration = Duration::from_secs(2);
+pub(super) const LOOK_MAX: Duration = Duration::from_secs(2);
 /// How often it is tried to move a truth that is not where it is declared: at first, and at last.
 const TRY_FIRST: Duration = Duration::from_millis(250);
 const TRY_EVERY: Duration = Duration::from_secs(5);
@@ -245,6 +245,7 @@ impl Engine {
     async fn look_at_others(&self) -> Result<()> {
         let runtime = &self.0.runtime;
         runtime.within(LOOK_MAX, self.take_in_pauses()).await?;
+        self.look_at_versions().await?;
         for log in self.logs_now().values() {
             let fences = runtime.within(LOOK_MAX, log.truth.fences()).await?;
             for entity in fences.keys() {

@@ -19,7 +19,7 @@ use crate::log::Log;
 use crate::notice::Notices;
 use crate::open;
 use crate::runtime::Runtime;
-use crate::topology::Handles;
+use crate::topology::{Handles, versions};
 
 /// The engine's own space of what a truth keeps.
 const SPACE: &str = "truths";
@@ -140,7 +140,9 @@ struct Known {
 impl Known {
     async fn of(source: &Arc<dyn Source>) -> Result<Option<Self>> {
         let Some(truth) = Arc::clone(source).truth() else { return Ok(None) };
-        let fences = truth.fences().await?.into_iter().map(|(entity, text)| {
+        let said = truth.fences().await?.into_iter();
+        let of_entities = said.filter(|(name, _)| versions::is_of_entity(name));
+        let fences = of_entities.map(|(entity, text)| {
             let fence = Fence::parse(&entity, &text)?;
             Ok((entity, fence))
         });

@@ -49,6 +49,13 @@ source = "fast"
 [[entities.product.followers]]
 source = "copy"
 
+[projections.shelf]
+from = "product"
+key = { status = "record.status" }
+fields = { products = { count = true }, stock = { sum = "record.stock" } }
+[[projections.shelf.targets]]
+source = "copy"
+
 [streams.order]
 truth = "main"
 [[streams.order.followers]]
