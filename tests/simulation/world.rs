@@ -292,6 +292,7 @@ impl World {
                     false => vec![WarmQuestion::Count { filter: Filter::All, search: None }],
                 },
                 options: Options::default(),
+                live: Options::default(),
             }),
             followers: followers.collect::<unisono_core::Result<_>>()?,
             read: self.shape.read.clone(),

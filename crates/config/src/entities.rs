@@ -492,7 +492,8 @@ impl Reader<'_> {
         let warm_hot = table.integer("warm_hot").and_then(|n| usize::try_from(n).ok());
         let warm_questions = questions::warm(&table, self.entity.map(AsRef::as_ref), results);
         let filter = self.filter(table.text("where"), Rule::of_cache);
-        let options = self.options(&table, kind, Role::Cache);
+        let mut options = self.options(&table, kind, Role::Cache);
+        let live = options.take(kind.map_or(&[], |kind| kind.live_options()));
         table.finish();
         Some(CacheDeclaration {
             source: source?.value.into(),
@@ -508,6 +509,7 @@ impl Reader<'_> {
             warm_hot: warm_hot?,
             warm_questions: warm_questions?,
             options,
+            live,
         })
     }
 }

@@ -31,8 +31,9 @@ mod watched;
 mod write;
 
 pub use answer::{Accepted, Answer, CacheStatus, Written};
-pub use engine::{Engine, OpenSource};
+pub use engine::{Engine, OpenSource, ProjectedTarget, ProjectionStatus, RowsFollowed};
 pub use personal::{Erased, Pending};
+pub use projection::RowsChanged;
 pub use read::explain::Operation;
 pub use runtime::Runtime;
 pub use topology::pause::Pause;

@@ -49,6 +49,18 @@ impl Declaration {
         let there = self.sources.get(source).and_then(|declared| declared.region.as_ref());
         self.region.as_ref().zip(there).is_some_and(|(here, there)| here != there)
     }
+
+    /// The same with another truth for an entity, as [`EntityDeclaration::with_truth`], and for what is worked out from it.
+    #[must_use]
+    pub fn with_truth(&self, entity: &str, truth: &Arc<str>) -> Option<Self> {
+        let mut moved = self.clone();
+        let declared = moved.entities.get_mut(entity)?;
+        *declared = declared.with_truth(truth)?;
+        for derived in moved.entities.values_mut().filter(|declared| declared.is_from(entity)) {
+            derived.truth = Arc::clone(truth);
+        }
+        Some(moved)
+    }
 }
 
 /// One store.
@@ -97,11 +109,16 @@ pub struct EntityDeclaration {
 }
 
 impl EntityDeclaration {
+    /// Whether its records are worked out from those of an entity, whose truth is its own then.
+    pub fn is_from(&self, entity: &str) -> bool {
+        self.projection.as_ref().is_some_and(|projection| **projection.from.name() == *entity)
+    }
+
     /// The same with a follower that holds all records, as they are, in place of the truth, which becomes the follower; `None`
-    /// if there is no such follower.
+    /// if there is no such follower, or if the records are worked out.
     #[must_use]
     pub fn with_truth(&self, truth: &Arc<str>) -> Option<Self> {
-        if Mapping::of(truth, &self.followers).is_some() {
+        if self.projection.is_some() || Mapping::of(truth, &self.followers).is_some() {
             return None;
         }
         let mut moved = self.clone();
@@ -150,6 +167,8 @@ pub struct CacheDeclaration {
     pub warm_questions: Vec<WarmQuestion>,
     /// What else is declared of it there, by the kind's options for entities.
     pub options: Options,
+    /// Those of them that can change while it runs.
+    pub live: Options,
 }
 
 /// A question whose answer is kept ready.

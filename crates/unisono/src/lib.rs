@@ -15,6 +15,7 @@ pub mod open;
 pub mod projections;
 pub mod registry;
 mod reload;
+pub mod rows;
 pub mod streams;
 
 pub use find::{Find, Page};
@@ -23,4 +24,5 @@ pub use open::{Unisono, open_sources};
 pub use projections::project;
 pub use registry::Registry;
 pub use registry::native::*;
+pub use rows::{RowsOf, Step};
 pub use streams::{Aggregate, Recorded, Streams, Subscription};

@@ -186,6 +186,45 @@ async fn everything(unisono: &Unisono) -> String {
     format!("{page:?}{scanned:?}{:?}{:?}{events:?}", history.await.unwrap(), log.await.unwrap())
 }
 
+/// What is personal moves as it is, encrypted: it is read in the new place, erased there, and plain nowhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_personal_moves_with_its_truth() {
+    let site = Site::new(FIND_CLEAR);
+    let unisono = site.open().await.unwrap();
+    let context = Context::default();
+    put(&unisono, &context, &person("7", &format!("Kim {SECRET}"))).await.unwrap();
+    put(&unisono, &context, &person("8", &format!("Ann {SECRET}"))).await.unwrap();
+    settled(&unisono).await;
+    let engine = unisono.engine();
+    engine.promote("person", &"copy".into()).await.unwrap();
+    patch(&unisono, "8", json!({ "city": "Lund" })).await.unwrap();
+    assert_eq!(found(&unisono, "7").await.unwrap()["name"], format!("Kim {SECRET}"));
+    assert_eq!(found(&unisono, "8").await.unwrap()["name"], format!("Ann {SECRET}"));
+    settled(&unisono).await;
+    let erased = engine.erase_subject(&context, "7").await.unwrap();
+    assert!(erased.keys > 0 && erased.pending.is_empty(), "{erased:?}");
+    assert_eq!(found(&unisono, "7").await.unwrap()["name"], Json::Null);
+    settled(&unisono).await;
+    let options = VerifyOptions { depth: Depth::Deep, ..VerifyOptions::default() };
+    let report = engine.verify(&options, &|_| {}).await.unwrap();
+    assert!(report.agrees(), "{report:?}");
+    unisono.close().await.unwrap();
+    let mut plain = site.files_with(SECRET);
+    plain.retain(|file| !file.contains("main-find/"));
+    assert_eq!(plain, Vec::<String>::new(), "personal, at rest, but in the follower that shows it");
+    // In the next process, whose file says otherwise, it moves back.
+    let unisono = site.open().await.unwrap();
+    let back = async {
+        while *unisono.engine().declaration().entities["person"].truth != *"main" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, back).await.unwrap();
+    assert_eq!(found(&unisono, "8").await.unwrap()["name"], format!("Ann {SECRET}"));
+    assert_eq!(found(&unisono, "7").await.unwrap()["name"], Json::Null);
+    unisono.close().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_personal_is_nowhere_at_rest_and_gone_when_its_key_is() {
     let site = Site::new(FIND);
@@ -308,7 +347,7 @@ async fn an_erasure_reaches_a_clear_follower_that_was_away() {
     let site = Site::new(FIND_CLEAR);
     let unisono = site.open().await.unwrap();
     filled(&unisono).await;
-    unisono.engine().pause_source("find", None).await.unwrap();
+    unisono.engine().pause_source("find").await.unwrap();
     let erased = unisono.engine().erase_subject(&Context::default(), "7").await.unwrap();
     assert_eq!(&*erased.pending[0].source, "find");
     unisono.close().await.unwrap();

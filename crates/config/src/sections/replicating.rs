@@ -183,6 +183,12 @@ pub(crate) static SYNC: Section = Section::new(
             "500ms",
             "How far the clock of the other side may be ahead; what is further in the future waits until then.",
         ),
+        Key::defaulting(
+            "conflicts",
+            Shape::Duration { min: Duration::ZERO, max: YEARS },
+            "90d",
+            "How long it stays recorded what gave way; 0s for good. Each side forgets its own records.",
+        ),
     ],
     &[],
 );

@@ -15,9 +15,11 @@ mod progress;
 mod redeliver;
 mod repairs;
 mod session;
+mod still;
 mod stream;
 pub(crate) mod turns;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +36,7 @@ use unisono_policy::rule::Rule;
 use crate::log::{Log, trim};
 use crate::personal::Keyring;
 use crate::policies::PresentEntity;
+use crate::projection::News;
 use crate::read::handle::SourceHandle;
 use crate::runtime::Runtime;
 use crate::status::{DeliveryState, DeliveryStatus};
@@ -55,6 +58,10 @@ pub(crate) struct Target {
     pub(crate) entity: Arc<Entity>,
     /// Set if the follower is a projection: `entity` is then what it is worked out from.
     pub(crate) projection: Option<Arc<Projection>>,
+    /// Whether it stands still: what the follower has was made by another definition, and is answered as it is.
+    pub(crate) still: bool,
+    /// What becomes of its rows.
+    pub(crate) news: Option<Arc<News>>,
     /// The follower's source name.
     pub(crate) source: Arc<str>,
     /// Who applies them.
@@ -113,16 +120,21 @@ enum End {
 }
 
 impl Target {
-    /// What the follower holds: the entity, or the rows of a projection of it.
+    /// What the follower holds: the entity, or the rows of a projection of it in the place where they are.
     pub(crate) fn name(&self) -> &Arc<str> {
+        self.projection.as_ref().map_or(self.entity.name(), |projection| projection.rows.name())
+    }
+
+    /// The entity that callers read it as.
+    pub(crate) fn read_as(&self) -> &Arc<str> {
         self.projection.as_ref().map_or(self.entity.name(), |projection| projection.name())
     }
 
     /// The text of the rule by which it holds what it holds; `None` if it holds all records as they are.
-    pub(crate) fn rule(&self) -> Option<&str> {
+    pub(crate) fn rule(&self) -> Option<Cow<'_, str>> {
         match &self.projection {
-            Some(projection) => Some(&projection.definition),
-            None => self.rule.as_deref(),
+            Some(projection) => Some(projection.rule()),
+            None => self.rule.as_deref().map(Cow::Borrowed),
         }
     }
 
@@ -204,7 +216,9 @@ impl Delivery {
     /// Whether it does what one with such a target would do.
     pub(crate) fn is_as(&self, other: &Target) -> bool {
         let after = |target: &Target| target.after.as_ref().map(Arc::as_ptr);
-        self.target.rule() == other.rule() && after(&self.target) == after(other)
+        self.target.rule() == other.rule()
+            && self.target.still == other.still
+            && after(&self.target) == after(other)
     }
 
     /// What it works with.
@@ -380,7 +394,11 @@ impl Delivery {
                 continue;
             }
             let before = self.progress.applied();
-            let Err(error) = self.session(&mut inbox).await else { continue };
+            let session = match self.target.still {
+                true => self.stand_still(&mut inbox).await,
+                false => self.session(&mut inbox).await,
+            };
+            let Err(error) = session else { continue };
             let error = error.at(&self.target.source).of(self.target.name());
             if self.progress.applied() > before {
                 attempt = 0;

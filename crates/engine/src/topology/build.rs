@@ -16,7 +16,7 @@ use crate::log::Log;
 use crate::personal::Keyring;
 use crate::personal::clear::Clear;
 use crate::policies::Policies;
-use crate::projection::{Projector, Roles};
+use crate::projection::{Projector, Roles, Shown};
 use crate::read::handle::SourceHandle;
 use crate::read::serving::{Answering, Serving};
 use crate::runtime::Runtime;
@@ -89,11 +89,23 @@ impl<'a> Planned<'a> {
         })
     }
 
+    /// Who reads what it holds, and whether that answers: of a projection one version does.
+    fn reader_of(&self, version: Option<&Projection>) -> (Arc<dyn Reader>, bool) {
+        let reader = Arc::clone(&self.reader);
+        match version {
+            None => (reader, true),
+            Some(version) => {
+                let rows = Arc::clone(&version.rows);
+                (Arc::new(Shown { reader, rows }), version.is_live())
+            }
+        }
+    }
+
     /// What feeds it: the changes of the entity itself, or of the one that a projection works it out from.
     fn target(
-        self,
+        &self,
         serving: &Serving,
-        projection: Projected<'_>,
+        projection: Option<Arc<Projection>>,
         after: Option<Arc<Delivery>>,
         clear: Option<Arc<Keyring>>,
         runtime: &Runtime,
@@ -102,10 +114,12 @@ impl<'a> Planned<'a> {
         let capability = handle.source.capability();
         let target = Target {
             entity: Arc::clone(&serving.entity),
-            projection: projection.cloned(),
+            projection: projection.clone(),
+            still: false,
+            news: None,
             source: Arc::clone(&declared.source),
-            follower,
-            auditor,
+            follower: Arc::clone(follower),
+            auditor: Arc::clone(auditor),
             truth: shown(&serving.log, clear.as_ref()),
             clear,
             capability: capability.clone(),
@@ -114,7 +128,7 @@ impl<'a> Planned<'a> {
             map,
             after,
             policies: serving.policies.clone(),
-            handle: Arc::clone(&handle),
+            handle: Arc::clone(handle),
         };
         let Some(projection) = projection else { return target };
         let Target { source, follower, auditor, .. } = &target;
@@ -122,12 +136,14 @@ impl<'a> Planned<'a> {
             source: Arc::clone(source),
             follower: Arc::clone(follower),
             auditor: Arc::clone(auditor),
-            reader,
+            reader: Arc::clone(reader),
         };
-        let projector = Arc::new(Projector::new(projection, roles, capability, runtime));
+        let projector = Arc::new(Projector::new(&projection, roles, capability, runtime));
         Target {
             entity: Arc::clone(&projection.from),
             follower: Arc::clone(&projector) as Arc<dyn Follower>,
+            still: projection.still == Some(projection.version),
+            news: Some(projector.news()),
             auditor: projector,
             capability: Projector::fed(capability),
             filter: projection.filter.clone(),
@@ -149,25 +165,42 @@ pub(crate) fn build(plan: Blueprint<'_>, before: &Policies, runtime: &Runtime) -
         let mut answering: BTreeMap<_, _> =
             projection.is_none().then_some(truth).into_iter().collect();
         for planned in followers {
-            let name = Arc::clone(&planned.declared.source);
-            let handle = Arc::clone(&planned.handle);
-            let reader = Arc::clone(&planned.reader);
-            let after = before_it(&answering, planned.declared);
-            let clear = personal.as_ref().filter(|_| planned.declared.clear).cloned();
-            let target = planned.target(&serving, projection, after, clear, runtime);
-            let runs = before.deliveries.iter().find(|d| d.is_to(&target));
-            let delivery = match runs {
-                None => Delivery::start(target, Arc::clone(&serving.log), runtime),
-                Some(runs) if runs.is_of(&serving.log) && runs.is_as(&target) => Arc::clone(runs),
-                Some(runs) => Delivery::instead_of(runs, target, &serving.log),
-            };
-            topology.deliveries.push(Arc::clone(&delivery));
-            let (role, delivery) = (Role::Follower, Some(delivery));
-            answering.insert(name, Answering { handle, reader, role, delivery });
+            for version in versions(projection) {
+                let after = before_it(&answering, planned.declared);
+                let clear = personal.as_ref().filter(|_| planned.declared.clear).cloned();
+                let (reader, answers) = planned.reader_of(version.as_deref());
+                let target = planned.target(&serving, version, after, clear, runtime);
+                let runs = before.deliveries.iter().find(|d| d.is_to(&target));
+                let delivery = match runs {
+                    None => Delivery::start(target, Arc::clone(&serving.log), runtime),
+                    Some(runs) if runs.is_of(&serving.log) && runs.is_as(&target) => {
+                        Arc::clone(runs)
+                    }
+                    Some(runs) => Delivery::instead_of(runs, target, &serving.log),
+                };
+                topology.deliveries.push(Arc::clone(&delivery));
+                if answers {
+                    let (role, delivery) = (Role::Follower, Some(delivery));
+                    let (name, handle) = (&planned.declared.source, Arc::clone(&planned.handle));
+                    let answers = Answering { handle, reader, role, delivery };
+                    answering.insert(Arc::clone(name), answers);
+                }
+            }
         }
         topology.answering.push(answering);
     }
     topology
+}
+
+/// The versions that follow the truth; one that is none for what is not worked out.
+fn versions(projection: Projected<'_>) -> Vec<Option<Arc<Projection>>> {
+    match projection {
+        None => vec![None],
+        Some(projection) => {
+            let following = projection.versions.following();
+            following.map(|version| Some(Arc::new(projection.at(version)))).collect()
+        }
+    }
 }
 
 /// A truth as a follower is to hold it.

@@ -47,6 +47,7 @@ fn running() -> Declaration {
         warm_hot: 0,
         warm_questions: Vec::new(),
         options: Options::default(),
+        live: Options::default(),
     };
     let entity = thing(&["id", "name"]);
     let filter = Rule::compile(&entity, "record.name == 'a'").unwrap();
@@ -101,7 +102,7 @@ fn policies_change_while_it_runs() {
     fn cache(e: &mut EntityDeclaration) -> &mut CacheDeclaration {
         e.cache.as_mut().unwrap()
     }
-    let cases: [Case; 25] = [
+    let cases: [Case; 29] = [
         ("read.strategy: cache_first -> parallel", |e| e.read.strategy = ReadStrategy::Parallel),
         ("read.fallback: true -> false", |e| e.read.no_fallback = true),
         ("read.lag_max: none -> 5s", |e| e.read.lag_max = Some(5 * SECOND)),
@@ -142,6 +143,13 @@ fn policies_change_while_it_runs() {
             cache(e).filter = Some(Arc::new(rule));
         }),
         ("cache.results: 0ms -> 1s", |e| cache(e).results = SECOND),
+        ("cache.warm: 0 -> 9", |e| cache(e).warm = 9),
+        ("cache.warm_hot: 0 -> 9", |e| cache(e).warm_hot = 9),
+        ("cache.warm_questions: 0 questions -> 1 questions", |e| {
+            let question = WarmQuestion::Count { filter: Filter::All, search: None };
+            cache(e).warm_questions = vec![question];
+        }),
+        ("cache.url: another value", |e| cache(e).live = options("b")),
     ];
     for (expected, change) in cases {
         let changes = vec![format!("entities.thing.{expected}")];
@@ -151,19 +159,13 @@ fn policies_change_while_it_runs() {
 
 #[test]
 fn what_was_prepared_at_the_start_needs_a_restart() {
-    let cases: [Case; 13] = [
+    let cases: [Case; 10] = [
         ("fields", |e| e.entity = thing(&["id", "title"])),
         ("truth (it must follow first, with all records as they are)", |e| e.truth = "other".into()),
         ("table", |e| e.table = Some("things".into())),
         ("url", |e| e.truth_options = options("b")),
         ("cache", |e| e.cache = None),
         ("cache.source", |e| e.cache.as_mut().unwrap().source = "other".into()),
-        ("cache.warm", |e| e.cache.as_mut().unwrap().warm = 9),
-        ("cache.warm_hot", |e| e.cache.as_mut().unwrap().warm_hot = 9),
-        ("cache.warm_questions", |e| {
-            let question = WarmQuestion::Count { filter: Filter::All, search: None };
-            e.cache.as_mut().unwrap().warm_questions = vec![question];
-        }),
         ("cache.url", |e| e.cache.as_mut().unwrap().options = options("b")),
         ("followers.find.place", |e| e.followers[0].place = Some("things".into())),
         ("followers.find.url", |e| e.followers[0].options = options("b")),
