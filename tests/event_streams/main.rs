@@ -11,21 +11,7 @@ const SEEDS: u64 = 100;
 
 #[test]
 fn what_was_appended_is_there_once_in_order_and_nothing_else() {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let (from, count) = match number("SEED") {
-        Some(seed) => (seed, 1),
-        None => (0, number("SEEDS").unwrap_or(SEEDS)),
-    };
-    let mut tally = world::Tally::default();
-    let failed: Vec<String> = (from..from + count)
-        .filter_map(|seed| {
-            let told = world::run(seed, &mut tally);
-            told.err().map(|message| format!("SEED={seed}: {message}"))
-        })
-        .collect();
-    println!("{count} worlds: {tally:?}");
-    assert!(failed.is_empty(), "{} failed\n{}", failed.len(), failed.join("\n"));
-    if count >= SEEDS {
+    if let Some(tally) = unisono_testkit::seeds::run(SEEDS, world::run) {
         let never = tally.never();
         assert!(never.is_empty(), "it never happened: {never:?}");
     }

@@ -21,6 +21,7 @@ use crate::answer::Answer;
 use crate::audit::{self, Entry};
 use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::{Delivery, Redelivered, all_letters};
+use crate::log::Log;
 use crate::open::{self, Running};
 use crate::policies::{Policies, Present};
 use crate::read::ask::Reading;
@@ -121,7 +122,7 @@ impl Engine {
         let engine = Engine(Arc::new(inner), None);
         engine.sweep(engine.0.present.load_full().deliveries.iter());
         engine.watch_others();
-        engine.move_to_declared(wanted);
+        engine.move_to_declared(&wanted);
         Ok((engine, notes))
     }
 
@@ -141,13 +142,36 @@ impl Engine {
     }
 
     /// Notes in the audit trail what was done: in the log of the entity concerned, or in the first.
-    fn audit(
+    fn audit(&self, action: &'static str, of: (Option<&str>, Option<&str>), details: Json) {
+        if let Some((log, entry)) = self.audit_entry(action, of, details) {
+            log.audit(entry, &self.0.runtime);
+        }
+    }
+
+    /// Does what is in the audit trail before it is done; that it failed is there as well.
+    async fn audited<T>(
         &self,
         action: &'static str,
-        entity: Option<&str>,
-        source: Option<&str>,
+        of: (Option<&str>, Option<&str>),
         details: Json,
-    ) {
+        done: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        if let Some((log, entry)) = self.audit_entry(action, of, details.clone()) {
+            log.audit_before(&entry, &self.0.runtime).await?;
+        }
+        let done = done.await;
+        if let Err(error) = &done {
+            self.audit(action, of, json!({ "failed": error.to_string(), "of": details }));
+        }
+        done
+    }
+
+    fn audit_entry(
+        &self,
+        action: &'static str,
+        (entity, source): (Option<&str>, Option<&str>),
+        details: Json,
+    ) -> Option<(Arc<Log>, Entry)> {
         let of_entity = entity.and_then(|name| self.serving(name).ok()).map(|s| Arc::clone(&s.log));
         // The first that is the log of a truth still.
         let first = || {
@@ -155,10 +179,9 @@ impl Engine {
             let logs = servings.values().map(|serving| &serving.log);
             logs.min_by(|a, b| a.name.cmp(&b.name)).cloned()
         };
-        let Some(log) = of_entity.or_else(first) else { return };
+        let log = of_entity.or_else(first)?;
         let (entity, source) = (entity.map(Arc::from), source.map(Arc::from));
-        let entry = Entry { actor: self.1.clone(), action, entity, source, details };
-        log.audit(entry, &self.0.runtime);
+        Some((log, Entry { actor: self.1.clone(), action, entity, source, details }))
     }
 
     /// An entity of a log, also one of the engine's own; `None` if it is not declared any more.
@@ -327,9 +350,9 @@ impl Engine {
 
     /// Makes the copy of an entity in a follower anew, beside the stream.
     pub async fn backfill(&self, entity: &str, source: &str) -> Result<()> {
-        self.delivery(entity, source)?.copy_again().await?;
-        self.audit("backfill", Some(entity), Some(source), Json::Null);
-        Ok(())
+        let delivery = self.delivery(entity, source)?;
+        let of = (Some(entity), Some(source));
+        self.audited("backfill", of, Json::Null, delivery.copy_again()).await
     }
 
     /// The dead letters that wait.
@@ -344,29 +367,39 @@ impl Engine {
     /// Delivers the current state of a dead letter's record again, or has the journal keep a refused write again;
     /// answers whether it was accepted.
     pub async fn replay(&self, letter: &DeadLetter) -> Result<bool> {
-        self.audit_letter("replay", letter);
-        if let Some(write) = &letter.write {
-            return self.behind(&letter.entity)?.replay(letter, write).await.map(|()| true);
-        }
-        let delivery = self.delivery(&letter.entity, &letter.source)?;
-        let key = Key::parse(&delivery.target().entity, &letter.key)?;
-        let outcomes = delivery.redeliver(vec![key]).await?;
-        Ok(outcomes.iter().all(|o| matches!(o, Redelivered::Accepted)))
+        self.audited_letter("replay", letter, async {
+            if let Some(write) = &letter.write {
+                return self.behind(&letter.entity)?.replay(letter, write).await.map(|()| true);
+            }
+            let delivery = self.delivery(&letter.entity, &letter.source)?;
+            let key = Key::parse(&delivery.target().entity, &letter.key)?;
+            let outcomes = delivery.redeliver(vec![key]).await?;
+            Ok(outcomes.iter().all(|o| matches!(o, Redelivered::Accepted)))
+        })
+        .await
     }
 
     /// Forgets a dead letter: verification will find the record different, or a refused write is gone.
     pub async fn discard(&self, letter: &DeadLetter) -> Result<()> {
-        self.audit_letter("discard", letter);
-        if letter.write.is_some() {
-            return self.behind(&letter.entity)?.discard(letter).await;
-        }
-        self.delivery(&letter.entity, &letter.source)?.discard(letter).await
+        self.audited_letter("discard", letter, async {
+            if letter.write.is_some() {
+                return self.behind(&letter.entity)?.discard(letter).await;
+            }
+            self.delivery(&letter.entity, &letter.source)?.discard(letter).await
+        })
+        .await
     }
 
-    fn audit_letter(&self, action: &'static str, letter: &DeadLetter) {
+    async fn audited_letter<T>(
+        &self,
+        action: &'static str,
+        letter: &DeadLetter,
+        done: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         let details =
             json!({ "key": letter.key, "version": letter.version, "reason": letter.reason });
-        self.audit(action, Some(&letter.entity), Some(&letter.source), details);
+        let of = (Some(&*letter.entity), Some(&*letter.source));
+        self.audited(action, of, details, done).await
     }
 
     /// All records of an entity in key order, page by page, from the truth: for export.

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use unisono_core::source::{Source, require};
 use unisono_core::{Entity, Error, ErrorKind, LogName, Result};
-use unisono_policy::declaration::{CacheDeclaration, Declaration, EntityDeclaration};
+use unisono_policy::declaration::{Declaration, EntityDeclaration};
 
 use crate::adaptive;
-use crate::archive::{self, Archive};
+use crate::archive::{Archive, Archives};
 use crate::cache::{Feed, warm, warm_questions};
 use crate::delivery::turns::Turns;
 use crate::late::Late;
@@ -38,7 +38,7 @@ pub(crate) struct Running {
     /// The entities whose truth follows another one.
     pub(crate) syncs: Vec<Arc<Syncing>>,
     /// One for each log, if that is declared.
-    pub(crate) archives: Vec<Arc<Archive>>,
+    pub(crate) archives: Archives,
     /// Set if it is declared.
     pub(crate) sampler: Option<Arc<Sampler>>,
     /// The keys of what is personal, if anything may be.
@@ -108,7 +108,10 @@ pub(crate) async fn open(
         let handle = handles.get(&declared.source)?;
         Arc::clone(&handle.source).vault()
     });
-    let archives = archive::start(&declaration, vault, logs.values(), runtime)?;
+    let archives = Archives::open(&declaration, vault)?;
+    for log in logs.values() {
+        archives.begin(log, &declaration, runtime)?;
+    }
     let (logs, entities) = (Arc::new(logs), Arc::new(entities));
     let blueprint = Blueprint::new(
         &declaration,
@@ -122,7 +125,7 @@ pub(crate) async fn open(
     present.store(Arc::new(policies));
     begin(&declaration, &entities, present, runtime);
     for log in logs.values() {
-        follow(log, archives.iter().find(|a| Arc::ptr_eq(&a.log, log)), present, runtime);
+        follow(log, archives.of(log), present, runtime);
     }
     let sampler = sample::start(present, logs.values(), runtime);
     let erasing = erase(personal.as_ref(), present, runtime);
@@ -181,15 +184,9 @@ async fn prepare(
 fn begin(declaration: &Declaration, entities: &Servings, present: &Present, runtime: &Runtime) {
     for declared in declaration.entities.values() {
         let Some(serving) = entities.get(declared.entity.name()) else { continue };
-        let warms = |cache: &CacheDeclaration| cache.warm > 0 || cache.warm_hot > 0;
-        if declared.cache.as_ref().is_some_and(warms) {
+        if serving.cache.is_some() {
             runtime.spawn(warm::run(Arc::clone(serving), runtime.clone()));
-        }
-        let questions = declared.cache.iter().flat_map(|cache| cache.warm_questions.clone());
-        let questions: Vec<_> = questions.collect();
-        if !questions.is_empty() {
-            let serving = Arc::clone(serving);
-            runtime.spawn(warm_questions::run(serving, questions, runtime.clone()));
+            runtime.spawn(warm_questions::run(Arc::clone(serving), runtime.clone()));
         }
     }
     runtime.spawn(adaptive::run(Arc::clone(present), runtime.clone()));
@@ -198,12 +195,12 @@ fn begin(declaration: &Declaration, entities: &Servings, present: &Present, runt
 /// Starts what keeps a log going.
 pub(crate) fn follow(
     log: &Arc<Log>,
-    archive: Option<&Arc<Archive>>,
+    archive: Option<Arc<Archive>>,
     present: &Present,
     runtime: &Runtime,
 ) {
     runtime.spawn(Arc::clone(&log.tail).poll(runtime.clone()));
-    let (archive, present) = (archive.cloned(), Arc::clone(present));
+    let present = Arc::clone(present);
     runtime.spawn(trim::run(Arc::clone(log), archive, present, runtime.clone()));
 }
 

@@ -41,6 +41,7 @@ pub fn project(
             source: Arc::clone(source),
             place: None,
             options: Options::default(),
+            map: None,
             clear: false,
             filter: None,
             delivery: DeliveryPolicy::default(),

@@ -29,6 +29,15 @@ impl Unisono {
     /// `[server]` and the like take a restart; and as a further source does that cannot be opened. One reload waits for
     /// another.
     pub async fn reload(&self, wanted: Configuration) -> Result<Vec<String>> {
+        self.reload_for(None, wanted).await
+    }
+
+    /// [`Unisono::reload`] in the name of somebody, for the audit trail.
+    pub async fn reload_for(
+        &self,
+        actor: Option<Arc<str>>,
+        wanted: Configuration,
+    ) -> Result<Vec<String>> {
         let mut plan =
             unisono_policy::reload::plan(&self.engine.declaration(), &wanted.declaration);
         self.fix(&mut plan, &wanted);
@@ -44,7 +53,7 @@ impl Unisono {
                 opened
             })
         };
-        self.engine.reload(wanted.declaration, &open).await
+        self.engine.acting_for(actor).reload(wanted.declaration, &open).await
     }
 
     /// Notes what the engine does not know of.

@@ -5,6 +5,7 @@ mod cache;
 mod client;
 mod cluster;
 mod codec;
+mod company;
 mod compression;
 mod config;
 mod error;
@@ -63,6 +64,10 @@ impl SourceKind for Redis {
             Role::Cache => config::CACHE_OPTIONS,
             Role::Truth | Role::Journal | Role::Vault => &[],
         }
+    }
+
+    fn live_options(&self) -> &'static [&'static str] {
+        &["compress_above"]
     }
 
     fn capability(&self) -> Capability {

@@ -249,7 +249,7 @@ impl Target for Embedded {
     }
 
     async fn pause_source(&self, source: &str) -> Result<Json> {
-        to_json(&self.engine.pause_source(source, context().actor).await?)
+        to_json(&self.engine.pause_source(source).await?)
     }
 
     async fn resume_source(&self, source: &str) -> Result<bool> {

@@ -1,7 +1,7 @@
 //! Carrying changes from the log to the followers: one `Delivery` for each follower and entity.
 //!
 //! A delivery is one task. It reads the log after its checkpoint, keeps the changes of its entity, cuts out what its
-//! `where` excludes, folds superseded changes of a key, and has the follower apply the rest; the checkpoint moves in
+//! `where` excludes, works out what its `map` does, folds superseded changes of a key, and has the follower apply the rest; the checkpoint moves in
 //! the same step as the data. A follower without a checkpoint (new, wiped, restored too old) is copied from the
 //! truth beside the stream. Read `session.rs` first.
 
@@ -9,6 +9,7 @@ mod before;
 mod copy;
 mod copying;
 pub mod dead_letter;
+mod keeping;
 mod letters;
 mod progress;
 mod redeliver;
@@ -27,6 +28,7 @@ use unisono_core::source::{Auditor, Follower, Reader};
 use unisono_core::{Capability, Entity, Error, ErrorKind, Key, Position, Result};
 use unisono_policy::adaptive::Facts;
 use unisono_policy::delivery::DeliveryPolicy;
+use unisono_policy::mapping::Mapping;
 use unisono_policy::projection::Projection;
 use unisono_policy::retry;
 use unisono_policy::rule::Rule;
@@ -74,6 +76,10 @@ pub(crate) struct Target {
     pub(crate) capability: Capability,
     /// Which records it holds; all if absent.
     pub(crate) filter: Option<Arc<Rule>>,
+    /// What it keeps of each; all as it is if absent.
+    pub(crate) map: Option<Arc<Mapping>>,
+    /// The texts of both, by which it is told whether the follower is to hold something else than it does.
+    pub(crate) rule: Option<String>,
     /// The delivery whose follower must have a change before.
     pub(crate) after: Option<Arc<Delivery>>,
     /// How it is fed at present.
@@ -124,11 +130,11 @@ impl Target {
         self.projection.as_ref().map_or(self.entity.name(), |projection| projection.name())
     }
 
-    /// The text of the rule by which it holds what it holds; `None` if it holds all records.
+    /// The text of the rule by which it holds what it holds; `None` if it holds all records as they are.
     pub(crate) fn rule(&self) -> Option<Cow<'_, str>> {
         match &self.projection {
             Some(projection) => Some(projection.rule()),
-            None => self.filter.as_ref().map(|rule| Cow::Borrowed(rule.text())),
+            None => self.rule.as_deref().map(Cow::Borrowed),
         }
     }
 

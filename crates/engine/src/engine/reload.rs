@@ -66,7 +66,7 @@ impl Engine {
         let added = open_added(&before, &wanted, open).await?;
         self.replace(before, wanted, &added).await?;
         if !changes.is_empty() {
-            self.audit("reload", None, None, json!({ "changes": changes }));
+            self.audit("reload", (None, None), json!({ "changes": changes }));
         }
         Ok(changes)
     }
@@ -136,7 +136,7 @@ impl Engine {
             serving.policies.adaptive.declared(policies.adaptive.is_some(), now);
             let cache = policies.cache.as_ref();
             if let Some((feed, declared)) = serving.cache.as_ref().zip(cache) {
-                feed.resize(declared.misses_max);
+                feed.reloaded(declared);
             }
             if let Some(behind) = &serving.behind {
                 behind.reloaded();

@@ -221,7 +221,7 @@ impl Engine {
         let details = json!({
             "depth": found.depth, "different": found.different, "repaired": found.repaired, "records": keys,
         });
-        self.audit("repair", Some(&found.entity), Some(&found.source), details);
+        self.audit("repair", (Some(&found.entity), Some(&found.source)), details);
     }
 
     /// Has followers compared again and again.

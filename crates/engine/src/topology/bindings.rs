@@ -42,7 +42,7 @@ pub(crate) fn bindings<'a>(
             bind(&follower.source, Role::Follower, follower.place.as_ref(), &follower.options)?;
         }
         if let Some(cache) = &declared.cache {
-            bind(&cache.source, Role::Cache, None, &cache.options)?;
+            bind(&cache.source, Role::Cache, None, &cache.options.with(&cache.live))?;
         }
         let named = |name: &Arc<str>| {
             let found = sources.clone().find(|(known, _)| *known == name);

@@ -7,7 +7,9 @@ use unisono_core::source::{Auditor, Follower, Reader, require};
 use unisono_core::{Error, Result, Role};
 use unisono_policy::declaration::{Declaration, EntityDeclaration, FollowerDeclaration};
 use unisono_policy::delivery;
+use unisono_policy::mapping::Mapping;
 use unisono_policy::projection::Projection;
+use unisono_policy::rule::Rule;
 
 use crate::delivery::{Delivery, Target};
 use crate::log::Log;
@@ -38,6 +40,7 @@ type Projected<'a> = Option<&'a Arc<Projection>>;
 /// One follower, with the roles that its source plays.
 struct Planned<'a> {
     declared: &'a FollowerDeclaration,
+    map: Option<Arc<Mapping>>,
     handle: Arc<SourceHandle>,
     follower: Arc<dyn Follower>,
     auditor: Arc<dyn Auditor>,
@@ -57,7 +60,8 @@ impl<'a> Blueprint<'a> {
             let serving = serving.ok_or_else(|| Error::internal("the entity is not served"))?;
             let truth = Arc::clone(named(&sources, &declared.truth)?);
             let followers = delivery::in_order(&declared.followers)?;
-            let followers = followers.into_iter().map(|f| Planned::new(f, &sources));
+            let map = |f: &FollowerDeclaration| Mapping::of(&f.source, &declared.followers);
+            let followers = followers.into_iter().map(|f| Planned::new(f, map(f), &sources));
             let followers = followers.collect::<Result<_>>()?;
             Ok((serving, declared.projection.as_ref(), truth, followers))
         };
@@ -67,12 +71,17 @@ impl<'a> Blueprint<'a> {
 }
 
 impl<'a> Planned<'a> {
-    fn new(declared: &'a FollowerDeclaration, sources: &Handles) -> Result<Self> {
+    fn new(
+        declared: &'a FollowerDeclaration,
+        map: Option<Arc<Mapping>>,
+        sources: &Handles,
+    ) -> Result<Self> {
         let name = &declared.source;
         let handle = Arc::clone(named(sources, name)?);
         let source = &handle.source;
         Ok(Planned {
             declared,
+            map,
             follower: require(Arc::clone(source).follower(), name, "follower")?,
             auditor: require(Arc::clone(source).auditor(), name, "auditor")?,
             reader: require(Arc::clone(source).reader(), name, "reader")?,
@@ -101,7 +110,7 @@ impl<'a> Planned<'a> {
         clear: Option<Arc<Keyring>>,
         runtime: &Runtime,
     ) -> Target {
-        let Planned { declared, handle, follower, auditor, reader } = self;
+        let Planned { declared, map, handle, follower, auditor, reader } = self;
         let capability = handle.source.capability();
         let target = Target {
             entity: Arc::clone(&serving.entity),
@@ -115,6 +124,8 @@ impl<'a> Planned<'a> {
             clear,
             capability: capability.clone(),
             filter: declared.filter.clone(),
+            rule: rule(declared.filter.as_deref(), map.as_deref()),
+            map,
             after,
             policies: serving.policies.clone(),
             handle: Arc::clone(handle),
@@ -202,6 +213,13 @@ fn shown(log: &Log, clear: Option<&Arc<Keyring>>) -> (Arc<dyn Reader>, Arc<dyn A
             (Arc::clone(&clear) as Arc<dyn Reader>, clear)
         }
     }
+}
+
+/// The texts of what a follower holds; nothing if that is all records as they are.
+fn rule(filter: Option<&Rule>, map: Option<&Mapping>) -> Option<String> {
+    let texts = [filter.map(Rule::text), map.map(Mapping::text)];
+    let texts: Vec<&str> = texts.into_iter().flatten().collect();
+    (!texts.is_empty()).then(|| texts.join("; "))
 }
 
 /// The delivery that a follower comes after, which was made before it.

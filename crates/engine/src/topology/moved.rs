@@ -74,11 +74,12 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// Whether a source has everything from before the move, by the checkpoint that it has.
-    pub(crate) fn is_in(&self, source: &str, stored: Option<&Checkpoint>) -> bool {
+    /// Whether a follower has everything from before the move, by the checkpoint that it has; or because it was the truth,
+    /// unless it has followed the present one since.
+    pub(crate) fn is_in(&self, was_truth: bool, stored: Option<&Checkpoint>) -> bool {
         let came_so_far =
             |c: &Checkpoint| c.log == self.log && c.position >= self.end && c.backfill.is_none();
-        (*self.truth == *source && !self.follows) || stored.is_some_and(came_so_far)
+        (was_truth && !self.follows) || stored.is_some_and(came_so_far)
     }
 }
 
@@ -185,10 +186,11 @@ pub(crate) async fn as_it_is(
         }
     }
     let mut present = wanted.clone();
-    for (name, declared) in &mut present.entities {
+    // What is worked out has the truth of what it is worked out from.
+    for (name, declared) in wanted.entities.iter().filter(|(_, e)| e.projection.is_none()) {
         let truth = truth_of(declared, &known);
         if truth != declared.truth {
-            *declared = declared.with_truth(&truth).ok_or_else(|| {
+            present = present.with_truth(name, &truth).ok_or_else(|| {
                 Error::new(ErrorKind::InvalidConfig, "the truth of the entity is another source")
                     .of(name)
                     .with("truth", &truth)
