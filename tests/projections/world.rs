@@ -305,6 +305,7 @@ fn declaration() -> Answered<Declaration> {
         place: None,
         options: Options::default(),
         filter: None,
+        map: None,
         clear: false,
         delivery: Default::default(),
     };

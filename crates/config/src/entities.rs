@@ -197,7 +197,6 @@ pub(crate) fn entity(
     let replication = replication::read(&table, truth.as_ref(), followers, ways.1, &regions)
         .filter(|r| mapped::check(&table, &r.followers, ways).is_some());
     table.finish();
-
     let all = || {
         let ((), (), replication) = (kept_out?, kept_apart?, replication?);
         Some(EntityDeclaration {

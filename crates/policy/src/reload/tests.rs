@@ -161,7 +161,9 @@ fn policies_change_while_it_runs() {
 fn what_was_prepared_at_the_start_needs_a_restart() {
     let cases: [Case; 10] = [
         ("fields", |e| e.entity = thing(&["id", "title"])),
-        ("truth (it must follow first, with all records)", |e| e.truth = "other".into()),
+        ("truth (it must follow first, with all records as they are)", |e| {
+            e.truth = "other".into()
+        }),
         ("table", |e| e.table = Some("things".into())),
         ("url", |e| e.truth_options = options("b")),
         ("cache", |e| e.cache = None),
