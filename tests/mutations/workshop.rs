@@ -223,8 +223,8 @@ impl Workshop {
 fn program(told: &str) -> Result<PathBuf, String> {
     let lines =
         told.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let built = lines.filter_map(|line| Some(PathBuf::from(line["executable"].as_str()?))).last();
-    built.ok_or_else(|| "cargo does not tell what it has built".to_owned())
+    let mut built = lines.filter_map(|line| Some(PathBuf::from(line["executable"].as_str()?)));
+    built.next_back().ok_or_else(|| "cargo does not tell what it has built".to_owned())
 }
 
 fn read(path: &Path) -> Result<String, String> {

@@ -48,7 +48,7 @@ impl Writer {
             let written = match engine.write(&context(), vec![write]).await {
                 Ok(written) => written,
                 Err(error) => {
-                    if error.committed() == Effect::Unknown {
+                    if error.effect_on_data() == Effect::Unknown {
                         tally.lock().unwrap().count("answer lost");
                     }
                     continue;

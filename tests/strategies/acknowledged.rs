@@ -47,7 +47,7 @@ async fn best_effort_answers_whatever_the_followers_do() {
 async fn an_asynchronous_queue_is_worked_through_in_batches_of_a_bound() {
     let site = site("strategy = \"async_queue\"").await;
     for source in ALL {
-        site.engine.pause_source(source, None).await.unwrap();
+        site.engine.pause_source(source).await.unwrap();
     }
     for (n, id) in ids(1200).iter().enumerate() {
         site.put(&order(id, n as u64)).await;

@@ -18,7 +18,7 @@ async fn under_a_backlog_the_more_urgent_follower_has_everything_first() {
         "as urgent as it stands first: {told:?}"
     );
     for source in ["find", "docs", "copy", "fast"] {
-        site.engine.pause_source(source, None).await.unwrap();
+        site.engine.pause_source(source).await.unwrap();
     }
     for (n, id) in ids(300).iter().enumerate() {
         site.put(&order(id, n as u64)).await;

@@ -104,14 +104,7 @@ pub(crate) async fn open(
     }
     opening.refuse_forgotten_journals().await?;
     let Opening { logs, entities, notices, syncs, .. } = opening;
-    let vault = declaration.archive.as_ref().and_then(|declared| {
-        let handle = handles.get(&declared.source)?;
-        Arc::clone(&handle.source).vault()
-    });
-    let archives = Archives::open(&declaration, vault)?;
-    for log in logs.values() {
-        archives.begin(log, &declaration, runtime)?;
-    }
+    let archives = archives(&declaration, &handles, &logs, runtime)?;
     let (logs, entities) = (Arc::new(logs), Arc::new(entities));
     let blueprint = Blueprint::new(
         &declaration,
@@ -134,6 +127,22 @@ pub(crate) async fn open(
     let declared = entities.values().map(|s| (Arc::clone(s.entity.name()), Arc::clone(&s.entity)));
     let declared = declared.collect();
     Ok(Running { declared, notices, syncs, archives, sampler, personal, erasing, notes })
+}
+
+/// Starts to archive every log, if that is declared.
+fn archives(
+    declaration: &Declaration,
+    handles: &Handles,
+    logs: &Logs,
+    runtime: &Runtime,
+) -> Result<Archives> {
+    let vault = declaration.archive.as_ref().and_then(|declared| {
+        let handle = handles.get(&declared.source)?;
+        Arc::clone(&handle.source).vault()
+    });
+    let archives = Archives::open(declaration, vault)?;
+    logs.values().try_for_each(|log| archives.begin(log, declaration, runtime))?;
+    Ok(archives)
 }
 
 /// Has erasures carried out, where anything is personal; answers what becomes of them.

@@ -225,31 +225,17 @@ fn options(plan: &mut Plan, key: &str, running: &Options, wanted: &Options) {
 }
 
 fn entity(plan: &mut Plan, key: &str, running: &EntityDeclaration, wanted: &EntityDeclaration) {
-    let is_derived = running.projection.is_some();
-    let moved = (running.truth != wanted.truth).then(|| match is_derived {
-        true => Some(EntityDeclaration { truth: Arc::clone(&wanted.truth), ..running.clone() }),
-        false => running.with_truth(&wanted.truth),
-    });
-    let running = match &moved {
-        None => running,
-        Some(Some(moved)) if is_derived => moved,
-        Some(Some(moved)) => {
-            plan.steps.push(Step::MoveTruth {
-                entity: Arc::clone(running.entity.name()),
-                from: Arc::clone(&running.truth),
-                to: Arc::clone(&wanted.truth),
-            });
-            if let Some(reason) = stays(running, &wanted.truth) {
-                plan.restart.push(format!("{key}.truth ({reason})"));
-            }
-            moved
+    let moved = match (running.truth == wanted.truth, &running.projection) {
+        (true, _) => None,
+        (false, Some(_)) => {
+            Some(EntityDeclaration { truth: Arc::clone(&wanted.truth), ..running.clone() })
         }
-        Some(None) => {
-            plan.restart
-                .push(format!("{key}.truth (it must follow first, with all records as they are)"));
-            return;
-        }
+        (false, None) => match truth(plan, key, running, &wanted.truth) {
+            None => return,
+            moved => moved,
+        },
     };
+    let running = moved.as_ref().unwrap_or(running);
     let EntityDeclaration {
         entity,
         truth,
@@ -298,6 +284,28 @@ fn entity(plan: &mut Plan, key: &str, running: &EntityDeclaration, wanted: &Enti
         plan.set_time(format!("{key}.adaptive.lag"), *lag, wanted.lag);
         plan.set_time(format!("{key}.adaptive.dwell"), *dwell, wanted.dwell);
     }
+}
+
+/// Notes that a truth is moved; answers the same declaration with it moved, if that is possible.
+fn truth(
+    plan: &mut Plan,
+    key: &str,
+    running: &EntityDeclaration,
+    to: &Arc<str>,
+) -> Option<EntityDeclaration> {
+    let Some(moved) = running.with_truth(to) else {
+        plan.restart.push(format!("{key}.truth (it must follow first, with all records as they are)"));
+        return None;
+    };
+    plan.steps.push(Step::MoveTruth {
+        entity: Arc::clone(running.entity.name()),
+        from: Arc::clone(&running.truth),
+        to: Arc::clone(to),
+    });
+    if let Some(reason) = stays(running, to) {
+        plan.restart.push(format!("{key}.truth ({reason})"));
+    }
+    Some(moved)
 }
 
 /// Why the truth of an entity cannot be moved to a source.

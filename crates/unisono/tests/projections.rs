@@ -178,7 +178,10 @@ async fn rows_are_not_written_and_another_definition_makes_them_anew() {
         loop {
             let answer = unisono.engine().get(&Context::default(), entity, &key).await;
             // Right after the start it is not known yet what there is.
-            let Ok(answer) = answer else { continue };
+            let Ok(answer) = answer else {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            };
             let record = answer.value.unwrap().record.clone();
             return to_json(entity, &record)["sold"].clone();
         }
