@@ -294,7 +294,8 @@ fn truth(
     to: &Arc<str>,
 ) -> Option<EntityDeclaration> {
     let Some(moved) = running.with_truth(to) else {
-        plan.restart.push(format!("{key}.truth (it must follow first, with all records as they are)"));
+        plan.restart
+            .push(format!("{key}.truth (it must follow first, with all records as they are)"));
         return None;
     };
     plan.steps.push(Step::MoveTruth {
