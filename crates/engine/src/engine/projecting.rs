@@ -124,7 +124,7 @@ impl Engine {
             let after = change(&before).map_err(|e| e.of(name))?;
             if after == before || versions::change(&*log.truth, name, &before, &after).await? {
                 if after != before {
-                    self.audit(action, Some(name), None, json!({ "versions": after }));
+                    self.audit(action, (Some(name), None), json!({ "versions": after }));
                 }
                 let _reloading = self.0.reloading.lock().await;
                 self.take_in_versions().await?;
@@ -222,7 +222,7 @@ impl Engine {
         if versions::change(truth, name, &projection.versions, &after).await? {
             let action =
                 if after.beside.is_some() { "projection_swap" } else { "projection_empty" };
-            self.audit(action, Some(name), None, json!({ "versions": after }));
+            self.audit(action, (Some(name), None), json!({ "versions": after }));
         }
         let _reloading = self.0.reloading.lock().await;
         self.take_in_versions().await

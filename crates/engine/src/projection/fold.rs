@@ -156,7 +156,9 @@ impl Projector {
         };
         let (forgotten, filled): (Vec<Key>, Vec<Key>) = keys.into_iter().partition(is_as_noted);
         let mut empty = self.empty();
-        filled.iter().for_each(|key| drop(empty.remove(key)));
+        for key in &filled {
+            empty.remove(key);
+        }
         Ok(forgotten)
     }
 

@@ -125,7 +125,7 @@ impl<'a> Planned<'a> {
             capability: capability.clone(),
             filter: declared.filter.clone(),
             rule: rule(declared.filter.as_deref(), map.as_deref()),
-            map,
+            map: map.clone(),
             after,
             policies: serving.policies.clone(),
             handle: Arc::clone(handle),
