@@ -287,7 +287,7 @@ fn consider(request: &Request<'_>, source: &Facts) -> Result<Why, Reason> {
     let can = match source.role {
         Role::Cache => operation == Operation::Get,
         // What is pending is laid over the answers of the others.
-        Role::Journal | Role::Vault => false,
+        Role::Journal | Role::Vault | Role::Outlet => false,
         Role::Truth | Role::Follower => operation.can(source.query),
     };
     if !can {

@@ -27,6 +27,7 @@ use unisono_policy::declaration::{ArchiveDeclaration, Declaration};
 
 use crate::archive::segment::Segment;
 use crate::audit;
+use crate::kept;
 use crate::log::Log;
 use crate::runtime::Runtime;
 use crate::sync;
@@ -131,7 +132,8 @@ impl Archive {
             let here = kept.filter(|(source, b)| *source == of_log.truth && b.entity.is_system());
             entities.extend(here.map(|(_, binding)| binding.entity));
         }
-        entities.extend(log.truth.keeps(audit::entity()).then(|| Arc::clone(audit::entity())));
+        let own = [audit::entity(), kept::entity()].into_iter();
+        entities.extend(own.filter(|entity| log.truth.keeps(entity)).cloned());
         let by_name = entities.iter().map(|e| (Arc::clone(e.name()), Arc::clone(e))).collect();
         Ok(Archive {
             vault,

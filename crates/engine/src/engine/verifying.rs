@@ -67,6 +67,9 @@ impl Swept {
         if !delivery.is_complete() || delivery.target().handle.is_paused() {
             return None;
         }
+        if delivery.target().outlet {
+            return None;
+        }
         // A projection is compared with a fold of the whole truth: only if somebody asks for it.
         if delivery.target().projection.is_some() && depth != Depth::Ledger {
             return None;
@@ -105,7 +108,10 @@ impl Engine {
             let named = |wanted: &Option<Arc<str>>, name: &Arc<str>| {
                 wanted.as_ref().is_none_or(|w| w == name)
             };
-            if named(&options.entity, target.name()) && named(&options.source, &target.source) {
+            if !target.outlet
+                && named(&options.entity, target.name())
+                && named(&options.source, &target.source)
+            {
                 let how = How { rewrite: true, ..How::of(options) };
                 report.comparisons.push(self.compare(delivery, how, progress).await?);
             }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use unisono_core::outlet::{Manner, Outlet};
 use unisono_core::source::{Auditor, Follower, Reader, require};
 use unisono_core::{Error, Result, Role};
 use unisono_policy::declaration::{Declaration, EntityDeclaration, FollowerDeclaration};
@@ -11,6 +12,7 @@ use unisono_policy::projection::Projection;
 
 use crate::delivery::{Delivery, Target};
 use crate::log::Log;
+use crate::outlet::Sender;
 use crate::personal::Keyring;
 use crate::personal::clear::Clear;
 use crate::policies::Policies;
@@ -39,9 +41,13 @@ type Projected<'a> = Option<&'a Arc<Projection>>;
 struct Planned<'a> {
     declared: &'a FollowerDeclaration,
     handle: Arc<SourceHandle>,
-    follower: Arc<dyn Follower>,
-    auditor: Arc<dyn Auditor>,
-    reader: Arc<dyn Reader>,
+    played: Played,
+}
+
+/// What a source that is fed does with it.
+enum Played {
+    Keeps { follower: Arc<dyn Follower>, auditor: Arc<dyn Auditor>, reader: Arc<dyn Reader> },
+    Sends(Arc<dyn Outlet>, Manner),
 }
 
 impl<'a> Blueprint<'a> {
@@ -71,13 +77,23 @@ impl<'a> Planned<'a> {
         let name = &declared.source;
         let handle = Arc::clone(named(sources, name)?);
         let source = &handle.source;
-        Ok(Planned {
-            declared,
-            follower: require(Arc::clone(source).follower(), name, "follower")?,
-            auditor: require(Arc::clone(source).auditor(), name, "auditor")?,
-            reader: require(Arc::clone(source).reader(), name, "reader")?,
-            handle,
-        })
+        let played = match Arc::clone(source).outlet() {
+            Some((outlet, manner)) => Played::Sends(outlet, manner),
+            None => Played::Keeps {
+                follower: require(Arc::clone(source).follower(), name, "follower")?,
+                auditor: require(Arc::clone(source).auditor(), name, "auditor")?,
+                reader: require(Arc::clone(source).reader(), name, "reader")?,
+            },
+        };
+        Ok(Planned { declared, handle, played })
+    }
+
+    /// Who answers for what it holds; nobody does for an outlet.
+    fn reader(&self) -> Option<Arc<dyn Reader>> {
+        match &self.played {
+            Played::Keeps { reader, .. } => Some(Arc::clone(reader)),
+            Played::Sends(..) => None,
+        }
     }
 
     /// What feeds it: the changes of the entity itself, or of the one that a projection works it out from.
@@ -89,12 +105,22 @@ impl<'a> Planned<'a> {
         clear: Option<Arc<Keyring>>,
         runtime: &Runtime,
     ) -> Target {
-        let Planned { declared, handle, follower, auditor, reader } = self;
+        let Planned { declared, handle, played } = self;
         let capability = handle.source.capability();
+        let outlet = matches!(played, Played::Sends(..));
+        let (follower, auditor, reader) = match played {
+            Played::Keeps { follower, auditor, reader } => (follower, auditor, Some(reader)),
+            Played::Sends(outlet, manner) => {
+                let (entity, name, log) = (&serving.entity, &declared.source, &serving.log);
+                let sender = Arc::new(Sender::new(entity, name, (outlet, manner), log, runtime));
+                (Arc::clone(&sender) as Arc<dyn Follower>, sender as Arc<dyn Auditor>, None)
+            }
+        };
         let target = Target {
             entity: Arc::clone(&serving.entity),
             projection: projection.cloned(),
             source: Arc::clone(&declared.source),
+            outlet,
             follower,
             auditor,
             truth: shown(&serving.log, clear.as_ref()),
@@ -105,7 +131,7 @@ impl<'a> Planned<'a> {
             policies: serving.policies.clone(),
             handle: Arc::clone(&handle),
         };
-        let Some(projection) = projection else { return target };
+        let Some((projection, reader)) = projection.zip(reader) else { return target };
         let Target { source, follower, auditor, .. } = &target;
         let roles = Roles {
             source: Arc::clone(source),
@@ -140,7 +166,7 @@ pub(crate) fn build(plan: Blueprint<'_>, before: &Policies, runtime: &Runtime) -
         for planned in followers {
             let name = Arc::clone(&planned.declared.source);
             let handle = Arc::clone(&planned.handle);
-            let reader = Arc::clone(&planned.reader);
+            let reader = planned.reader();
             let after = before_it(&answering, planned.declared);
             let clear = personal.as_ref().filter(|_| planned.declared.clear).cloned();
             let target = planned.target(&serving, projection, after, clear, runtime);
@@ -152,7 +178,9 @@ pub(crate) fn build(plan: Blueprint<'_>, before: &Policies, runtime: &Runtime) -
             };
             topology.deliveries.push(Arc::clone(&delivery));
             let (role, delivery) = (Role::Follower, Some(delivery));
-            answering.insert(name, Answering { handle, reader, role, delivery });
+            if let Some(reader) = reader {
+                answering.insert(name, Answering { handle, reader, role, delivery });
+            }
         }
         topology.answering.push(answering);
     }
