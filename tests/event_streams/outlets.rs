@@ -34,7 +34,15 @@ pub(crate) type Seen = BTreeMap<&'static str, u64>;
 
 /// What must happen somewhere for the worlds to mean something.
 pub(crate) const MUST: [&str; 9] = [
-    "answer lost", "away", "beyond the log", "crash", "line cut", "refused", "repeated", "taken", "two processes",
+    "answer lost",
+    "away",
+    "beyond the log",
+    "crash",
+    "line cut",
+    "refused",
+    "repeated",
+    "taken",
+    "two processes",
 ];
 
 /// The other side, which outlives everybody.
@@ -181,7 +189,8 @@ impl World {
             false => Duration::from_millis(self.random.random_range(500..20_000)),
         };
         let seeds: [u64; 3] = self.random.random();
-        let clients = engines.iter().zip(seeds).map(|(engine, seed)| self.appends(engine, seed, long));
+        let clients =
+            engines.iter().zip(seeds).map(|(engine, seed)| self.appends(engine, seed, long));
         let clients = futures::future::join_all(clients);
         let faults = self.faults(seeds[2], long);
         let _ = tokio::time::timeout(lasts, async { futures::join!(clients, faults) }).await;
@@ -348,7 +357,9 @@ impl World {
             return Err(format!("processes {one} and {other} sent at the same time"));
         }
         match self.calm && took.len() != all.len() {
-            true => Err(format!("{} were sent of {}, and nothing had failed", took.len(), all.len())),
+            true => {
+                Err(format!("{} were sent of {}, and nothing had failed", took.len(), all.len()))
+            }
             false => Ok(()),
         }
     }

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use async_nats::ConnectOptions;
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::stream::Config;
 use async_nats::jetstream::{self, Context as JetStream};
-use async_nats::ConnectOptions;
 use futures::StreamExt;
 use serde_json::{Value as Json, json};
 use unisono::core::Context;
@@ -54,9 +54,14 @@ impl Server {
     }
 
     async fn jetstream(&self) -> JetStream {
-        let url = format!("tls://app:app-secret@127.0.0.1:{}", self.port);
+        jetstream::new(self.client().await.unwrap())
+    }
+
+    async fn client(&self) -> Result<async_nats::Client, async_nats::ConnectError> {
+        let url = format!("tls://127.0.0.1:{}", self.port);
         let options = ConnectOptions::new().add_root_certificates(self.folder.join("ca.crt"));
-        jetstream::new(options.connect(url).await.unwrap())
+        let user = ("app".to_owned(), "app-secret".to_owned());
+        options.user_and_password(user.0, user.1).connect(url).await
     }
 
     async fn make_stream(&self) {
@@ -106,7 +111,9 @@ path = "main.db"
 truth = "main"
 [outlets.bus]
 kind = "nats"
-url = "tls://sender:sender-secret@127.0.0.1:{port}"
+url = "tls://127.0.0.1:{port}"
+user = "sender"
+password = "sender-secret"
 tls_ca = "{}"
 subject = "tshop.{{from}}.{{subject}}"
 stream = "SHOP"
@@ -146,8 +153,10 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 fn judge(all: &[(String, String, Json)], count: u32) {
     assert_eq!(all.len(), count as usize, "JetStream drops what comes twice");
     for stream in 0..3 {
-        let numbers = all.iter().filter(|(subject, ..)| *subject == format!("tshop.order.o%2e{stream}"));
-        let numbers: Vec<u64> = numbers.map(|(.., body)| body["data"]["number"].as_u64().unwrap()).collect();
+        let numbers =
+            all.iter().filter(|(subject, ..)| *subject == format!("tshop.order.o%2e{stream}"));
+        let numbers: Vec<u64> =
+            numbers.map(|(.., body)| body["data"]["number"].as_u64().unwrap()).collect();
         let expected: Vec<u64> = (0..u64::from(count)).filter(|n| n % 3 == stream).collect();
         assert_eq!(numbers, expected);
     }
@@ -155,6 +164,7 @@ fn judge(all: &[(String, String, Json)], count: u32) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_when_the_server_is_killed_or_cut_off_or_has_no_stream() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(4151));
     let proxy = Proxy::start(server.port).await.unwrap();
     let unisono = open(folder.path(), &server, proxy.port()).await;
@@ -172,12 +182,7 @@ async fn nothing_is_lost_when_the_server_is_killed_or_cut_off_or_has_no_stream()
     server.kill();
     append(&unisono, 60..90).await;
     server.restart();
-    until("the server is back", async || {
-        let options = ConnectOptions::new().add_root_certificates(server.folder.join("ca.crt"));
-        let url = format!("tls://app:app-secret@127.0.0.1:{}", server.port);
-        options.connect(url).await.is_ok()
-    })
-    .await;
+    until("the server is back", async || server.client().await.is_ok()).await;
     until("all have come", async || server.count().await == 90).await;
 
     for network in [Network::Cut, Network::HalfOpen] {
@@ -198,12 +203,16 @@ async fn nothing_is_lost_when_the_server_is_killed_or_cut_off_or_has_no_stream()
     judge(&server.all().await, 150);
     assert!(unisono.engine().dead_letters().await.unwrap().is_empty());
     let (_, id, body) = server.all().await.remove(0);
-    assert_eq!((id.as_str(), &body["id"], &body["source"]), ("e0", &json!("e0"), &json!("/v1/streams/order")));
+    assert_eq!(
+        (id.as_str(), &body["id"], &body["source"]),
+        ("e0", &json!("e0"), &json!("/v1/streams/order"))
+    );
     unisono.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_goes_on_after_a_crash_and_what_is_too_large_is_set_aside() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(4153));
     server.make_stream().await;
     for life in 0..3 {

@@ -123,32 +123,32 @@ impl Default for Manner {
 }
 
 impl Manner {
-    /// Options that every kind of outlet has.
-    pub const OPTIONS: [OptionSpec; 3] = [
-        OptionSpec {
-            name: "begin",
-            ty: OptionType::Choice(&["now", "first"]),
-            default: Some("now"),
-            optional: false,
-            doc: "Where it begins the first time: with what happens from then on, or with the first event or record that there is.",
-        },
-        OptionSpec {
-            name: "lanes",
-            ty: OptionType::Integer { min: 1, max: 256 },
-            default: Some("8"),
-            optional: false,
-            doc: "How many messages are on their way at the same time; those about the same stream or record go one after the other.",
-        },
-        OptionSpec {
-            name: "attempts",
-            ty: OptionType::Integer { min: 1, max: 1_000 },
-            default: Some("8"),
-            optional: false,
-            doc: "How often a message is sent that the other side refuses, before it becomes a dead letter; while the other side cannot be reached, nothing is given up.",
-        },
-    ];
+    /// The option `begin`, which every kind of outlet has.
+    pub const BEGIN: OptionSpec = OptionSpec {
+        name: "begin",
+        ty: OptionType::Choice(&["now", "first"]),
+        default: Some("now"),
+        optional: false,
+        doc: "Where it begins the first time: with what happens from then on, or with the first event or record that there is.",
+    };
+    /// The option `lanes`.
+    pub const LANES: OptionSpec = OptionSpec {
+        name: "lanes",
+        ty: OptionType::Integer { min: 1, max: 256 },
+        default: Some("8"),
+        optional: false,
+        doc: "How many messages are on their way at the same time; those about the same stream or record go one after the other.",
+    };
+    /// The option `attempts`.
+    pub const ATTEMPTS: OptionSpec = OptionSpec {
+        name: "attempts",
+        ty: OptionType::Integer { min: 1, max: 1_000 },
+        default: Some("8"),
+        optional: false,
+        doc: "How often a message is sent that the other side refuses, before it becomes a dead letter; while the other side cannot be reached, nothing is given up.",
+    };
 
-    /// What was declared by [`Manner::OPTIONS`].
+    /// What was declared by these options.
     pub fn of(options: &Options) -> Self {
         let default = Manner::default();
         let number = |name| options.integer(name).and_then(|n| u32::try_from(n).ok());
@@ -328,7 +328,10 @@ mod tests {
         assert!(of(Some(record(stream::ARCHIVED))).is_none());
         let told = of(Some(record("placed"))).unwrap();
         assert_eq!((told.id().as_str(), told.subject().as_str()), ("e1", "o1"));
-        assert_eq!((told.about(), told.to_cloud()["source"].as_str()), ("order", Some("/v1/streams/order")));
+        assert_eq!(
+            (told.about(), told.to_cloud()["source"].as_str()),
+            ("order", Some("/v1/streams/order"))
+        );
     }
 
     #[test]

@@ -155,7 +155,8 @@ impl Engine {
 
     /// An entity of a log, also one of the engine's own; `None` if it is not declared any more.
     pub fn entity_of_log(&self, name: &str) -> Option<&Arc<Entity>> {
-        let own = [audit::entity(), kept::entity()].into_iter().find(|own| own.name().as_ref() == name);
+        let own =
+            [audit::entity(), kept::entity()].into_iter().find(|own| own.name().as_ref() == name);
         own.or_else(|| self.entity(name).ok())
     }
 

@@ -20,8 +20,6 @@ const CLOUD_EVENT: HeaderValue = HeaderValue::from_static("application/cloudeven
 /// The kind `webhook`.
 pub struct Webhook;
 
-const [BEGIN, LANES, ATTEMPTS]: [OptionSpec; 3] = Manner::OPTIONS;
-
 #[async_trait]
 impl SourceKind for Webhook {
     fn name(&self) -> &'static str {
@@ -55,9 +53,9 @@ impl SourceKind for Webhook {
                 optional: false,
                 doc: "How long the receiver may take to answer.",
             },
-            BEGIN,
-            LANES,
-            ATTEMPTS,
+            Manner::BEGIN,
+            Manner::LANES,
+            Manner::ATTEMPTS,
         ];
         OPTIONS
     }
@@ -119,7 +117,9 @@ impl Outlet for Receiver {
         let body = message.to_cloud().to_string();
         let id = message.id();
         let header = HeaderValue::from_str(&id).map_err(|e| {
-            Error::invalid("the id of the event cannot stand in a header").with("id", &id).caused_by(e)
+            Error::invalid("the id of the event cannot stand in a header")
+                .with("id", &id)
+                .caused_by(e)
         })?;
         let now = self.clock.now().micros() / 1_000_000;
         let request = self
@@ -133,10 +133,8 @@ impl Outlet for Receiver {
             .body(body);
         match request.send().await {
             Ok(answer) => judge(answer.status(), answer.headers()),
-            Err(error) => {
-                Err(Error::new(ErrorKind::Unavailable, "the receiver cannot be reached")
-                    .caused_by(error.without_url()))
-            }
+            Err(error) => Err(Error::new(ErrorKind::Unavailable, "the receiver cannot be reached")
+                .caused_by(error.without_url())),
         }
     }
 }

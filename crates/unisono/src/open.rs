@@ -50,7 +50,14 @@ impl Unisono {
             Ok((engine, notes)) => match unisono_hooks::start(&engine, &hooks) {
                 Ok(()) => {
                     let registry = registry.clone();
-                    Ok(Unisono { engine, notes, server, data, registry, handlers: Mutex::default() })
+                    Ok(Unisono {
+                        engine,
+                        notes,
+                        server,
+                        data,
+                        registry,
+                        handlers: Mutex::default(),
+                    })
                 }
                 Err(error) => {
                     // That it cannot start is what there is to report.

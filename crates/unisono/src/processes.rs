@@ -71,7 +71,15 @@ pub struct Then {
 impl Then {
     fn new(key: &str, now: Timestamp) -> Self {
         let (appends, writes, sets) = Default::default();
-        Then { key: key.to_owned(), now, appends, writes, sets, cancels: BTreeSet::new(), ends: false }
+        Then {
+            key: key.to_owned(),
+            now,
+            appends,
+            writes,
+            sets,
+            cancels: BTreeSet::new(),
+            ends: false,
+        }
     }
 
     /// The correlation key of the process.
@@ -176,7 +184,8 @@ impl<P: Process> Manager<P> {
                 taken => return taken,
             }
         }
-        Err(Error::new(ErrorKind::Overloaded, "the process keeps being moved by others").with("key", key))
+        Err(Error::new(ErrorKind::Overloaded, "the process keeps being moved by others")
+            .with("key", key))
     }
 
     /// What is to be done; nothing if it was done already.
@@ -243,8 +252,9 @@ impl<P: Process> Manager<P> {
         }
         cancels.retain(|name| kept.timers.remove(name));
         kept.timers.extend(sets.iter().map(|(name, ..)| name.clone()));
-        let data = serde_json::to_value(&kept)
-            .map_err(|e| Error::internal("what is kept of a process cannot be encoded").caused_by(e))?;
+        let data = serde_json::to_value(&kept).map_err(|e| {
+            Error::internal("what is kept of a process cannot be encoded").caused_by(e)
+        })?;
         Ok(ProcessStep {
             process: self.name.clone(),
             key: key.to_owned(),
@@ -271,13 +281,17 @@ impl<P: Process> Manager<P> {
         let mut failed = Failed::default();
         loop {
             let until = runtime.now().plus(AHEAD);
-            let due = self.engine().due_timers(&self.events.ty, &self.name, until, FIRING_MAX).await;
+            let due =
+                self.engine().due_timers(&self.events.ty, &self.name, until, FIRING_MAX).await;
             let due = due.unwrap_or_else(|error| {
                 tracing::warn!(%error, process = self.name, "it is not known which timers are due");
                 Vec::new()
             });
             failed.0.retain(|(version, ..)| due.iter().any(|timer| timer.version == *version));
-            for timer in due.iter().filter(|timer| failed.may_fire(timer, runtime.now())) {
+            for timer in &due {
+                if !failed.may_fire(timer, runtime.now()) {
+                    continue;
+                }
                 let early = timer.due.seconds_since(runtime.now());
                 if early > 0.0 {
                     runtime.sleep(Duration::from_secs_f64(early)).await;

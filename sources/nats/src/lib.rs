@@ -8,19 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use unisono_core::Capability;
 use unisono_core::Result;
 use unisono_core::kind::{Environment, OptionSpec, OptionType, Options, SourceKind};
 use unisono_core::outlet::{Manner, OutletSource};
 use unisono_core::source::Source;
-use unisono_core::Capability;
 
 use outlet::Publisher;
 use subject::Template;
 
 /// The kind `nats`.
 pub struct Nats;
-
-const [BEGIN, LANES, ATTEMPTS]: [OptionSpec; 3] = Manner::OPTIONS;
 
 #[async_trait]
 impl SourceKind for Nats {
@@ -36,10 +34,24 @@ impl SourceKind for Nats {
         const OPTIONS: &[OptionSpec] = &[
             OptionSpec {
                 name: "url",
-                ty: OptionType::Secret,
+                ty: OptionType::String,
                 default: None,
                 optional: false,
-                doc: "`tls://USER:PASSWORD@HOST:4222`; several servers of a cluster with commas between them. `nats://` only for one on this machine.",
+                doc: "`tls://HOST:4222`; several servers of a cluster with commas between them. `nats://` only for one on this machine.",
+            },
+            OptionSpec {
+                name: "user",
+                ty: OptionType::String,
+                default: None,
+                optional: true,
+                doc: "The user to connect as.",
+            },
+            OptionSpec {
+                name: "password",
+                ty: OptionType::Secret,
+                default: None,
+                optional: true,
+                doc: "The password of the user.",
             },
             OptionSpec {
                 name: "subject",
@@ -69,9 +81,9 @@ impl SourceKind for Nats {
                 optional: false,
                 doc: "How long the server may take to say that a stream has a message.",
             },
-            BEGIN,
-            LANES,
-            ATTEMPTS,
+            Manner::BEGIN,
+            Manner::LANES,
+            Manner::ATTEMPTS,
         ];
         OPTIONS
     }

@@ -34,13 +34,19 @@ impl Template {
         }
         parts.push(Part::Text(rest.to_owned()));
         let is_plain = |part: &Part| match part {
-            Part::Text(text) => !text.contains(['*', '>', '}']) && !text.contains(char::is_whitespace),
+            Part::Text(text) => {
+                !text.contains(['*', '>', '}']) && !text.contains(char::is_whitespace)
+            }
             _ => true,
         };
         if text.is_empty() || !parts.iter().all(is_plain) {
             return Err("has a wildcard, a blank or a brace, or is empty");
         }
-        if text.starts_with('.') || text.ends_with('.') || text.contains("..") || text.starts_with('$') {
+        if text.starts_with('.')
+            || text.ends_with('.')
+            || text.contains("..")
+            || text.starts_with('$')
+        {
             return Err("has an empty part between dots, or begins with $");
         }
         Ok(Template(parts))

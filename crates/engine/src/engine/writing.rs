@@ -98,7 +98,9 @@ impl Engine {
                 .hint("have it append events, and another handler do the rest"));
         }
         if admitted.behind().is_some() {
-            return Err(Error::unsupported("what is written behind is decided later, and not in a step"));
+            return Err(Error::unsupported(
+                "what is written behind is decided later, and not in a step",
+            ));
         }
         // First what is kept: a step that comes too late is told as that.
         let mut all = kept;

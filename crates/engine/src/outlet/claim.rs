@@ -119,7 +119,8 @@ impl Sender {
 
     /// Goes on holding the claim while messages are sent.
     pub(super) async fn renew(&self) -> Result<()> {
-        let held = self.claim.known().held.as_ref().map(|(version, place, _)| (*version, place.clone()));
+        let held =
+            self.claim.known().held.as_ref().map(|(version, place, _)| (*version, place.clone()));
         let (version, place) = held.ok_or_else(|| self.moved())?;
         match self.write(Some(version), place).await {
             // The truth is away for a moment: the claim counts as long as it did.

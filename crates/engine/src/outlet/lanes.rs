@@ -105,7 +105,8 @@ impl Sender {
     /// Sends nothing for as long as the other side said.
     async fn leave_alone(&self) -> Result<()> {
         let told = *self.told();
-        let left = told.map_or(Duration::ZERO, |(since, pause)| pause.saturating_sub(since.elapsed()));
+        let left =
+            told.map_or(Duration::ZERO, |(since, pause)| pause.saturating_sub(since.elapsed()));
         if left > SHORT {
             let message = "the other side wants to be left alone for a while";
             let error = Error::new(ErrorKind::RateLimited, message).at(&self.source);

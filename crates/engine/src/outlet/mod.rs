@@ -20,9 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use unisono_core::auditor::ScanPage;
 use unisono_core::outlet::{Begin, Manner, Message, Outlet, is_away};
-use unisono_core::source::{
-    Advance, Applied, At, Auditor, Batch, Checkpoint, Follower, Outcome,
-};
+use unisono_core::source::{Advance, Applied, At, Auditor, Batch, Checkpoint, Follower, Outcome};
 use unisono_core::{Entity, Error, ErrorKind, Key, Position, Result};
 
 use crate::log::Log;
@@ -80,7 +78,11 @@ impl Sender {
     }
 
     /// The messages of some changes, and the outcomes of those of which there is none.
-    fn messages(&self, batch: &Batch, since: Option<Position>) -> (Vec<(usize, Message)>, Vec<Outcome>) {
+    fn messages(
+        &self,
+        batch: &Batch,
+        since: Option<Position>,
+    ) -> (Vec<(usize, Message)>, Vec<Outcome>) {
         let (mut messages, mut outcomes) = (Vec::new(), Vec::with_capacity(batch.changes.len()));
         let until = batch.advance.as_ref().map(|advance| advance.to.position);
         let again = batch.advance.is_none() || batch.copied;
@@ -112,7 +114,9 @@ impl Sender {
         if is_quiet && from.backfill.is_none() && to.backfill.is_none() && is_settled(&outcomes) {
             return match self.pass(&from, &to) {
                 true => Ok(Applied { outcomes, advanced: true }),
-                false => self.keep(&from, to, None).await.map(|()| Applied { outcomes, advanced: true }),
+                false => {
+                    self.keep(&from, to, None).await.map(|()| Applied { outcomes, advanced: true })
+                }
             };
         }
         self.hold(&from).await?;

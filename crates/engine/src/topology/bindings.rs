@@ -59,7 +59,8 @@ pub(crate) fn bindings<'a>(
             && is_truth
         {
             of_source.extend(audit::binding(source));
-            let has_outlet = |e: &EntityDeclaration| e.followers.iter().any(|f| is_outlet(&f.source));
+            let has_outlet =
+                |e: &EntityDeclaration| e.followers.iter().any(|f| is_outlet(&f.source));
             let keeps = |e: &EntityDeclaration| e.entity.is_of_events() || has_outlet(e);
             if declaration.entities.values().any(|e| e.truth == *name && keeps(e)) {
                 of_source.extend(kept::binding(source));

@@ -99,7 +99,10 @@ async fn what_cannot_be_handled_is_set_aside_and_handled_when_somebody_says_so()
     until("the others are handled", async || of_stream(&given, "a") == [1, 3, 4]).await;
     let letters = unisono.engine().dead_letters().await.unwrap();
     assert_eq!(letters.len(), 1);
-    assert_eq!((&*letters[0].source, letters[0].key.rsplit('/').next()), ("mailer", Some("0000000000000002")));
+    assert_eq!(
+        (&*letters[0].source, letters[0].key.rsplit('/').next()),
+        ("mailer", Some("0000000000000002"))
+    );
     assert!(!unisono.engine().replay(&letters[0]).await.unwrap(), "it is still refused");
     mended.store(true, Ordering::Relaxed);
     assert!(unisono.engine().replay(&letters[0]).await.unwrap());

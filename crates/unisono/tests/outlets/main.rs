@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod handlers;
+mod killed;
 mod linked;
 mod processes;
 mod receiver;

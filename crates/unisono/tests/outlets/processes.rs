@@ -102,7 +102,9 @@ async fn all(unisono: &Unisono) -> Vec<Event> {
 }
 
 /// The events by order, and what they came to.
-async fn outcomes(unisono: &Unisono) -> (BTreeMap<String, Vec<Event>>, BTreeMap<String, Vec<Event>>) {
+async fn outcomes(
+    unisono: &Unisono,
+) -> (BTreeMap<String, Vec<Event>>, BTreeMap<String, Vec<Event>>) {
     let (mut asked, mut came): (BTreeMap<_, Vec<_>>, BTreeMap<_, Vec<_>>) = Default::default();
     for event in all(unisono).await {
         let (of, id) = event.stream.split_once('-').unwrap();
@@ -143,8 +145,12 @@ async fn a_timer_fires_once_after_its_time_also_if_nobody_ran_then_and_not_if_it
 async fn an_event_that_a_process_refuses_is_a_dead_letter_and_moves_nothing() {
     let unisono = Disk::new("p_refused").open("p_refused").await;
     manage(&unisono).await;
-    orders(&unisono).append("order-1", Expected::None, &[Told::Placed, Told::Broken]).await.unwrap();
-    until("it is refused", async || unisono.engine().dead_letters().await.unwrap().len() == 1).await;
+    orders(&unisono)
+        .append("order-1", Expected::None, &[Told::Placed, Told::Broken])
+        .await
+        .unwrap();
+    until("it is refused", async || unisono.engine().dead_letters().await.unwrap().len() == 1)
+        .await;
     until("it expires", async || outcomes(&unisono).await.1.contains_key("1")).await;
     assert_eq!(outcomes(&unisono).await.1["1"][0].data, json!({"steps": 3}));
     unisono.close().await.unwrap();
@@ -164,7 +170,8 @@ async fn world(seed: u64) -> std::result::Result<(u64, u64), String> {
         for unisono in &running {
             manage(unisono).await;
         }
-        let (client, mut cutter) = (running[0].streams::<Told>("order").unwrap(), StdRng::seed_from_u64(random.random()));
+        let (client, mut cutter) =
+            (running[0].streams::<Told>("order").unwrap(), StdRng::seed_from_u64(random.random()));
         let appends = async {
             for _ in 0..random.random_range(1..20) {
                 tokio::time::sleep(Duration::from_millis(random.random_range(0..2_000))).await;
@@ -186,7 +193,10 @@ async fn world(seed: u64) -> std::result::Result<(u64, u64), String> {
             }
         };
         let limit = Duration::from_millis(cutter.random_range(500..15_000));
-        let _ = tokio::time::timeout(limit, async { tokio::select! { () = appends => {}, () = cutting => {} } }).await;
+        let _ = tokio::time::timeout(limit, async {
+            tokio::select! { () = appends => {}, () = cutting => {} }
+        })
+        .await;
         for unisono in &running {
             crash(unisono).await;
         }
@@ -216,7 +226,8 @@ async fn world(seed: u64) -> std::result::Result<(u64, u64), String> {
         }
         // Every event moved one process once.
         let known = events.iter().filter(|event| event.kind != "broken").count() as u64;
-        let steps: u64 = came.iter().filter_map(|end| end.data["steps"].as_u64()?.checked_sub(2)).sum();
+        let steps: u64 =
+            came.iter().filter_map(|end| end.data["steps"].as_u64()?.checked_sub(2)).sum();
         if steps > known {
             return Err(format!("{}: {steps} steps for {known} events", told()));
         }
@@ -250,7 +261,8 @@ fn every_step_of_a_process_is_taken_once_whatever_ends_on_the_way() {
     };
     let (mut confirmed, mut expired, mut failed) = (0, 0, Vec::new());
     for seed in from..from + count {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true);
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true);
         let runtime = { runtime }.build().unwrap();
         match runtime.block_on(world(seed)) {
             Ok((c, e)) => {

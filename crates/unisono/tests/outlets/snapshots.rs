@@ -108,7 +108,8 @@ async fn a_snapshot_of_another_schema_or_of_another_stream_is_not_used() {
     let engine = unisono.engine();
     for (revision, event) in [(9, "any"), (3, "another")] {
         let version = engine.snapshot("order", "a").await.unwrap().map(|kept| kept.version);
-        let data = json!({"schema": 1, "revision": revision, "event": event, "state": {"sum": 1000}});
+        let data =
+            json!({"schema": 1, "revision": revision, "event": event, "state": {"sum": 1000}});
         engine.keep_snapshot("order", "a", data, version).await.unwrap();
         assert_eq!(sums.kept("a").await.unwrap(), None);
         assert_eq!(streams.snapshots::<Sum>(1000).unwrap().load("a").await.unwrap().0.sum, 6);

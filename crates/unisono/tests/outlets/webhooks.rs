@@ -94,15 +94,17 @@ async fn events_arrive_in_the_order_of_their_stream_and_a_slow_one_holds_up_no_o
 }
 
 #[tokio::test]
-async fn nothing_is_lost_while_the_receiver_is_away_busy_or_silent_and_it_is_left_alone_when_it_says_so() {
+async fn nothing_is_lost_while_the_receiver_is_away_busy_or_silent_and_it_is_left_alone_when_it_says_so()
+ {
     let folder = tempfile::tempdir().unwrap();
     // The first time it is busy, the second time it takes the message and the connection breaks.
-    let mut receiver = Receiver::start(|message, before| match (message["data"]["number"].as_u64(), before) {
-        (Some(3), 0) => (Some(503), NOW),
-        (Some(5), 0) => (None, NOW),
-        _ => (Some(200), NOW),
-    })
-    .await;
+    let mut receiver =
+        Receiver::start(|message, before| match (message["data"]["number"].as_u64(), before) {
+            (Some(3), 0) => (Some(503), NOW),
+            (Some(5), 0) => (None, NOW),
+            _ => (Some(200), NOW),
+        })
+        .await;
     let unisono = open(folder.path(), &receiver.url(), FROM).await;
     append(&unisono, "a", 0..10).await;
     until("all have come", async || order(&receiver, "a").len() == 10).await;
@@ -134,7 +136,8 @@ async fn what_the_receiver_refuses_is_a_dead_letter_after_as_many_attempts_and_h
     let unisono = open(folder.path(), &receiver.url(), &options).await;
     append(&unisono, "a", 0..5).await;
     until("the others have come", async || order(&receiver, "a") == [0, 1, 3, 4]).await;
-    until("it is set aside", async || unisono.engine().dead_letters().await.unwrap().len() == 1).await;
+    until("it is set aside", async || unisono.engine().dead_letters().await.unwrap().len() == 1)
+        .await;
     assert_eq!(receiver.took.lock().unwrap().refused, 3);
     let letter = unisono.engine().dead_letters().await.unwrap().remove(0);
     assert!(letter.reason.contains("422"), "{}", letter.reason);
@@ -188,14 +191,22 @@ async fn records_are_told_as_well_as_they_satisfy_the_condition_and_are_deleted(
         took.messages.iter().map(|m| (m["type"].clone(), m["data"]["stock"].clone())).collect()
     };
     let put = json!("product.put");
-    assert_eq!(told, [(put.clone(), json!(1)), (put, json!(2)), (json!("product.delete"), json!(null))]);
+    assert_eq!(
+        told,
+        [(put.clone(), json!(1)), (put, json!(2)), (json!("product.delete"), json!(null))]
+    );
     let report = unisono.engine().verify(&Default::default(), &|_| {}).await.unwrap();
     assert!(report.comparisons.is_empty(), "nothing can be compared with an outlet");
     let none = format!("{}", config::parse(
         "[sources.m]\nkind = \"memory\"\n[streams.order]\ntruth = \"m\"\n[outlets.x]\nkind = \"webhook\"\nurl = \"http://example.org\"\nsecret = \"no\"\nfrom = [\"nope\"]\n[sources.hook]\nkind = \"webhook\"\n",
         "test.toml", &Registry::builtin(), &config::Process,
     ).unwrap_err());
-    for problem in ["no entity and no type of streams `nope`", "begins with https://", "whsec_", "[outlets.NAME]"] {
+    for problem in [
+        "no entity and no type of streams `nope`",
+        "begins with https://",
+        "whsec_",
+        "[outlets.NAME]",
+    ] {
         assert!(none.contains(problem), "{problem} is missing in {none}");
     }
     unisono.close().await.unwrap();

@@ -132,8 +132,9 @@ fn kept_by(step: &ProcessStep) -> Result<Vec<Write>> {
     let mut writes = vec![kept::put(&states, &step.key, None, step.data.clone(), condition)?];
     let named = |name: &str| {
         if name.is_empty() || name.contains('/') {
-            return Err(Error::invalid("the name of a timer is not empty and has no /")
-                .with("timer", name));
+            return Err(
+                Error::invalid("the name of a timer is not empty and has no /").with("timer", name)
+            );
         }
         Ok(format!("{}/{name}", step.key))
     };

@@ -25,9 +25,11 @@ impl Engine {
         let events = self.stream(ty)?;
         match events.personal().is_none() {
             true => Ok(()),
-            false => Err(Error::unsupported("a snapshot would hold what is personal in clear, beyond its erasure")
-                .of(events.name())
-                .hint("load its aggregates without snapshots")),
+            false => Err(Error::unsupported(
+                "a snapshot would hold what is personal in clear, beyond its erasure",
+            )
+            .of(events.name())
+            .hint("load its aggregates without snapshots")),
         }
     }
 
