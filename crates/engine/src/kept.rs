@@ -98,7 +98,7 @@ impl Log {
         found.pop().flatten().map(|stored| parse(space, stored)).transpose()
     }
 
-    /// What of a space is due at a time, the longest overdue first, and when the next is.
+    /// What of a space is due at a time, the longest overdue first.
     pub(crate) async fn kept_due(
         &self,
         space: &str,

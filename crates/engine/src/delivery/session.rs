@@ -405,7 +405,13 @@ impl Delivery {
         for (n, (change, outcome)) in changes.iter().zip(&applied.outcomes).enumerate() {
             match outcome {
                 Outcome::Applied => count(&counts.applied, 1),
-                Outcome::Stale => count(&counts.stale, 1),
+                Outcome::Stale => {
+                    count(&counts.stale, 1);
+                    if self.target.outlet {
+                        // It was not sent, so a dead letter of it waits still.
+                        continue;
+                    }
+                }
                 Outcome::Rejected(reason) => {
                     self.set_aside(&mut session.letters, change, reason).await?;
                     refused.push(n);

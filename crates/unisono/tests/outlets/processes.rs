@@ -186,13 +186,13 @@ async fn world(seed: u64) -> std::result::Result<(u64, u64), String> {
                 let _ = client.append(&format!("order-{id}"), Expected::Any, &[told]).await;
             }
         };
+        let limit = Duration::from_millis(cutter.random_range(500..15_000));
         let cutting = async {
             loop {
                 tokio::time::sleep(Duration::from_millis(cutter.random_range(0..4_000))).await;
                 disk.cut.fetch_xor(true, Ordering::Relaxed);
             }
         };
-        let limit = Duration::from_millis(cutter.random_range(500..15_000));
         let _ = tokio::time::timeout(limit, async {
             tokio::select! { () = appends => {}, () = cutting => {} }
         })
@@ -261,9 +261,8 @@ fn every_step_of_a_process_is_taken_once_whatever_ends_on_the_way() {
     };
     let (mut confirmed, mut expired, mut failed) = (0, 0, Vec::new());
     for seed in from..from + count {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true);
-        let runtime = { runtime }.build().unwrap();
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_time().start_paused(true).build().unwrap();
         match runtime.block_on(world(seed)) {
             Ok((c, e)) => {
                 confirmed += c;
