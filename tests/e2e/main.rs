@@ -6,9 +6,11 @@
     reason = "a test fails by panicking, and runs in real time"
 )]
 
+mod audit;
 mod command_line;
 mod kill;
 mod kill_behind;
 mod lost_follower;
 mod program;
+mod promote;
 mod topology;

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rand::Rng;
+use serde_json::Value as Json;
 
 /// A configuration with every embedded kind.
 pub(crate) const CONFIGURATION: &str = r#"
@@ -48,10 +49,13 @@ source = "copy"
 source = "archive"
 "#;
 
-/// The path of the program, built when it is first asked for.
+/// The path of the program: the one that `UNISONO_BINARY` names, or else it is built when it is first asked for.
 pub(crate) fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
+        if let Some(built) = std::env::var_os("UNISONO_BINARY") {
+            return built.into();
+        }
         let root = Path::new(env!("CARGO_MANIFEST_DIR"))
             .parent()
             .expect("the tests are a folder of the repository");
@@ -114,6 +118,52 @@ impl Place {
         let mut server = Server { child, base: format!("http://127.0.0.1:{port}") };
         server.wait_ready(self.folder.path());
         server
+    }
+
+    /// The configuration as it stands in its file.
+    pub(crate) fn text(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("unisono.toml")).expect("it is there")
+    }
+
+    /// Runs a command against a server; answers what it says, and whether it did it.
+    pub(crate) fn tell(&self, server: &Server, arguments: &[&str]) -> (String, bool) {
+        self.tell_at(&server.base, arguments)
+    }
+
+    /// The same, by the address of the server.
+    pub(crate) fn tell_at(&self, base: &str, arguments: &[&str]) -> (String, bool) {
+        let data = ["--data", "data", "--url", base];
+        let output = self.run(&[arguments, &data].concat());
+        let said = [output.stdout, output.stderr].concat();
+        (String::from_utf8_lossy(&said).into_owned(), output.status.success())
+    }
+
+    /// Runs a command against a server, which does it; answers what it says.
+    pub(crate) fn done(&self, server: &Server, arguments: &[&str]) -> String {
+        let (said, done) = self.tell(server, arguments);
+        assert!(done, "{arguments:?}: {said}");
+        said
+    }
+
+    /// How the followers are doing.
+    pub(crate) fn deliveries(&self, server: &Server) -> Vec<Json> {
+        let status = self.done(server, &["status", "--json"]);
+        let status: Json = serde_json::from_str(&status).expect("JSON");
+        status["deliveries"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Waits until so many followers are live, and has them compared with the truth.
+    pub(crate) fn agree(&self, server: &Server, followers: usize) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let deliveries = self.deliveries(server);
+            let is_live = |d: &&Json| d["state"] == "live" && d["lag_changes"] == 0;
+            if deliveries.iter().filter(is_live).count() == followers {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{deliveries:?}");
+        }
+        self.done(server, &["verify", "--deep"]);
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 
-use crate::program::{Place, Server, client};
+use crate::program::{Place, client};
 
 const CONFIGURATION: &str = r#"# The shop.
 [sources.main]
@@ -37,46 +37,6 @@ path = "cheap"
 source = "cheap"
 where = "record.price < 50"
 "#;
-
-impl Place {
-    fn text(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("unisono.toml")).expect("it is there")
-    }
-
-    /// Runs a command against a server; answers what it says, and whether it did it.
-    fn tell(&self, server: &Server, arguments: &[&str]) -> (String, bool) {
-        let data = ["--data", "data", "--url", &server.base];
-        let output = self.run(&[arguments, &data].concat());
-        let said = [output.stdout, output.stderr].concat();
-        (String::from_utf8_lossy(&said).into_owned(), output.status.success())
-    }
-
-    fn done(&self, server: &Server, arguments: &[&str]) -> String {
-        let (said, done) = self.tell(server, arguments);
-        assert!(done, "{arguments:?}: {said}");
-        said
-    }
-
-    fn deliveries(&self, server: &Server) -> Vec<Json> {
-        let status = self.done(server, &["status", "--json"]);
-        let status: Json = serde_json::from_str(&status).expect("JSON");
-        status["deliveries"].as_array().cloned().unwrap_or_default()
-    }
-
-    /// Waits until so many followers are live, and has them compared with the truth.
-    fn agree(&self, server: &Server, followers: usize) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        loop {
-            let deliveries = self.deliveries(server);
-            let is_live = |d: &&Json| d["state"] == "live" && d["lag_changes"] == 0;
-            if deliveries.iter().filter(is_live).count() == followers {
-                break;
-            }
-            assert!(Instant::now() < deadline, "{deliveries:?}");
-        }
-        self.done(server, &["verify", "--deep"]);
-    }
-}
 
 fn fill(place: &Place, records: u64) {
     let line = |n: u64| {

@@ -5,16 +5,16 @@
 //! engines/up postgres redis
 //! cargo test -p unisono-tests --features full --test erased
 //! ```
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+#[path = "../behaviour/engines/dump.rs"]
+mod dump;
 #[path = "../behaviour/engines/mod.rs"]
 mod engines;
 
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
-use redis::cmd;
 use serde_json::{Value as Json, json};
 use unisono::core::stream::NewEvent;
 use unisono::engine::stream::Appending;
@@ -40,6 +40,11 @@ fn options(section: &str) -> Options {
         Some((name, OptionValue::Text(value.as_str()?.to_owned())))
     };
     Options(table.into_iter().filter_map(text).collect())
+}
+
+/// Everything that a source on a server holds.
+async fn dump(kind: &str, section: &str) -> String {
+    dump::of(kind, &options(section)).await
 }
 
 /// A truth in PostgreSQL, a follower and a cache in Redis, and a follower in PostgreSQL that has all as it is.
@@ -101,49 +106,6 @@ followers = [{{ source = "fast", format = "json" }}]
         let parsed = config::parse(&text, "erasure.toml", &Registry::builtin(), &config::Process);
         Unisono::open(parsed.map_err(|problems| problems.to_string()).unwrap()).await.unwrap()
     }
-
-    /// Everything that a schema of PostgreSQL has, as an operator would copy it.
-    fn dump(section: &str) -> String {
-        let options = options(section);
-        let url = options.text("url").unwrap_or_default();
-        let dumped = Command::new("pg_dump")
-            .env("PGSSLROOTCERT", options.text("tls_ca").unwrap_or_default())
-            .args(["--schema", options.text("schema").unwrap_or_default(), "--dbname", url])
-            .output()
-            .unwrap();
-        assert!(dumped.status.success(), "{}", String::from_utf8_lossy(&dumped.stderr));
-        String::from_utf8(dumped.stdout).unwrap()
-    }
-
-    /// Everything that Redis has for it.
-    async fn redis(&self) -> String {
-        let options = options(&self.redis);
-        let url = options.text("url").unwrap_or_default();
-        let host = url.rsplit_once('@').map_or(url, |(_, host)| host);
-        let mut server = engines::redis::connect(host, options.text("tls_ca")).await.unwrap();
-        let pattern = format!("{}*", options.text("prefix").unwrap_or_default());
-        let keys: Vec<String> = cmd("KEYS").arg(pattern).query_async(&mut server).await.unwrap();
-        let mut text = String::new();
-        for key in keys {
-            let ty: String = cmd("TYPE").arg(&key).query_async(&mut server).await.unwrap();
-            let mut ask = match ty.as_str() {
-                "string" => cmd("GET"),
-                "hash" => cmd("HGETALL"),
-                "set" => cmd("SMEMBERS"),
-                "stream" => cmd("XRANGE"),
-                _ => cmd("ZRANGE"),
-            };
-            ask.arg(&key);
-            match ty.as_str() {
-                "stream" => drop(ask.arg("-").arg("+")),
-                "zset" => drop(ask.arg(0).arg(-1)),
-                _ => {}
-            }
-            let value: redis::Value = ask.query_async(&mut server).await.unwrap();
-            text.push_str(&format!("{key}: {value:?}\n"));
-        }
-        text
-    }
 }
 
 async fn put(unisono: &Unisono, id: &str, name: &str) {
@@ -169,17 +131,17 @@ async fn servers_hold_nothing_personal_and_a_clear_one_only_until_it_is_erased()
     let limit = Duration::from_secs(60);
     engine.wait_applied(&engine.head_token().await.unwrap(), limit).await.unwrap();
 
-    let (truth, fast) = (Site::dump(&site.truth), site.redis().await);
+    let (truth, fast) = (dump("postgres", &site.truth).await, dump("redis", &site.redis).await);
     for (of, dump) in [("PostgreSQL", &truth), ("Redis", &fast)] {
         assert!(dump.contains(PLAIN), "{of} is looked at: {dump}");
         assert!(!dump.contains(SECRET), "{of} holds it: {dump}");
     }
     assert!(fast.contains("_erasurec:"), "the cache is looked at: {fast}");
-    assert!(Site::dump(&site.clear).contains(&format!("Kim the {SECRET}")));
+    assert!(dump("postgres", &site.clear).await.contains(&format!("Kim the {SECRET}")));
 
     let erased = engine.erase_subject(&Context::default(), "7").await.unwrap();
     assert_eq!((erased.keys, erased.pending), (1, Vec::new()));
-    let clear = Site::dump(&site.clear);
+    let clear = dump("postgres", &site.clear).await;
     assert!(!clear.contains("Kim") && clear.contains(&format!("Ann {SECRET}")), "{clear}");
     let people = unisono.entity::<Json>("person").unwrap();
     assert_eq!(people.get("7").await.unwrap().unwrap()["name"], Json::Null);

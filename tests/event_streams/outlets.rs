@@ -275,7 +275,7 @@ impl World {
             lossy: !self.calm,
         };
         let manner = Manner { begin: Begin::First, lanes: 3, attempts: 2 };
-        let bus = OutletSource::new("bus", "test", Arc::new(line), manner);
+        let bus = OutletSource::over("bus", "test", Arc::new(line), manner);
         let sources = [("truth".into(), truth), ("bus".into(), bus)].into();
         let opened = Engine::open(declaration(), sources, runtime).await;
         opened.unwrap_or_else(|e| panic!("{e:?}")).0
@@ -386,6 +386,7 @@ fn declaration() -> Declaration {
         place: None,
         options: Options::default(),
         filter: None,
+        map: None,
         clear: false,
         delivery: Default::default(),
     };

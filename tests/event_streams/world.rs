@@ -227,6 +227,7 @@ fn declaration() -> Declaration {
         place: None,
         options: Options::default(),
         filter: None,
+        map: None,
         clear: false,
         delivery: Default::default(),
     };

@@ -1,4 +1,5 @@
-//! Removes one guard of the engine at a time and sees whether the simulator notices.
+//! Removes one guard of the engine at a time and sees whether the simulator notices; of what two truths that follow each
+//! other do, whether their worlds do.
 //!
 //! ```text
 //! cargo run -p unisono-tests --bin mutations -- [--list] [--seeds N] [NAME …]
@@ -14,7 +15,7 @@ mod workshop;
 
 use std::process::ExitCode;
 
-use table::{MUTATIONS, Mutation};
+use table::{MUTATIONS, Mutation, Trial};
 use workshop::{Verdict, Workshop};
 
 /// Seeds that a mutation may survive before it counts as unnoticed.
@@ -78,9 +79,14 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
         workshop.mutated(mutation)?;
     }
     println!("building and running without any mutation");
-    match workshop.try_out(arguments.seeds)? {
-        Verdict::Passed => {}
-        other => return Err(format!("the simulator fails without any mutation: {other}")),
+    for by in [Trial::Simulation, Trial::TwoTruths] {
+        if !arguments.chosen().any(|mutation| mutation.by == by) {
+            continue;
+        }
+        match workshop.try_out(by, arguments.seeds)? {
+            Verdict::Passed => {}
+            other => return Err(format!("{by:?} fails without any mutation: {other}")),
+        }
     }
     let mut missed = 0;
     for mutation in arguments.chosen() {

@@ -1,5 +1,14 @@
 //! The guards, and what their removal looks like.
 
+/// What is to notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trial {
+    /// The simulator.
+    Simulation,
+    /// Worlds of two truths that follow each other.
+    TwoTruths,
+}
+
 /// One guard that is removed.
 pub(crate) struct Mutation {
     /// What it is called on the command line.
@@ -12,6 +21,8 @@ pub(crate) struct Mutation {
     pub(crate) replacement: &'static str,
     /// Why nothing can notice its removal, if that is so.
     pub(crate) redundant: Option<&'static str>,
+    /// What notices.
+    pub(crate) by: Trial,
 }
 
 /// A guard that must be noticed when it is gone.
@@ -21,7 +32,12 @@ const fn guard(
     text: &'static str,
     replacement: &'static str,
 ) -> Mutation {
-    Mutation { name, file, text, replacement, redundant: None }
+    Mutation { name, file, text, replacement, redundant: None, by: Trial::Simulation }
+}
+
+/// A guard of two truths that follow each other.
+const fn of_two_truths(guard: Mutation) -> Mutation {
+    Mutation { by: Trial::TwoTruths, ..guard }
 }
 
 /// A guard that another one stands in for, with the reason.
@@ -142,8 +158,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     guard(
         "cascade-refuses-what-is-refused-before",
         "crates/engine/src/delivery/before.rs",
-        "        if !refused.contains(&true) {",
-        "        if true {",
+        "match self.refused_before(change).and_then(|()| self.mapped(change)) {",
+        "match self.mapped(change) {",
     ),
     guard(
         "dead-letter-before-passing",
@@ -275,13 +291,19 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     ),
     guard(
         "stream-removes-what-where-excludes",
-        "crates/engine/src/delivery/stream.rs",
+        "crates/engine/src/delivery/keeping.rs",
         r#"        change.replaced?;
 "#,
         r#"        if change.image.is_some() {
             return None;
         }
 "#,
+    ),
+    guard(
+        "map-is-what-is-taken-in",
+        "crates/engine/src/delivery/keeping.rs",
+        "let image = Some(Arc::new(mapping.apply(&self.target.entity, image)?));",
+        "let image = Some(Arc::clone(image)).filter(|_| !mapping.text().is_empty());",
     ),
     guard(
         "fold-keeps-the-last",
@@ -489,4 +511,130 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "(w.record != h.record).then_some(Divergence::Corrupt)",
         "None",
     ),
+    of_two_truths(guard(
+        "sync-everything-after-a-trimmed-log",
+        "crates/engine/src/sync/follow.rs",
+        "if !progress.merged || progress.position < bounds.trimmed {",
+        "if !progress.merged {",
+    )),
+    of_two_truths(guard(
+        "sync-position-behind-what-is-taken-over",
+        "crates/engine/src/sync/follow.rs",
+        "        self.merge(keys.into_iter().collect(), &times, progress).await?;\n",
+        "        progress.position = last;\n        progress.save(self.own.truth.as_ref(), of_records).await?;\n        self.merge(keys.into_iter().collect(), &times, progress).await?;\n",
+    )),
+    of_two_truths(guard(
+        "sync-forgets-deletions-both-have-passed",
+        "crates/engine/src/sync/follow.rs",
+        ".filter(|stored| stored.version <= there.position)",
+        "",
+    )),
+    of_two_truths(guard(
+        "sync-forgets-nothing-it-has-not-seen",
+        "crates/engine/src/sync/follow.rs",
+        "if self.peer.truth.bounds().await?.head > progress.position {",
+        "if false {",
+    )),
+    of_two_truths(guard(
+        "sync-knows-what-was-forgotten",
+        "crates/engine/src/sync/follow.rs",
+        "        progress.floor = progress.position;\n",
+        "",
+    )),
+    of_two_truths(guard(
+        "sync-forgotten-deletions-are-passed",
+        "crates/engine/src/sync/merge.rs",
+        "if their_state.dot(self.peer.number) <= here.floor.as_u64() {",
+        "if false {",
+    )),
+    of_two_truths(guard(
+        "sync-reads-the-other-side-first",
+        "crates/engine/src/sync/merge.rs",
+        "        let mine = self.own.held(common, &keys, false).await?;\n",
+        "        let mine = self.own.held(common, &keys, false).await?;\n        let theirs = self.peer.held(common, &keys, true).await?;\n",
+    )),
+    of_two_truths(guard(
+        "sync-looks-again-when-misjudged",
+        "crates/engine/src/sync/merge.rs",
+        "if newest.is_none() && !is_misjudged {",
+        "if newest.is_none() {",
+    )),
+    of_two_truths(guard(
+        "sync-waits-for-the-clock",
+        "crates/engine/src/sync/merge.rs",
+        "(stamp.millis > now.saturating_add(drift)).then(",
+        "(stamp.millis > now.saturating_add(drift) && false).then(",
+    )),
+    of_two_truths(guard(
+        "sync-record-unless-written-meanwhile",
+        "crates/engine/src/sync/merge.rs",
+        "            condition: Condition::Version(version),",
+        "            condition: if version.is_some() { Condition::Present } else { Condition::None },",
+    )),
+    of_two_truths(guard(
+        "sync-memory-unless-written-meanwhile",
+        "crates/engine/src/sync/memory.rs",
+        "        condition: Condition::Version(replaces),",
+        "        condition: { let _ = replaces; Condition::None },",
+    )),
+    of_two_truths(guard(
+        "sync-records-what-gave-way",
+        "crates/engine/src/sync/merge.rs",
+        "            writes.push(conflict.write(&common.memories)?);",
+        "            drop(conflict.write(&common.memories)?);",
+    )),
+    of_two_truths(guard(
+        "sync-reads-one-moment",
+        "crates/engine/src/sync/side.rs",
+        "if version != after.map(|known| known.version) {",
+        "if false && version != after.map(|known| known.version) {",
+    )),
+    of_two_truths(guard(
+        "sync-memory-is-about-this-record",
+        "crates/engine/src/sync/side.rs",
+        "known.is_about(record))",
+        "known.is_about(record) || true)",
+    )),
+    of_two_truths(guard(
+        "sync-times-of-this-version",
+        "crates/engine/src/sync/side.rs",
+        "(Some(last), Some(stored)) if last.position == stored.version => time = last.time,",
+        "(Some(last), Some(_)) => time = last.time,",
+    )),
+    of_two_truths(guard(
+        "conflict-seen-what-was-forgotten",
+        "crates/policy/src/conflict/plan.rs",
+        "            seen: write.floor.max(before.dot(1 - side)),",
+        "            seen: before.dot(1 - side),",
+    )),
+    of_two_truths(guard(
+        "conflict-clock-after-what-was-seen",
+        "crates/policy/src/conflict/plan.rs",
+        "Stamp::after(write.time, before.stamp())",
+        "Stamp::after(write.time, Stamp::default())",
+    )),
+    of_two_truths(guard(
+        "conflict-counters-begin-anew-with-the-record",
+        "crates/policy/src/conflict/plan.rs",
+        "let reset = was.is_none().then(||",
+        "let reset = (was.is_none() && false).then(||",
+    )),
+    of_two_truths(guard(
+        "conflict-common-past-is-counted-once",
+        "crates/policy/src/conflict/plan.rs",
+        "                && a.old\n                && b.old\n",
+        "                && a.old\n                && b.old\n                && false\n",
+    )),
+    of_two_truths(guard(
+        "conflict-confirms-what-a-rule-decided",
+        "crates/policy/src/conflict/plan.rs",
+        "if !is_open && was.as_ref()",
+        "if was.as_ref()",
+    )),
+    of_two_truths(guard(
+        "conflict-neither-had-seen-the-other",
+        "crates/policy/src/conflict/entry.rs",
+        "            (true, false) => Standing::Of(0),\n",
+        "            (true, _) => Standing::Of(0),\n",
+    )),
 ];

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::table::Mutation;
+use crate::table::{Mutation, Trial};
 
 /// What the simulator is built from.
 const FOLDERS: &[&str] = &[
@@ -16,7 +16,10 @@ const FOLDERS: &[&str] = &[
     "crates/testkit",
     "sources/memory",
     "tests/simulation",
+    "tests/two_truths",
 ];
+/// How many seeds of the simulator take as long as one world of two truths.
+const WORTH: u64 = 20;
 /// A run that takes longer never comes to an end, which is a way of being caught.
 const RUN_MAX: Duration = Duration::from_secs(600);
 
@@ -31,11 +34,16 @@ publish = false
 name = "simulation"
 path = "simulation/main.rs"
 
+[[test]]
+name = "two_truths"
+path = "two_truths/main.rs"
+
 [dependencies]
 unisono-core.workspace = true
 unisono-engine.workspace = true
 unisono-policy.workspace = true
 unisono-source-memory.workspace = true
+unisono-testkit.workspace = true
 async-trait.workspace = true
 futures.workspace = true
 rand.workspace = true
@@ -144,21 +152,26 @@ impl Workshop {
     pub(crate) fn with(&self, mutation: &Mutation, seeds: u64) -> Result<Verdict, String> {
         let path = self.copy.join(mutation.file);
         write(&path, &self.mutated(mutation)?)?;
-        let verdict = self.try_out(seeds);
+        let verdict = self.try_out(mutation.by, seeds);
         write(&path, &read(&self.original.join(mutation.file))?)?;
         verdict
     }
 
-    /// Builds what is there and runs it until the first failure.
-    pub(crate) fn try_out(&self, seeds: u64) -> Result<Verdict, String> {
+    /// Builds what is there and runs it until the first failure; of worlds of two truths, which take longer, one for each
+    /// `WORTH` seeds.
+    pub(crate) fn try_out(&self, by: Trial, seeds: u64) -> Result<Verdict, String> {
         let target = self.copy.join("target");
+        let what = match by {
+            Trial::Simulation => ["build", "--bin", "simulation"].as_slice(),
+            Trial::TwoTruths => ["test", "--no-run", "--test", "two_truths"].as_slice(),
+        };
         let built = Command::new(std::env::var("CARGO").unwrap_or("cargo".to_owned()))
-            .args(["build", "--quiet", "--offline", "--bin", "simulation"])
+            .args(what)
+            .args(["--quiet", "--offline", "--message-format=json-render-diagnostics"])
             .current_dir(&self.copy)
             .env("CARGO_TARGET_DIR", &target)
             .env("RUSTFLAGS", "-A warnings")
             .env("CARGO_PROFILE_DEV_DEBUG", "0")
-            .stderr(Stdio::piped())
             .output()
             .map_err(|e| format!("cargo cannot be run: {e}"))?;
         if !built.status.success() {
@@ -168,18 +181,24 @@ impl Workshop {
                 false => Err(told),
             };
         }
-        self.simulate(&target.join("debug/simulation"), seeds)
+        let program = program(&String::from_utf8_lossy(&built.stdout))?;
+        let mut command = Command::new(program);
+        match by {
+            Trial::Simulation => command.args(["--first", "--seeds", &seeds.to_string()]),
+            Trial::TwoTruths => command.env("SEEDS", (seeds / WORTH).max(1).to_string()),
+        };
+        self.watch(command)
     }
 
-    fn simulate(&self, program: &Path, seeds: u64) -> Result<Verdict, String> {
+    /// Runs a program until it ends, or for as long as it may take.
+    fn watch(&self, mut command: Command) -> Result<Verdict, String> {
         let told = self.copy.join("target/told");
         let file = fs::File::create(&told).map_err(|e| e.to_string())?;
-        let mut running = Command::new(program)
-            .args(["--first", "--seeds", &seeds.to_string()])
+        let mut running = command
             .stdout(file)
             .stderr(Stdio::null())
             .spawn()
-            .map_err(|e| format!("the simulator cannot be run: {e}"))?;
+            .map_err(|e| format!("what was built cannot be run: {e}"))?;
         let step = Duration::from_millis(50);
         for _ in 0..RUN_MAX.as_millis() / step.as_millis() {
             let ended = running.try_wait().map_err(|e| e.to_string())?;
@@ -189,7 +208,8 @@ impl Workshop {
                 }
                 let told = read(&told)?;
                 let lines = told.lines();
-                let mut failed = lines.filter(|l| l.starts_with("FAILED"));
+                let mut failed =
+                    lines.filter(|l| l.starts_with("FAILED") || l.starts_with("SEED="));
                 return Ok(Verdict::Failed(failed.next().unwrap_or("it crashed").to_owned()));
             }
             std::thread::sleep(step);
@@ -197,6 +217,14 @@ impl Workshop {
         running.kill().and_then(|()| running.wait()).map_err(|e| e.to_string())?;
         Ok(Verdict::Endless)
     }
+}
+
+/// The program that was built, as cargo tells of it.
+fn program(told: &str) -> Result<PathBuf, String> {
+    let lines =
+        told.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let mut built = lines.filter_map(|line| Some(PathBuf::from(line["executable"].as_str()?)));
+    built.next_back().ok_or_else(|| "cargo does not tell what it has built".to_owned())
 }
 
 fn read(path: &Path) -> Result<String, String> {

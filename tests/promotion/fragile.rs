@@ -1,24 +1,34 @@
 //! Sources that end with their process: after so many steps of a move nothing of them can be reached any more.
 
-use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use async_trait::async_trait;
 use unisono::core::kind::{Environment, OptionSpec, Options, SourceKind};
-use unisono::core::source::*;
-use unisono::core::write::{Committed, Unit};
-use unisono::core::{
-    Capability, Change, Entity, Error, ErrorKind, Key, Position, Result, Role, Timestamp,
-};
+use unisono::core::relay::{Front, Relay};
+use unisono::core::source::{Auditor, Binding, Follower, Probe, Reader, Source, Truth};
+use unisono::core::{Capability, Error, ErrorKind, Result, Role};
 
-/// How many steps are still carried out.
-pub(crate) type Fuse = Arc<AtomicI64>;
+/// What becomes of sources, for all of them.
+#[derive(Clone)]
+pub(crate) struct Fate {
+    /// How many steps are still carried out; below 0 nothing ends.
+    pub(crate) fuse: Arc<AtomicI64>,
+    /// Whether nothing can be delivered to the source `one`.
+    pub(crate) stuck: Arc<AtomicBool>,
+}
+
+impl Default for Fate {
+    fn default() -> Self {
+        Fate { fuse: Arc::new(AtomicI64::new(-1)), stuck: Arc::default() }
+    }
+}
 
 /// A kind whose sources end when the fuse has burnt down.
 pub(crate) struct Fragile {
     pub(crate) inner: &'static dyn SourceKind,
-    pub(crate) fuse: Fuse,
+    pub(crate) fate: Fate,
 }
 
 #[async_trait]
@@ -50,35 +60,55 @@ impl SourceKind for Fragile {
         environment: &Environment,
     ) -> Result<Arc<dyn Source>> {
         let inner = self.inner.open(name, options, environment).await?;
-        Ok(Arc::new(Ending { inner, fuse: Arc::clone(&self.fuse) }))
+        Ok(Arc::new(Ending { inner, fate: self.fate.clone() }))
     }
 }
 
 struct Ending {
     inner: Arc<dyn Source>,
-    fuse: Fuse,
+    fate: Fate,
 }
 
 impl Ending {
-    fn truth_of(&self) -> Result<Arc<dyn Truth>> {
-        self.lives()?;
-        require(Arc::clone(&self.inner).truth(), self.inner.name(), "truth")
-    }
-
     fn lives(&self) -> Result<()> {
-        match self.fuse.load(Ordering::SeqCst) {
+        match self.fate.fuse.load(Ordering::SeqCst) {
             0 => Err(Error::new(ErrorKind::Unavailable, "the process has ended")),
             _ => Ok(()),
         }
+    }
+
+    fn is_stuck(&self) -> bool {
+        **self.inner.name() == *"one" && self.fate.stuck.load(Ordering::SeqCst)
     }
 
     /// One step more.
     fn step(&self) -> Result<()> {
         let burn = |left: i64| (left > 0).then(|| left - 1);
         self.lives()?;
-        // Below 0 nothing ends.
-        let _ = self.fuse.fetch_update(Ordering::SeqCst, Ordering::SeqCst, burn);
+        let _ = self.fate.fuse.fetch_update(Ordering::SeqCst, Ordering::SeqCst, burn);
         Ok(())
+    }
+}
+
+impl Front for Ending {
+    fn inner(&self) -> Result<Arc<dyn Source>> {
+        Ok(Arc::clone(&self.inner))
+    }
+
+    async fn carry<T: Send + Debug>(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        match operation {
+            "commit_above" | "fence" | "put_state" => self.step()?,
+            "apply" if self.is_stuck() => {
+                return Err(Error::new(ErrorKind::Unavailable, "nothing can be delivered"));
+            }
+            "apply" | "checkpoint" | "reset" => {}
+            _ => self.lives()?,
+        }
+        call.await
     }
 }
 
@@ -114,7 +144,7 @@ impl Source for Ending {
     }
 
     fn follower(self: Arc<Self>) -> Option<Arc<dyn Follower>> {
-        Arc::clone(&self.inner).follower()
+        Some(Relay::of(self))
     }
 
     fn auditor(self: Arc<Self>) -> Option<Arc<dyn Auditor>> {
@@ -122,72 +152,6 @@ impl Source for Ending {
     }
 
     fn truth(self: Arc<Self>) -> Option<Arc<dyn Truth>> {
-        Some(self)
-    }
-}
-
-#[async_trait]
-impl Truth for Ending {
-    async fn commit(&self, units: Vec<Unit>) -> Result<Vec<Result<Committed>>> {
-        self.truth_of()?.commit(units).await
-    }
-
-    async fn bounds(&self) -> Result<LogBounds> {
-        self.truth_of()?.bounds().await
-    }
-
-    async fn begin_above(&self, position: Position) -> Result<Position> {
-        self.truth_of()?.begin_above(position).await
-    }
-
-    async fn commit_above(&self, position: Position, unit: Unit) -> Result<Committed> {
-        self.step()?;
-        self.truth_of()?.commit_above(position, unit).await
-    }
-
-    async fn fence(
-        &self,
-        entity: &str,
-        from: Option<&str>,
-        to: Option<&str>,
-    ) -> Result<Option<Position>> {
-        self.step()?;
-        self.truth_of()?.fence(entity, from, to).await
-    }
-
-    async fn fences(&self) -> Result<BTreeMap<String, String>> {
-        self.truth_of()?.fences().await
-    }
-
-    async fn read_log(
-        &self,
-        after: Position,
-        changes_max: usize,
-        bytes_max: usize,
-    ) -> Result<Vec<Arc<Change>>> {
-        self.truth_of()?.read_log(after, changes_max, bytes_max).await
-    }
-
-    async fn history(
-        &self,
-        entity: &Arc<Entity>,
-        key: &Key,
-        before: Option<Position>,
-        limit: usize,
-    ) -> Result<Vec<Arc<Change>>> {
-        self.truth_of()?.history(entity, key, before, limit).await
-    }
-
-    async fn trim(&self, through: Position, outcomes_before: Timestamp) -> Result<u64> {
-        self.truth_of()?.trim(through, outcomes_before).await
-    }
-
-    async fn put_state(&self, space: &str, name: &str, value: Option<String>) -> Result<()> {
-        self.step()?;
-        self.truth_of()?.put_state(space, name, value).await
-    }
-
-    async fn list_state(&self, space: &str) -> Result<Vec<(String, String)>> {
-        self.truth_of()?.list_state(space).await
+        Some(Relay::of(self))
     }
 }

@@ -12,7 +12,7 @@ mod postgres;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
@@ -27,7 +27,7 @@ use unisono::engine::verify::report::{Depth, VerifyOptions};
 use unisono::engine::{Engine, Runtime};
 use unisono::{Registry, Unisono};
 
-use fragile::{Fragile, Fuse};
+use fragile::{Fate, Fragile};
 
 /// A source: its name and its options as they stand in a configuration.
 #[derive(Clone)]
@@ -70,7 +70,8 @@ impl Place {
     }
 }
 
-/// Items in `truth`, followed by `follower` and by files, with a cache.
+/// Items in `truth`, followed by `follower` and by files, with a cache; what is worked out from them is kept in the one of the
+/// two whose name comes first.
 fn configuration(folder: &Path, truth: &Place, follower: &Place) -> Configuration {
     configuration_with(folder, truth, follower, &Registry::builtin())
 }
@@ -105,8 +106,23 @@ fn configuration_with(
         source = {:?}
         [[entities.item.followers]]
         source = "copy"
+        [projections.totals]
+        from = "item"
+        key = {{ note = "record.note" }}
+        [projections.totals.fields]
+        items = {{ count = true }}
+        sum = {{ sum = "record.number" }}
+        codes = {{ distinct = "record.code" }}
+        [[projections.totals.targets]]
+        source = {:?}
         "#,
-        truth.name, truth.options, follower.name, follower.options, truth.name, follower.name
+        truth.name,
+        truth.options,
+        follower.name,
+        follower.options,
+        truth.name,
+        follower.name,
+        truth.name.min(follower.name)
     );
     let parsed = config::parse(&text, "test.toml", registry, &Process);
     let mut configuration = parsed.unwrap_or_else(|problems| panic!("{problems}"));
@@ -149,7 +165,7 @@ async fn agrees(unisono: &Unisono) {
     .await;
     let options = VerifyOptions { depth: Depth::Deep, ..Default::default() };
     let report = engine.verify(&options, &|_| {}).await.unwrap();
-    assert_eq!(report.comparisons.len(), 2);
+    assert_eq!(report.comparisons.len(), 3);
     assert!(report.agrees(), "{report:?}");
 }
 
@@ -362,9 +378,9 @@ async fn another_process_is_refused_and_follows() {
 }
 
 /// Opens with sources that end after so many steps.
-async fn open_fragile(folder: &Path, truth: &Place, follower: &Place, fuse: &Fuse) -> Unisono {
+async fn open_fragile(folder: &Path, truth: &Place, follower: &Place, fate: &Fate) -> Unisono {
     let inner = Registry::builtin().find("sqlite").unwrap();
-    let kind: &'static Fragile = Box::leak(Box::new(Fragile { inner, fuse: Arc::clone(fuse) }));
+    let kind: &'static Fragile = Box::leak(Box::new(Fragile { inner, fate: fate.clone() }));
     let registry = Registry::builtin().with(kind);
     let configuration = configuration_with(folder, truth, follower, &registry);
     Unisono::open_with(configuration, &registry, Runtime::system()).await.unwrap()
@@ -378,18 +394,18 @@ async fn a_process_may_end_at_every_step() {
     for steps in 0.. {
         for goes_on in [true, false] {
             let folder = tempfile::tempdir().unwrap();
-            let fuse: Fuse = Arc::new(AtomicI64::new(-1));
-            let unisono = open_fragile(folder.path(), &first, &second, &fuse).await;
+            let fate = Fate::default();
+            let unisono = open_fragile(folder.path(), &first, &second, &fate).await;
             let entity = Arc::clone(unisono.engine().entity("item").unwrap());
             let writes = (0..20).map(|n| put(&entity, &item(&format!("i{n}"), n), Condition::None));
             let written =
                 unisono.engine().write(&Context::default(), writes.collect()).await.unwrap();
             agrees(&unisono).await;
-            fuse.store(steps, Ordering::SeqCst);
+            fate.fuse.store(steps, Ordering::SeqCst);
             let inner = Registry::builtin();
             let wanted = configuration_with(folder.path(), &second, &first, &inner);
             let moved = unisono.reload(wanted).await;
-            fuse.store(0, Ordering::SeqCst);
+            fate.fuse.store(0, Ordering::SeqCst);
             unisono.engine().runtime().abort();
             unisono.engine().runtime().join().await;
             drop(unisono);
@@ -416,6 +432,46 @@ async fn a_process_may_end_at_every_step() {
     }
 }
 
+/// What is worked out goes with the truth, also where it is kept beside it and has not come so far: nothing is passed over.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_worked_out_goes_with_the_truth() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (Place::sqlite("one"), Place::sqlite("other"));
+    let fate = Fate::default();
+    let unisono = open_fragile(folder.path(), &first, &second, &fate).await;
+    let engine = unisono.engine();
+    let entity = Arc::clone(engine.entity("item").unwrap());
+    let write = async |numbers: std::ops::Range<u64>| {
+        let writes =
+            numbers.map(|n| put(&entity, &item(&format!("i{}", n % 20), n), Condition::None));
+        for write in writes {
+            engine.write(&Context::default(), vec![write]).await.unwrap();
+        }
+    };
+    write(0..20).await;
+    agrees(&unisono).await;
+    let inner = Registry::builtin();
+    let (forth, back) = ((&second, &first), (&first, &second));
+    for (lags, (truth, follower)) in [(true, forth), (false, back), (true, forth)] {
+        fate.stuck.store(lags && truth.name == "other", Ordering::SeqCst);
+        write(20..50).await;
+        let wanted = || configuration_with(folder.path(), truth, follower, &inner);
+        promote(&unisono, wanted).await;
+        let totals = Arc::clone(&engine.declaration().entities["totals"].truth);
+        assert_eq!((truth_of(&unisono).as_str(), &*totals), (truth.name, truth.name));
+        write(50..60).await;
+        fate.stuck.store(false, Ordering::SeqCst);
+        agrees(&unisono).await;
+    }
+    let error = engine.promote("totals", &"one".into()).await.unwrap_err();
+    assert!(error.hint_text().is_some_and(|hint| hint.contains("for item")), "{error:?}");
+    unisono.close().await.unwrap();
+    // What was worked out before goes on in the next process.
+    let unisono = Unisono::open(configuration(folder.path(), &second, &first)).await.unwrap();
+    agrees(&unisono).await;
+    unisono.close().await.unwrap();
+}
+
 /// What cannot be the truth does not become it, and nothing happens.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_that_is_not_ready_stays_one() {
@@ -435,7 +491,7 @@ async fn a_follower_that_is_not_ready_stays_one() {
         assert_eq!(truth_of(&unisono), "one");
         refused
     };
-    engine.pause_source("other", None).await.unwrap();
+    engine.pause_source("other").await.unwrap();
     let error = promote().await;
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
     engine.resume_source("other").await.unwrap();

@@ -5,14 +5,11 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use unisono_core::capability::Capability;
-use unisono_core::journal::{Appended, Entry as Kept, Journal, NewEntry};
-use unisono_core::query::{Aggregate, Filter, Groups, Page, Query};
-use unisono_core::slice::{SliceDigest, Slices};
+use unisono_core::journal::Journal;
+use unisono_core::relay::{Front, Relay};
 use unisono_core::source::*;
 use unisono_core::write::{Committed, Unit};
-use unisono_core::{
-    Change, Entity, ErrorKind, Key, Position, Result, Stored, Timestamp, Uuid, Version,
-};
+use unisono_core::{Change, Entity, ErrorKind, Key, Position, Result, Timestamp, Uuid};
 
 use crate::disks::{Disks, JOURNAL};
 use crate::faults::{Fate, Faults};
@@ -42,6 +39,9 @@ impl Faulty {
     ) -> Result<T> {
         let fate = self.faults.fate(self.inner.name(), operation);
         let result = self.faults.under(fate, call).await;
+        if operation == "append" && matches!(fate, Fate::FailsAfter | Fate::CrashAfter) {
+            self.history.count("append answer lost");
+        }
         self.note(operation, fate, &result);
         result
     }
@@ -101,7 +101,7 @@ impl Source for Faulty {
     }
 
     fn reader(self: Arc<Self>) -> Option<Arc<dyn Reader>> {
-        Some(self)
+        Some(Relay::of(self))
     }
 
     /// Followers own nothing here, so that nobody looks whether a truth has moved to one of them at each of many starts.
@@ -118,39 +118,25 @@ impl Source for Faulty {
     }
 
     fn journal(self: Arc<Self>) -> Option<Arc<dyn Journal>> {
-        (**self.inner.name() == *JOURNAL).then_some(self as _)
+        (**self.inner.name() == *JOURNAL).then(|| Relay::of(self) as _)
     }
 
     fn auditor(self: Arc<Self>) -> Option<Arc<dyn Auditor>> {
-        Some(self)
+        Some(Relay::of(self))
     }
 }
 
-#[async_trait]
-impl Reader for Faulty {
-    async fn get(&self, entity: &Arc<Entity>, keys: &[Key]) -> Result<At<Vec<Option<Stored>>>> {
-        let role = self.role(Arc::clone(&self.inner).reader())?;
-        self.around("get", role.get(entity, keys)).await
+impl Front for Faulty {
+    fn inner(&self) -> Result<Arc<dyn Source>> {
+        Ok(Arc::clone(&self.inner))
     }
 
-    async fn query(&self, entity: &Arc<Entity>, query: &Query) -> Result<At<Page>> {
-        let role = self.role(Arc::clone(&self.inner).reader())?;
-        self.around("query", role.query(entity, query)).await
-    }
-
-    async fn count(
+    async fn carry<T: Send + Debug>(
         &self,
-        entity: &Arc<Entity>,
-        filter: &Filter,
-        search: Option<&str>,
-    ) -> Result<At<u64>> {
-        let role = self.role(Arc::clone(&self.inner).reader())?;
-        self.around("count", role.count(entity, filter, search)).await
-    }
-
-    async fn aggregate(&self, entity: &Arc<Entity>, aggregate: &Aggregate) -> Result<At<Groups>> {
-        let role = self.role(Arc::clone(&self.inner).reader())?;
-        self.around("aggregate", role.aggregate(entity, aggregate)).await
+        operation: &'static str,
+        call: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        self.around(operation, call).await
     }
 }
 
@@ -300,76 +286,5 @@ impl Cache for Faulty {
         let role = self.role(Arc::clone(&self.inner).cache())?;
         self.followed.set(log).ok();
         self.around("restart", role.restart(entity, log, at)).await
-    }
-}
-
-#[async_trait]
-impl Auditor for Faulty {
-    async fn scan(
-        &self,
-        entity: &Arc<Entity>,
-        after: Option<&Key>,
-        limit: usize,
-    ) -> Result<At<ScanPage>> {
-        let role = self.role(Arc::clone(&self.inner).auditor())?;
-        self.around("scan", role.scan(entity, after, limit)).await
-    }
-
-    async fn held(
-        &self,
-        entity: &Arc<Entity>,
-        keys: &[Key],
-    ) -> Result<Option<At<Vec<Option<Stored>>>>> {
-        let role = self.role(Arc::clone(&self.inner).auditor())?;
-        self.around("held", role.held(entity, keys)).await
-    }
-
-    async fn digests(&self, entity: &Arc<Entity>, slices: Slices) -> Result<At<Vec<SliceDigest>>> {
-        let role = self.role(Arc::clone(&self.inner).auditor())?;
-        self.around("digests", role.digests(entity, slices)).await
-    }
-
-    async fn versions(
-        &self,
-        entity: &Arc<Entity>,
-        slices: Slices,
-        among: &[u64],
-    ) -> Result<At<Vec<(Key, Version)>>> {
-        let role = self.role(Arc::clone(&self.inner).auditor())?;
-        self.around("versions", role.versions(entity, slices, among)).await
-    }
-}
-
-#[async_trait]
-impl Journal for Faulty {
-    async fn begin(&self, space: &str) -> Result<()> {
-        let role = self.role(Arc::clone(&self.inner).journal())?;
-        self.around("begin", role.begin(space)).await
-    }
-
-    async fn append(&self, space: &str, entries: Vec<NewEntry>) -> Result<Vec<Result<Appended>>> {
-        let role = self.role(Arc::clone(&self.inner).journal())?;
-        let fate = self.faults.fate(self.inner.name(), "append");
-        let result = self.faults.under(fate, role.append(space, entries)).await;
-        if matches!(fate, Fate::FailsAfter | Fate::CrashAfter) {
-            self.history.count("append answer lost");
-        }
-        self.note("append", fate, &result);
-        result
-    }
-
-    async fn read(&self, space: &str, after: u64, entries_max: usize) -> Result<Vec<Kept>> {
-        let role = self.role(Arc::clone(&self.inner).journal())?;
-        self.around("read", role.read(space, after, entries_max)).await
-    }
-
-    async fn remove(&self, space: &str, gone: &[u64], outcomes_before: Timestamp) -> Result<()> {
-        let role = self.role(Arc::clone(&self.inner).journal())?;
-        self.around("remove", role.remove(space, gone, outcomes_before)).await
-    }
-
-    async fn spaces(&self) -> Result<Vec<(String, u64)>> {
-        let role = self.role(Arc::clone(&self.inner).journal())?;
-        self.around("spaces", role.spaces()).await
     }
 }

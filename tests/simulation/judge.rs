@@ -114,7 +114,7 @@ impl World {
         let truth = self.records("truth").await?;
         let letters = self.letters(engine).await?;
         for name in FOLLOWERS {
-            let expected = expected(name, &truth);
+            let expected = expected(name, self.shape.mapped, &truth);
             let held = self.records(name).await?;
             let of_source = letters.iter().filter(|l| *l.source == *name).map(|l| l.key.clone());
             let of_source: Vec<String> = of_source.collect();
@@ -144,7 +144,7 @@ impl World {
         let mends: Vec<&str> = mends.collect();
         let name = mends[self.faults.below(mends.len() as u32) as usize];
         let truth = self.records("truth").await?;
-        let (held, wrong) = self.spoil(&expected(name, &truth));
+        let (held, wrong) = self.spoil(&expected(name, self.shape.mapped, &truth));
         let checkpoint = self.disks.checkpoint(name).await.map_err(|e| e.to_string())?;
         let checkpoint = checkpoint.ok_or("a follower that agrees has no checkpoint")?;
         self.disks.rewrite(name, &held, checkpoint).await.map_err(|e| e.to_string())?;
@@ -428,12 +428,21 @@ impl World {
 }
 
 /// What a follower is to hold.
-fn expected(name: &str, truth: &Records) -> Records {
+fn expected(name: &str, mapped: bool, truth: &Records) -> Records {
     let wanted = |s: &Stored| {
         name != "stocked" || matches!(s.record.values()[1], Value::Integer(stock) if stock > 3)
     };
+    let kept = |stored: &Stored| {
+        let mut record = unisono_core::Record::clone(&stored.record);
+        if let (true, "stocked", Value::Integer(stock)) =
+            (mapped, name, &mut record.values_mut()[1])
+        {
+            *stock *= 10;
+        }
+        Stored::new(stored.key.clone(), stored.version, Arc::new(record))
+    };
     let wanted = truth.iter().filter(|(_, s)| wanted(s));
-    wanted.map(|(key, stored)| (key.clone(), stored.clone())).collect()
+    wanted.map(|(key, stored)| (key.clone(), kept(stored))).collect()
 }
 
 /// A dead letter waits for a record that is refused, and for no other.

@@ -96,7 +96,7 @@ impl Operator {
 
     /// Leaves a follower alone for a while; when the process ends meanwhile, until after the next start.
     async fn rest(&self, engine: &Engine, follower: &str) {
-        let paused = engine.pause_source(follower, None).await;
+        let paused = engine.pause_source(follower).await;
         self.history.trace_result(&format!("operator pauses {follower}"), &paused);
         let micros = self.shape.pause * u64::from(self.faults.below(20));
         tokio::time::sleep(Duration::from_micros(micros)).await;

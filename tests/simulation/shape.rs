@@ -54,6 +54,8 @@ pub(crate) struct Shape {
     pub(crate) ack: AckPolicy,
     /// Whether that is what followers can afford, and by which limits.
     pub(crate) adaptive: Option<AdaptivePolicy>,
+    /// Whether the follower `stocked` keeps ten times the stock.
+    pub(crate) mapped: bool,
     /// Whether the truth answers reads by key; otherwise followers have to.
     pub(crate) truth_gets: bool,
     /// Whether only one source answers reads by key: a follower that is slow.
@@ -156,6 +158,8 @@ impl Shape {
                 level
             },
             weights,
+            // Of a number of its own, so that worlds without it stay as they were.
+            mapped: random.clone().random_bool(0.3),
         }
     }
 }

@@ -16,6 +16,7 @@ use unisono_policy::declaration::{
     CacheDeclaration, Declaration, EntityDeclaration, FollowerDeclaration, LogDeclaration,
     SamplerDeclaration, SweepDeclaration, WarmQuestion,
 };
+use unisono_policy::mapping::Mapping;
 use unisono_policy::rule::Rule;
 use unisono_policy::strategy;
 use unisono_source_memory::{Memory, Settings};
@@ -29,6 +30,9 @@ use crate::history::History;
 use crate::operator::Operator;
 use crate::shape::Shape;
 use crate::workload::Client;
+
+/// What `stocked` keeps as the stock, in worlds where it has a `map`.
+const TENFOLD: &str = "record.stock * 10";
 
 /// Time as tokio's paused timers tell it.
 struct VirtualClock(tokio::time::Instant);
@@ -254,6 +258,12 @@ impl World {
                 options: Options::default(),
                 filter,
                 delivery: self.shape.deliveries.get(name).cloned().unwrap_or_default(),
+                map: match *name {
+                    "stocked" if self.shape.mapped => {
+                        Some(Arc::new(Mapping::compile(entity, [("stock", TENFOLD)])?))
+                    }
+                    _ => None,
+                },
                 clear: false,
             })
         });
@@ -282,6 +292,7 @@ impl World {
                     false => vec![WarmQuestion::Count { filter: Filter::All, search: None }],
                 },
                 options: Options::default(),
+                live: Options::default(),
             }),
             followers: followers.collect::<unisono_core::Result<_>>()?,
             read: self.shape.read.clone(),

@@ -104,6 +104,46 @@ pub(crate) fn run(seed: u64, tally: &mut Tally) -> Result<(), String> {
     })
 }
 
+/// How many records of what gave way both sides have, soon after, shortly before their time is over and afterwards, in a
+/// world that keeps them for so long.
+pub(crate) fn conflicts_kept_for(time: Duration) -> [usize; 3] {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.unwrap().block_on(async {
+        let mut world = World::new(0);
+        for sync in &mut world.sync {
+            sync.conflicts = time;
+        }
+        for side in 0..2 {
+            world.open(side).await;
+        }
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        world.cut.store(true, Ordering::Relaxed);
+        for side in 0..2 {
+            let record = world.record(0, side, 1);
+            let write = Write {
+                entity: Arc::clone(&world.entity),
+                key: Key::Integer(0),
+                action: Action::Put(record),
+                condition: Condition::None,
+            };
+            let engine = world.engines[side].as_ref().unwrap();
+            engine.write(&Context::default(), vec![write]).await.unwrap();
+        }
+        world.cut.store(false, Ordering::Relaxed);
+        let soon = Duration::from_secs(60);
+        let mut counts = [0; 3];
+        for (n, wait) in [soon, time - soon * 2, soon * 3].into_iter().enumerate() {
+            tokio::time::sleep(wait).await;
+            for engine in world.engines.iter().flatten() {
+                counts[n] += engine.conflicts(None, None, 1000).await.unwrap().len();
+            }
+        }
+        world.end().await;
+        counts
+    })
+}
+
 impl World {
     fn new(seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
@@ -153,6 +193,7 @@ impl World {
             fields: fields.into_iter().collect(),
             groups: if by_field { vec![group] } else { Vec::new() },
             max_drift: Duration::from_millis(500),
+            conflicts: Duration::ZERO,
         };
         let second = SyncDeclaration { with: NAMES[0].into(), ..first.clone() };
         [first, second]

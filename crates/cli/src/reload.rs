@@ -23,12 +23,13 @@ impl Reloader {
         Reloader { unisono, read: Arc::new(read), turn: Mutex::default() }
     }
 
-    /// Has the configuration take effect as it is now, or only tells what that would change. Both go to the log.
-    pub(crate) async fn reload(&self, dry_run: bool) -> Result<Vec<String>> {
+    /// Has the configuration take effect as it is now, in the name of somebody, or only tells what that would change. Both
+    /// go to the log.
+    pub(crate) async fn reload(&self, dry_run: bool, by: Option<Arc<str>>) -> Result<Vec<String>> {
         let _turn = self.turn.lock().await;
         let result = match self.wanted().await {
             Ok(wanted) if dry_run => self.unisono.plan_reload(&wanted).await.outcome(),
-            Ok(wanted) => self.unisono.reload(wanted).await,
+            Ok(wanted) => self.unisono.reload_for(by, wanted).await,
             Err(error) => Err(error),
         };
         match &result {

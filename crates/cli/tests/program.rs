@@ -322,3 +322,31 @@ fn what_is_printed_for_other_programs_is_well_formed() {
     assert!(f.join("manual/unisono-verify.1").exists());
     good(f, &["doctor"]);
 }
+
+#[test]
+fn a_projection_is_listed_rebuilt_and_gone_back_from() {
+    let folder = folder();
+    let f = folder.path();
+    let projection = "\n[projections.prices]\nfrom = \"product\"\n[projections.prices.fields]\nproducts = { count = true }\n\
+        [[projections.prices.targets]]\nsource = \"main\"\n";
+    fs::write(f.join("unisono.toml"), format!("{CONFIGURATION}{projection}")).unwrap();
+    fs::write(f.join("in.jsonl"), products(500)).unwrap();
+    good(f, &["import", "product", "in.jsonl"]);
+    let shown: Json = serde_json::from_str(&good(f, &["projections", "list", "--json"])).unwrap();
+    assert_eq!((&shown["name"], &shown["version"]), (&"prices".into(), &1.into()));
+    // By itself, then on a server.
+    let rebuilt: Json =
+        serde_json::from_str(&good(f, &["projections", "rebuild", "prices", "--json"])).unwrap();
+    assert_eq!((&rebuilt["version"], &rebuilt["beside"]["state"]), (&2.into(), &"former".into()));
+    let mut server = Running::start(f, &["serve", "--listen", "127.0.0.1:0"]);
+    let url = server.url();
+    let on =
+        |arguments: &[&str]| good(f, &[&["projections"], arguments, &["--url", &url]].concat());
+    assert!(on(&["back", "prices"]).contains("prices: version 1"));
+    assert!(on(&["verify", "prices"]).contains("prices"));
+    let discarded = on(&["discard", "prices"]);
+    assert!(!discarded.contains("beside it"), "{discarded}");
+    let unknown = unisono(f, &["projections", "show", "price", "--url", &url]);
+    assert!(errors(&unknown).contains("did you mean prices?"), "{}", errors(&unknown));
+    assert_eq!(server.terminate(), Some(0));
+}

@@ -16,6 +16,7 @@ use unisono_policy::write::WritePolicy;
 use crate::document::{Data, Item, Name};
 use crate::fields::{self, DeclaredField};
 use crate::kinds::Kinds;
+use crate::mapped;
 use crate::options::Section;
 use crate::personal;
 use crate::policies;
@@ -192,10 +193,10 @@ pub(crate) fn entity(
         followers: followers.iter().flatten().map(|f| (&f.declaration, &f.given.spot)).collect(),
     };
     let kept_apart = entity.as_ref().and_then(|e| personal::check(&table, e, &of_personal));
-    let replication =
-        replication::read(&table, truth.as_ref(), followers, write.as_ref(), &regions);
+    let ways = (read.as_ref(), write.as_ref(), cache.as_ref().and_then(Option::as_ref));
+    let replication = replication::read(&table, truth.as_ref(), followers, ways.1, &regions)
+        .filter(|r| mapped::check(&table, &r.followers, ways).is_some());
     table.finish();
-
     let all = || {
         let ((), (), replication) = (kept_out?, kept_apart?, replication?);
         Some(EntityDeclaration {
@@ -430,6 +431,7 @@ impl Reader<'_> {
         }
         let filter = if table.takes("where") { table.text("where") } else { None };
         let filter = self.filter(filter, Rule::compile);
+        let map = mapped::read(&table, self.entity);
         let options = self.options(&table, kind, Role::Follower);
         let clear = table.takes("clear") && table.boolean("clear").unwrap_or_default();
         let keeps_history = kind.is_some_and(|kind| kind.capability().apply.history);
@@ -445,6 +447,7 @@ impl Reader<'_> {
                 place: place.map(Into::into),
                 options,
                 filter: filter?,
+                map: map?,
                 delivery: DeliveryPolicy::default(),
                 clear,
             },
@@ -488,7 +491,8 @@ impl Reader<'_> {
         let warm_hot = table.integer("warm_hot").and_then(|n| usize::try_from(n).ok());
         let warm_questions = questions::warm(&table, self.entity.map(AsRef::as_ref), results);
         let filter = self.filter(table.text("where"), Rule::of_cache);
-        let options = self.options(&table, kind, Role::Cache);
+        let mut options = self.options(&table, kind, Role::Cache);
+        let live = options.take(kind.map_or(&[], |kind| kind.live_options()));
         table.finish();
         Some(CacheDeclaration {
             source: source?.value.into(),
@@ -504,6 +508,7 @@ impl Reader<'_> {
             warm_hot: warm_hot?,
             warm_questions: warm_questions?,
             options,
+            live,
         })
     }
 }

@@ -304,6 +304,7 @@ fn sample(key: &Key) -> String {
         Shape::Text if key.name == "journal" => "\"queue\"",
         Shape::Text if key.name == "region" => "\"eu\"",
         Shape::Texts => "[\"…\"]",
+        Shape::Expressions => "{ stock = \"record.stock * 12\" }",
         _ => "\"…\"",
     };
     sample.to_owned()

@@ -11,6 +11,7 @@ mod fields;
 mod hooks;
 mod interpolate;
 mod kinds;
+mod mapped;
 mod options;
 mod outlets;
 mod personal;

@@ -101,6 +101,7 @@ fn feed(
         place: None,
         options: Default::default(),
         filter,
+        map: None,
         delivery: DeliveryPolicy::default(),
         clear: false,
     });

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use unisono_core::{Entity, Error, FieldType, stream};
 use unisono_policy::ack::AckPolicy;
 use unisono_policy::declaration::EntityDeclaration;
-use unisono_policy::projection::{Declared, DeclaredKey, DeclaredValue, Function, Projection};
+use unisono_policy::projection::{
+    BESIDE, Declared, DeclaredKey, DeclaredValue, Function, Projection,
+};
 use unisono_policy::rule::{Expression, Rule};
 use unisono_policy::write::WritePolicy;
 
@@ -23,12 +25,20 @@ type Entities = BTreeMap<String, DeclaredEntity>;
 
 /// Reads `[projections]` and adds what their rows are to the entities.
 pub(crate) fn projections(file: &Table<'_>, around: Surroundings<'_>, entities: &mut Entities) {
-    let mut found = Vec::new();
+    let mut found: Vec<(String, DeclaredEntity)> = Vec::new();
     for (name, item) in file.named("projections") {
         let spot = Spot { span: name.span.clone(), key: item.spot.key.clone() };
         if entities.contains_key(&name.text) {
             let message = format!("`{}` is an entity already", name.text);
             file.report.error_with(&spot, message, "give the projection another name");
+            continue;
+        }
+        let beside = format!("{}{BESIDE}", name.text);
+        let is_taken = |other: &String| *other == beside || format!("{other}{BESIDE}") == name.text;
+        if entities.contains_key(&beside) || found.iter().any(|(other, _)| is_taken(other)) {
+            let message =
+                format!("`{}` is rebuilt beside itself, under a name that is taken", name.text);
+            file.report.error_with(&spot, message, "give one of the two another name");
             continue;
         }
         if !is_free_name(file.report, &name.text, "a projection", &spot) {

@@ -72,6 +72,7 @@ pub(crate) fn read(
     let delete_wins = table.text("delete").is_none_or(|found| found.value == "wins");
     let (fields, groups) = (fields(&table), groups(&table));
     let (place, max_drift) = (table.text("table"), table.duration("max_drift"));
+    let conflicts = table.duration("conflicts");
     let spots = (table.spot_of("fields"), table.spot_of("groups"));
     table.finish();
     let declared = SyncDeclaration {
@@ -83,6 +84,7 @@ pub(crate) fn read(
         fields: fields?,
         groups: groups?,
         max_drift,
+        conflicts,
     };
     if let Err(error) = Plan::new(around.entity?, &declared) {
         is_good = false;

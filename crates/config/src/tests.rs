@@ -169,6 +169,7 @@ impl SourceKind for Kind {
                 _ => &[Role::Truth, Role::Follower, Role::Cache, Role::Journal],
             },
             durable: self.0 != "ram",
+            naming: &[],
             query: QueryCapability { search: self.0 == "words", ..QueryCapability::default() },
             apply: ApplyCapability {
                 lanes: 1,

@@ -40,6 +40,9 @@ pub struct Capability {
     pub roles: &'static [Role],
     /// Whether what it took in survives the end of the process.
     pub durable: bool,
+    /// The options of entities that say under which names others find what is kept. A second store of the same, beside the
+    /// first, goes without them.
+    pub naming: &'static [&'static str],
     /// What it answers itself.
     pub query: QueryCapability,
     /// How it wants to be fed as a follower.

@@ -76,6 +76,16 @@ pub enum OptionValue {
 pub struct Options(pub BTreeMap<String, OptionValue>);
 
 impl Options {
+    /// Takes those of the given names out.
+    pub fn take(&mut self, names: &[&str]) -> Options {
+        Options(names.iter().filter_map(|name| self.0.remove_entry(*name)).collect())
+    }
+
+    /// These and others.
+    pub fn with(&self, others: &Options) -> Options {
+        Options(self.0.iter().chain(&others.0).map(|(k, v)| (k.clone(), v.clone())).collect())
+    }
+
     /// A text option.
     pub fn text(&self, name: &str) -> Option<&str> {
         match self.0.get(name) {
@@ -137,6 +147,12 @@ pub trait SourceKind: Send + Sync {
 
     /// The options of one entity that such a source keeps in a role: they stand where the entity names the source.
     fn entity_options(&self, _role: Role) -> &'static [OptionSpec] {
+        &[]
+    }
+
+    /// The names of those options of a cached entity that a source takes over while it runs
+    /// ([`Cache::adjust`](crate::source::Cache::adjust)).
+    fn live_options(&self) -> &'static [&'static str] {
         &[]
     }
 

@@ -22,6 +22,7 @@ pub mod personal;
 pub mod position;
 pub mod query;
 pub mod record;
+pub mod relay;
 pub mod slice;
 pub mod source;
 pub mod spelling;

@@ -205,7 +205,7 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 
 impl OutletSource {
     /// A source of a kind that is an outlet.
-    pub fn new(
+    pub fn over(
         name: &str,
         kind: &'static str,
         outlet: Arc<dyn Outlet>,
@@ -219,6 +219,7 @@ impl OutletSource {
     pub fn capability() -> Capability {
         Capability {
             roles: &[Role::Outlet],
+            naming: &[],
             durable: true,
             query: QueryCapability::default(),
             apply: ApplyCapability {

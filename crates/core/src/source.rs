@@ -450,6 +450,12 @@ pub trait Cache: Send + Sync {
         Ok(())
     }
 
+    /// Takes over other values of its kind's [live options](crate::kind::SourceKind::live_options): they hold for what
+    /// is filled from now on.
+    fn adjust(&self, _entity: &Arc<Entity>, _options: &Options) -> Result<()> {
+        Ok(())
+    }
+
     /// Offers what a reader found at `read`, the contiguous position of its snapshot.
     ///
     /// * `fill-1` Refused if the epoch is not the current one.

@@ -22,6 +22,7 @@ use crate::audit::{self, Entry};
 use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::{Delivery, Redelivered, all_letters};
 use crate::kept;
+use crate::log::Log;
 use crate::open::{self, Running};
 use crate::policies::{Policies, Present};
 use crate::read::ask::Reading;
@@ -33,14 +34,18 @@ use crate::topology::{Logs, Servings, Topology};
 use crate::write::behind::Behind;
 use crate::write::idempotency::InFlight;
 
+pub use following::RowsFollowed;
+pub use projecting::{ProjectedTarget, ProjectionStatus};
 pub use reload::OpenSource;
 pub use streaming::{DueTimer, KeptProcess, KeptSnapshot, ProcessStep, is_overtaken};
 pub(crate) use verifying::Swept;
 
 mod archiving;
+mod following;
 mod moving;
 mod pausing;
 mod personal;
+mod projecting;
 mod reload;
 mod streaming;
 mod syncing;
@@ -60,6 +65,10 @@ struct Inner {
     runtime: Runtime,
     running: Running,
     in_flight: InFlight,
+    /// The projections of which this process makes a version answer, or empties one.
+    rebuilding: projecting::Rebuilding,
+    /// The rows of projections that are followed.
+    watches: following::Watches,
 }
 
 impl Drop for Inner {
@@ -109,11 +118,13 @@ impl Engine {
             runtime,
             running,
             in_flight: InFlight::default(),
+            rebuilding: Default::default(),
+            watches: Default::default(),
         };
         let engine = Engine(Arc::new(inner), None);
         engine.sweep(engine.0.present.load_full().deliveries.iter());
         engine.watch_others();
-        engine.move_to_declared(wanted);
+        engine.move_to_declared(&wanted);
         Ok((engine, notes))
     }
 
@@ -133,13 +144,36 @@ impl Engine {
     }
 
     /// Notes in the audit trail what was done: in the log of the entity concerned, or in the first.
-    fn audit(
+    fn audit(&self, action: &'static str, of: (Option<&str>, Option<&str>), details: Json) {
+        if let Some((log, entry)) = self.audit_entry(action, of, details) {
+            log.audit(entry, &self.0.runtime);
+        }
+    }
+
+    /// Does what is in the audit trail before it is done; that it failed is there as well.
+    async fn audited<T>(
         &self,
         action: &'static str,
-        entity: Option<&str>,
-        source: Option<&str>,
+        of: (Option<&str>, Option<&str>),
         details: Json,
-    ) {
+        done: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        if let Some((log, entry)) = self.audit_entry(action, of, details.clone()) {
+            log.audit_before(&entry, &self.0.runtime).await?;
+        }
+        let done = done.await;
+        if let Err(error) = &done {
+            self.audit(action, of, json!({ "failed": error.to_string(), "of": details }));
+        }
+        done
+    }
+
+    fn audit_entry(
+        &self,
+        action: &'static str,
+        (entity, source): (Option<&str>, Option<&str>),
+        details: Json,
+    ) -> Option<(Arc<Log>, Entry)> {
         let of_entity = entity.and_then(|name| self.serving(name).ok()).map(|s| Arc::clone(&s.log));
         // The first that is the log of a truth still.
         let first = || {
@@ -147,10 +181,9 @@ impl Engine {
             let logs = servings.values().map(|serving| &serving.log);
             logs.min_by(|a, b| a.name.cmp(&b.name)).cloned()
         };
-        let Some(log) = of_entity.or_else(first) else { return };
+        let log = of_entity.or_else(first)?;
         let (entity, source) = (entity.map(Arc::from), source.map(Arc::from));
-        let entry = Entry { actor: self.1.clone(), action, entity, source, details };
-        log.audit(entry, &self.0.runtime);
+        Some((log, Entry { actor: self.1.clone(), action, entity, source, details }))
     }
 
     /// An entity of a log, also one of the engine's own; `None` if it is not declared any more.
@@ -298,8 +331,10 @@ impl Engine {
     /// Waits until every follower has applied the token's positions.
     pub async fn wait_applied(&self, token: &Token, limit: Duration) -> Result<()> {
         let all = async {
-            for delivery in &self.0.present.load_full().deliveries {
-                let serving = self.serving(delivery.target().name())?;
+            let present = self.0.present.load_full();
+            // What stands still comes to no position.
+            for delivery in present.deliveries.iter().filter(|d| !d.target().still) {
+                let serving = self.serving(delivery.target().read_as())?;
                 delivery.wait_applied(token.position(&serving.log.name)).await;
             }
             Ok(())
@@ -318,9 +353,9 @@ impl Engine {
 
     /// Makes the copy of an entity in a follower anew, beside the stream.
     pub async fn backfill(&self, entity: &str, source: &str) -> Result<()> {
-        self.delivery(entity, source)?.copy_again().await?;
-        self.audit("backfill", Some(entity), Some(source), Json::Null);
-        Ok(())
+        let delivery = self.delivery(entity, source)?;
+        let of = (Some(entity), Some(source));
+        self.audited("backfill", of, Json::Null, delivery.copy_again()).await
     }
 
     /// The dead letters that wait.
@@ -335,29 +370,39 @@ impl Engine {
     /// Delivers the current state of a dead letter's record again, or has the journal keep a refused write again;
     /// answers whether it was accepted.
     pub async fn replay(&self, letter: &DeadLetter) -> Result<bool> {
-        self.audit_letter("replay", letter);
-        if let Some(write) = &letter.write {
-            return self.behind(&letter.entity)?.replay(letter, write).await.map(|()| true);
-        }
-        let delivery = self.delivery(&letter.entity, &letter.source)?;
-        let key = Key::parse(&delivery.target().entity, &letter.key)?;
-        let outcomes = delivery.redeliver(vec![key]).await?;
-        Ok(outcomes.iter().all(|o| matches!(o, Redelivered::Accepted)))
+        self.audited_letter("replay", letter, async {
+            if let Some(write) = &letter.write {
+                return self.behind(&letter.entity)?.replay(letter, write).await.map(|()| true);
+            }
+            let delivery = self.delivery(&letter.entity, &letter.source)?;
+            let key = Key::parse(&delivery.target().entity, &letter.key)?;
+            let outcomes = delivery.redeliver(vec![key]).await?;
+            Ok(outcomes.iter().all(|o| matches!(o, Redelivered::Accepted)))
+        })
+        .await
     }
 
     /// Forgets a dead letter: verification will find the record different, or a refused write is gone.
     pub async fn discard(&self, letter: &DeadLetter) -> Result<()> {
-        self.audit_letter("discard", letter);
-        if letter.write.is_some() {
-            return self.behind(&letter.entity)?.discard(letter).await;
-        }
-        self.delivery(&letter.entity, &letter.source)?.discard(letter).await
+        self.audited_letter("discard", letter, async {
+            if letter.write.is_some() {
+                return self.behind(&letter.entity)?.discard(letter).await;
+            }
+            self.delivery(&letter.entity, &letter.source)?.discard(letter).await
+        })
+        .await
     }
 
-    fn audit_letter(&self, action: &'static str, letter: &DeadLetter) {
+    async fn audited_letter<T>(
+        &self,
+        action: &'static str,
+        letter: &DeadLetter,
+        done: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         let details =
             json!({ "key": letter.key, "version": letter.version, "reason": letter.reason });
-        self.audit(action, Some(&letter.entity), Some(&letter.source), details);
+        let of = (Some(&*letter.entity), Some(&*letter.source));
+        self.audited(action, of, details, done).await
     }
 
     /// All records of an entity in key order, page by page, from the truth: for export.
@@ -443,10 +488,15 @@ impl Engine {
         let _ = self.0.runtime.within(KEEP_MAX, kept).await;
     }
 
+    /// The delivery to a follower; of a projection that of the version which answers, unless another place is named.
     fn delivery(&self, entity: &str, source: &str) -> Result<Arc<Delivery>> {
+        let present = self.0.present.load();
+        let serving = self.serving(entity).ok();
+        let answering = serving.as_ref().map(|s| &present.of(&s.policies).answering);
+        let answers = answering.and_then(|all| all.get(source)?.delivery.clone());
         let is =
             |d: &&Arc<Delivery>| **d.target().name() == *entity && *d.target().source == *source;
-        self.0.present.load().deliveries.iter().find(is).cloned().ok_or_else(|| {
+        answers.or_else(|| present.deliveries.iter().find(is).cloned()).ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "there is no such follower of this entity")
                 .at(source)
                 .of(entity)

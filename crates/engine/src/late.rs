@@ -3,25 +3,16 @@
 //! Until then its calls fail with `unavailable`, as those of any source that is down: deliveries wait, caches are
 //! passed by, questions go elsewhere. Only a source that is not `required` gets this treatment.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use unisono_core::capability::{Capability, Role};
-use unisono_core::query::{Aggregate, Filter, Groups, Page, Query};
-use unisono_core::slice::{SliceDigest, Slices};
-use unisono_core::source::{
-    Applied, At, Auditor, Batch, Binding, Cache, Checkpoint, Entry, Filled, Follower, Lease, Life,
-    LogBounds, Lookup, Probe, Reader, ScanPage, Source, Truth, require,
-};
+use unisono_core::relay::{Front, Relay};
+use unisono_core::source::{Auditor, Binding, Cache, Follower, Probe, Reader, Source, Truth};
 use unisono_core::vault::Vault;
-use unisono_core::write::{Committed, Unit};
-use unisono_core::{
-    Change, Effect, Entity, Error, ErrorKind, Key, Position, Result, Stored, Timestamp, Uuid,
-    Version,
-};
+use unisono_core::{Described, Effect, Error, ErrorKind, Position, Result};
 use unisono_policy::retry;
 
 use crate::runtime::Runtime;
@@ -82,28 +73,15 @@ impl Late {
         Late::new(&name, kind, capability, opener, reason, runtime)
     }
 
-    fn plays(self: Arc<Self>, roles: &[Role]) -> Option<Arc<Self>> {
-        self.0.capability.roles.iter().any(|role| roles.contains(role)).then_some(self)
+    fn plays(self: Arc<Self>, roles: &[Role]) -> Option<Arc<Relay<Self>>> {
+        let plays = self.0.capability.roles.iter().any(|role| roles.contains(role));
+        plays.then(|| Relay::of(self))
     }
+}
 
-    fn reading(&self) -> Result<Arc<dyn Reader>> {
-        require(self.0.source()?.reader(), &self.0.name, "reader")
-    }
-
-    fn following(&self) -> Result<Arc<dyn Follower>> {
-        require(self.0.source()?.follower(), &self.0.name, "follower")
-    }
-
-    fn deciding(&self) -> Result<Arc<dyn Truth>> {
-        require(self.0.source()?.truth(), &self.0.name, "truth")
-    }
-
-    fn keeping(&self) -> Result<Arc<dyn Vault>> {
-        require(self.0.source()?.vault(), &self.0.name, "vault")
-    }
-
-    fn caching(&self) -> Result<Arc<dyn Cache>> {
-        require(self.0.source()?.cache(), &self.0.name, "cache")
+impl Front for Late {
+    fn inner(&self) -> Result<Arc<dyn Source>> {
+        self.0.source()
     }
 }
 
@@ -169,6 +147,10 @@ impl Source for Late {
         Ok(vec![note])
     }
 
+    async fn describe(&self, place: &str) -> Result<Described> {
+        self.inner()?.describe(place).await
+    }
+
     async fn probe(&self) -> Result<Probe> {
         match self.0.opened.get() {
             Some(source) => source.probe().await,
@@ -184,233 +166,30 @@ impl Source for Late {
     }
 
     fn reader(self: Arc<Self>) -> Option<Arc<dyn Reader>> {
-        self.plays(&[Role::Follower, Role::Truth]).map(|late| late as _)
+        self.plays(&[Role::Follower, Role::Truth]).map(|relay| relay as _)
+    }
+
+    fn replicas(self: Arc<Self>, at_least: Position) -> Option<Arc<dyn Reader>> {
+        Arc::clone(self.0.opened.get()?).replicas(at_least)
     }
 
     fn truth(self: Arc<Self>) -> Option<Arc<dyn Truth>> {
-        self.plays(&[Role::Truth]).map(|late| late as _)
+        self.plays(&[Role::Truth]).map(|relay| relay as _)
     }
 
     fn vault(self: Arc<Self>) -> Option<Arc<dyn Vault>> {
-        self.plays(&[Role::Vault]).map(|late| late as _)
+        self.plays(&[Role::Vault]).map(|relay| relay as _)
     }
 
     fn follower(self: Arc<Self>) -> Option<Arc<dyn Follower>> {
-        self.plays(&[Role::Follower]).map(|late| late as _)
+        self.plays(&[Role::Follower]).map(|relay| relay as _)
     }
 
     fn cache(self: Arc<Self>) -> Option<Arc<dyn Cache>> {
-        self.plays(&[Role::Cache]).map(|late| late as _)
+        self.plays(&[Role::Cache]).map(|relay| relay as _)
     }
 
     fn auditor(self: Arc<Self>) -> Option<Arc<dyn Auditor>> {
-        self.plays(&[Role::Follower, Role::Truth]).map(|late| late as _)
-    }
-}
-
-#[async_trait]
-impl Reader for Late {
-    async fn get(&self, entity: &Arc<Entity>, keys: &[Key]) -> Result<At<Vec<Option<Stored>>>> {
-        self.reading()?.get(entity, keys).await
-    }
-
-    async fn query(&self, entity: &Arc<Entity>, query: &Query) -> Result<At<Page>> {
-        self.reading()?.query(entity, query).await
-    }
-
-    async fn count(
-        &self,
-        entity: &Arc<Entity>,
-        filter: &Filter,
-        search: Option<&str>,
-    ) -> Result<At<u64>> {
-        self.reading()?.count(entity, filter, search).await
-    }
-
-    async fn aggregate(&self, entity: &Arc<Entity>, aggregate: &Aggregate) -> Result<At<Groups>> {
-        self.reading()?.aggregate(entity, aggregate).await
-    }
-}
-
-#[async_trait]
-impl Truth for Late {
-    async fn commit(&self, units: Vec<Unit>) -> Result<Vec<Result<Committed>>> {
-        let truth = self.deciding()?;
-        // The units are the committer's; this only hands them on.
-        Truth::commit(truth.as_ref(), units).await
-    }
-
-    async fn bounds(&self) -> Result<LogBounds> {
-        self.deciding()?.bounds().await
-    }
-
-    async fn commit_above(&self, position: Position, unit: Unit) -> Result<Committed> {
-        self.deciding()?.commit_above(position, unit).await
-    }
-
-    async fn fence(
-        &self,
-        entity: &str,
-        from: Option<&str>,
-        to: Option<&str>,
-    ) -> Result<Option<Position>> {
-        self.deciding()?.fence(entity, from, to).await
-    }
-
-    async fn fences(&self) -> Result<BTreeMap<String, String>> {
-        self.deciding()?.fences().await
-    }
-
-    async fn read_log(
-        &self,
-        after: Position,
-        changes_max: usize,
-        bytes_max: usize,
-    ) -> Result<Vec<Arc<Change>>> {
-        self.deciding()?.read_log(after, changes_max, bytes_max).await
-    }
-
-    async fn history(
-        &self,
-        entity: &Arc<Entity>,
-        key: &Key,
-        before: Option<Position>,
-        limit: usize,
-    ) -> Result<Vec<Arc<Change>>> {
-        self.deciding()?.history(entity, key, before, limit).await
-    }
-
-    async fn trim(&self, through: Position, outcomes_before: Timestamp) -> Result<u64> {
-        self.deciding()?.trim(through, outcomes_before).await
-    }
-
-    async fn put_state(&self, space: &str, name: &str, value: Option<String>) -> Result<()> {
-        self.deciding()?.put_state(space, name, value).await
-    }
-
-    async fn list_state(&self, space: &str) -> Result<Vec<(String, String)>> {
-        self.deciding()?.list_state(space).await
-    }
-}
-
-#[async_trait]
-impl Follower for Late {
-    async fn apply(&self, batch: Batch) -> Result<Applied> {
-        self.following()?.apply(batch).await
-    }
-
-    async fn checkpoint(&self, entity: &Arc<Entity>) -> Result<Option<Checkpoint>> {
-        self.following()?.checkpoint(entity).await
-    }
-
-    async fn reset(&self, entity: &Arc<Entity>) -> Result<()> {
-        self.following()?.reset(entity).await
-    }
-}
-
-#[async_trait]
-impl Cache for Late {
-    async fn lookup(&self, entity: &Arc<Entity>, key: &Key, now: Timestamp) -> Result<Lookup> {
-        self.caching()?.lookup(entity, key, now).await
-    }
-
-    async fn lookup_or_lease(
-        &self,
-        entity: &Arc<Entity>,
-        key: &Key,
-        now: Timestamp,
-        at_most: Duration,
-    ) -> Result<(Lookup, Lease)> {
-        self.caching()?.lookup_or_lease(entity, key, now, at_most).await
-    }
-
-    async fn release(&self, entity: &Arc<Entity>, key: &Key) -> Result<()> {
-        self.caching()?.release(entity, key).await
-    }
-
-    async fn fill(
-        &self,
-        entity: &Arc<Entity>,
-        key: &Key,
-        entry: Entry,
-        read: Position,
-        epoch: u64,
-    ) -> Result<Filled> {
-        self.caching()?.fill(entity, key, entry, read, epoch).await
-    }
-
-    async fn follow(
-        &self,
-        entity: &Arc<Entity>,
-        changes: &[Arc<Change>],
-        from: Position,
-        to: Position,
-        expires: Timestamp,
-    ) -> Result<()> {
-        self.caching()?.follow(entity, changes, from, to, expires).await
-    }
-
-    async fn invalidate(&self, entity: &Arc<Entity>, keys: &[Key]) -> Result<()> {
-        self.caching()?.invalidate(entity, keys).await
-    }
-
-    async fn join(&self, entity: &Arc<Entity>, log: Uuid) -> Result<Option<Life>> {
-        self.caching()?.join(entity, log).await
-    }
-
-    async fn restart(&self, entity: &Arc<Entity>, log: Uuid, at: Position) -> Result<u64> {
-        self.caching()?.restart(entity, log, at).await
-    }
-}
-
-#[async_trait]
-impl Auditor for Late {
-    async fn scan(
-        &self,
-        entity: &Arc<Entity>,
-        after: Option<&Key>,
-        limit: usize,
-    ) -> Result<At<ScanPage>> {
-        require(self.0.source()?.auditor(), &self.0.name, "auditor")?
-            .scan(entity, after, limit)
-            .await
-    }
-
-    async fn held(
-        &self,
-        entity: &Arc<Entity>,
-        keys: &[Key],
-    ) -> Result<Option<At<Vec<Option<Stored>>>>> {
-        require(self.0.source()?.auditor(), &self.0.name, "auditor")?.held(entity, keys).await
-    }
-
-    async fn digests(&self, entity: &Arc<Entity>, slices: Slices) -> Result<At<Vec<SliceDigest>>> {
-        require(self.0.source()?.auditor(), &self.0.name, "auditor")?.digests(entity, slices).await
-    }
-
-    async fn versions(
-        &self,
-        entity: &Arc<Entity>,
-        slices: Slices,
-        among: &[u64],
-    ) -> Result<At<Vec<(Key, Version)>>> {
-        require(self.0.source()?.auditor(), &self.0.name, "auditor")?
-            .versions(entity, slices, among)
-            .await
-    }
-}
-
-#[async_trait]
-impl Vault for Late {
-    async fn create(&self, path: &str, content: Vec<u8>) -> Result<bool> {
-        self.keeping()?.create(path, content).await
-    }
-
-    async fn load(&self, path: &str) -> Result<Option<Vec<u8>>> {
-        self.keeping()?.load(path).await
-    }
-
-    async fn list(&self, folder: &str) -> Result<Vec<String>> {
-        self.keeping()?.list(folder).await
+        self.plays(&[Role::Follower, Role::Truth]).map(|relay| relay as _)
     }
 }

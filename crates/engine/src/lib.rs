@@ -34,9 +34,11 @@ mod write;
 
 pub use answer::{Accepted, Answer, CacheStatus, Written};
 pub use engine::{
-    DueTimer, Engine, KeptProcess, KeptSnapshot, OpenSource, ProcessStep, is_overtaken,
+    DueTimer, Engine, KeptProcess, KeptSnapshot, OpenSource, ProcessStep, ProjectedTarget,
+    ProjectionStatus, RowsFollowed, is_overtaken,
 };
 pub use personal::{Erased, Pending};
+pub use projection::RowsChanged;
 pub use read::explain::Operation;
 pub use runtime::Runtime;
 pub use topology::pause::Pause;

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use unisono_core::source::{Source, require};
 use unisono_core::{Entity, Error, ErrorKind, LogName, Result};
-use unisono_policy::declaration::{CacheDeclaration, Declaration, EntityDeclaration};
+use unisono_policy::declaration::{Declaration, EntityDeclaration};
 
 use crate::adaptive;
-use crate::archive::{self, Archive};
+use crate::archive::{Archive, Archives};
 use crate::cache::{Feed, warm, warm_questions};
 use crate::delivery::turns::Turns;
 use crate::late::Late;
@@ -25,7 +25,7 @@ use crate::runtime::Runtime;
 use crate::sample::{self, Sampler};
 use crate::sync::Syncing;
 use crate::topology::moved::{self, Earlier, Look};
-use crate::topology::{self, Blueprint, Handles, Logs, Servings, Topology, named, pause};
+use crate::topology::{self, Blueprint, Handles, Logs, Servings, Topology, named, pause, versions};
 use crate::write::behind::Behind;
 use crate::write::commit::Committer;
 
@@ -38,7 +38,7 @@ pub(crate) struct Running {
     /// The entities whose truth follows another one.
     pub(crate) syncs: Vec<Arc<Syncing>>,
     /// One for each log, if that is declared.
-    pub(crate) archives: Vec<Arc<Archive>>,
+    pub(crate) archives: Archives,
     /// Set if it is declared.
     pub(crate) sampler: Option<Arc<Sampler>>,
     /// The keys of what is personal, if anything may be.
@@ -71,7 +71,8 @@ pub(crate) async fn open(
     let glance = moved::as_it_is(&wanted, &sources, Look::Glance).await?;
     let mut notes = prepare(&glance, &mut sources, runtime).await?;
     let declaration = moved::as_it_is(&wanted, &sources, Look::Settle).await?;
-    if truths(&declaration) != truths(&glance) {
+    let declaration = versions::as_they_are(declaration, &sources).await?;
+    if truths(&declaration) != truths(&glance) || use_both_places(&declaration) {
         notes.extend(prepare(&declaration, &mut sources, runtime).await?);
     }
     let declaration = Arc::new(declaration);
@@ -103,11 +104,7 @@ pub(crate) async fn open(
     }
     opening.refuse_forgotten_journals().await?;
     let Opening { logs, entities, notices, syncs, .. } = opening;
-    let vault = declaration.archive.as_ref().and_then(|declared| {
-        let handle = handles.get(&declared.source)?;
-        Arc::clone(&handle.source).vault()
-    });
-    let archives = archive::start(&declaration, vault, logs.values(), runtime)?;
+    let archives = archives(&declaration, &handles, &logs, runtime)?;
     let (logs, entities) = (Arc::new(logs), Arc::new(entities));
     let blueprint = Blueprint::new(
         &declaration,
@@ -121,7 +118,7 @@ pub(crate) async fn open(
     present.store(Arc::new(policies));
     begin(&declaration, &entities, present, runtime);
     for log in logs.values() {
-        follow(log, archives.iter().find(|a| Arc::ptr_eq(&a.log, log)), present, runtime);
+        follow(log, archives.of(log), present, runtime);
     }
     let sampler = sample::start(present, logs.values(), runtime);
     let erasing = erase(personal.as_ref(), present, runtime);
@@ -132,6 +129,22 @@ pub(crate) async fn open(
     Ok(Running { declared, notices, syncs, archives, sampler, personal, erasing, notes })
 }
 
+/// Starts to archive every log, if that is declared.
+fn archives(
+    declaration: &Declaration,
+    handles: &Handles,
+    logs: &Logs,
+    runtime: &Runtime,
+) -> Result<Archives> {
+    let vault = declaration.archive.as_ref().and_then(|declared| {
+        let handle = handles.get(&declared.source)?;
+        Arc::clone(&handle.source).vault()
+    });
+    let archives = Archives::open(declaration, vault)?;
+    logs.values().try_for_each(|log| archives.begin(log, declaration, runtime))?;
+    Ok(archives)
+}
+
 /// Has erasures carried out, where anything is personal; answers what becomes of them.
 fn erase(keyring: Option<&Arc<Keyring>>, present: &Present, runtime: &Runtime) -> Arc<Erasing> {
     let erasing = Arc::<Erasing>::default();
@@ -140,6 +153,11 @@ fn erase(keyring: Option<&Arc<Keyring>>, present: &Present, runtime: &Runtime) -
         runtime.spawn(erasing::run(keyring, erasing, Arc::clone(present), runtime.clone()));
     }
     erasing
+}
+
+fn use_both_places(declaration: &Declaration) -> bool {
+    let mut projections = declaration.entities.values().filter_map(|e| e.projection.as_ref());
+    projections.any(|projection| projection.versions.uses_both_places())
 }
 
 fn truths(declaration: &Declaration) -> Vec<&Arc<str>> {
@@ -175,15 +193,9 @@ async fn prepare(
 fn begin(declaration: &Declaration, entities: &Servings, present: &Present, runtime: &Runtime) {
     for declared in declaration.entities.values() {
         let Some(serving) = entities.get(declared.entity.name()) else { continue };
-        let warms = |cache: &CacheDeclaration| cache.warm > 0 || cache.warm_hot > 0;
-        if declared.cache.as_ref().is_some_and(warms) {
+        if serving.cache.is_some() {
             runtime.spawn(warm::run(Arc::clone(serving), runtime.clone()));
-        }
-        let questions = declared.cache.iter().flat_map(|cache| cache.warm_questions.clone());
-        let questions: Vec<_> = questions.collect();
-        if !questions.is_empty() {
-            let serving = Arc::clone(serving);
-            runtime.spawn(warm_questions::run(serving, questions, runtime.clone()));
+            runtime.spawn(warm_questions::run(Arc::clone(serving), runtime.clone()));
         }
     }
     runtime.spawn(adaptive::run(Arc::clone(present), runtime.clone()));
@@ -192,12 +204,12 @@ fn begin(declaration: &Declaration, entities: &Servings, present: &Present, runt
 /// Starts what keeps a log going.
 pub(crate) fn follow(
     log: &Arc<Log>,
-    archive: Option<&Arc<Archive>>,
+    archive: Option<Arc<Archive>>,
     present: &Present,
     runtime: &Runtime,
 ) {
     runtime.spawn(Arc::clone(&log.tail).poll(runtime.clone()));
-    let (archive, present) = (archive.cloned(), Arc::clone(present));
+    let present = Arc::clone(present);
     runtime.spawn(trim::run(Arc::clone(log), archive, present, runtime.clone()));
 }
 

@@ -129,7 +129,10 @@ pub struct AdaptiveMove {
 impl EntityStatus {
     pub(crate) fn of(declared: &EntityDeclaration, adaptive: Option<AdaptiveStatus>) -> Self {
         let follower = |follower: &FollowerDeclaration| {
-            let told = follower.delivery.to_string();
+            let map = follower.map.as_ref().map(|map| map.text().to_owned());
+            let told = Some(follower.delivery.to_string()).filter(|told| !told.is_empty());
+            let told: Vec<String> = told.into_iter().chain(map).collect();
+            let told = told.join(", ");
             (!told.is_empty()).then(|| format!("{}: {told}", follower.source))
         };
         EntityStatus {

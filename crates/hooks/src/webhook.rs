@@ -99,7 +99,7 @@ impl SourceKind for Webhook {
         // Its own text would show the URL.
         let made = receiver.client.post(&*receiver.url).build();
         made.map_err(|e| bad("url").caused_by(e.without_url()))?;
-        Ok(OutletSource::new(name, self.name(), Arc::new(receiver), Manner::of(options)))
+        Ok(OutletSource::over(name, self.name(), Arc::new(receiver), Manner::of(options)))
     }
 }
 

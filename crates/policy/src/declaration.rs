@@ -13,6 +13,7 @@ use crate::adaptive::AdaptivePolicy;
 use crate::conflict::SyncDeclaration;
 use crate::delivery::DeliveryPolicy;
 use crate::hook::{HookDeclaration, Secret};
+use crate::mapping::Mapping;
 use crate::projection::Projection;
 use crate::read::ReadPolicy;
 use crate::rule::Rule;
@@ -47,6 +48,18 @@ impl Declaration {
     pub fn is_far(&self, source: &str) -> bool {
         let there = self.sources.get(source).and_then(|declared| declared.region.as_ref());
         self.region.as_ref().zip(there).is_some_and(|(here, there)| here != there)
+    }
+
+    /// The same with another truth for an entity, as [`EntityDeclaration::with_truth`], and for what is worked out from it.
+    #[must_use]
+    pub fn with_truth(&self, entity: &str, truth: &Arc<str>) -> Option<Self> {
+        let mut moved = self.clone();
+        let declared = moved.entities.get_mut(entity)?;
+        *declared = declared.with_truth(truth)?;
+        for derived in moved.entities.values_mut().filter(|declared| declared.is_from(entity)) {
+            derived.truth = Arc::clone(truth);
+        }
+        Some(moved)
     }
 }
 
@@ -96,10 +109,18 @@ pub struct EntityDeclaration {
 }
 
 impl EntityDeclaration {
-    /// The same with a follower that holds all records in place of the truth, which becomes the follower; `None` if there is
-    /// no such follower.
+    /// Whether its records are worked out from those of an entity, whose truth is its own then.
+    pub fn is_from(&self, entity: &str) -> bool {
+        self.projection.as_ref().is_some_and(|projection| **projection.from.name() == *entity)
+    }
+
+    /// The same with a follower that holds all records, as they are, in place of the truth, which becomes the follower; `None`
+    /// if there is no such follower, or if the records are worked out.
     #[must_use]
     pub fn with_truth(&self, truth: &Arc<str>) -> Option<Self> {
+        if self.projection.is_some() || Mapping::of(truth, &self.followers).is_some() {
+            return None;
+        }
         let mut moved = self.clone();
         let is_whole = |f: &&mut FollowerDeclaration| f.source == *truth && f.filter.is_none();
         let follower = moved.followers.iter_mut().find(is_whole)?;
@@ -146,6 +167,8 @@ pub struct CacheDeclaration {
     pub warm_questions: Vec<WarmQuestion>,
     /// What else is declared of it there, by the kind's options for entities.
     pub options: Options,
+    /// Those of them that can change while it runs.
+    pub live: Options,
 }
 
 /// A question whose answer is kept ready.
@@ -173,8 +196,10 @@ pub struct FollowerDeclaration {
     pub place: Option<Arc<str>>,
     /// What else is declared of it there, by the kind's options for entities.
     pub options: Options,
-    /// Which records it holds; all of them if absent.
+    /// Which records it holds; all of them if absent. The records are meant as the truth has them.
     pub filter: Option<Arc<Rule>>,
+    /// What it keeps of a record, by itself: see [`Mapping::of`]; all as it is if absent.
+    pub map: Option<Arc<Mapping>>,
     /// How changes are delivered to it.
     pub delivery: DeliveryPolicy,
     /// Whether it gets personal values as they are, and not encrypted.

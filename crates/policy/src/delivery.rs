@@ -100,6 +100,7 @@ mod tests {
             place: None,
             options: Default::default(),
             filter: None,
+            map: None,
             delivery: DeliveryPolicy { after, ..DeliveryPolicy::default() },
             clear: false,
         }

@@ -1,7 +1,7 @@
 //! Pure decisions of Unisono: no I/O, no clock, no randomness of its own. Same facts, same plan.
 //!
 //! Reading order: what is declared, conditions over records and requests, the rules of reads, where a read goes, how busy
-//! a source is, when to read again before the end, whether to try again, when to stop asking a source, how much to send at
+//! a source is, what a follower keeps of a record, when to read again before the end, whether to try again, when to stop asking a source, how much to send at
 //! once, when a writer is answered, what followers can afford, what becomes of writes to
 //! two truths that had not seen each other, and what of a declaration can be changed while the engine runs.
 
@@ -15,6 +15,7 @@ pub mod delivery;
 pub mod hedge;
 pub mod hook;
 pub mod load;
+pub mod mapping;
 pub mod pace;
 pub mod projection;
 pub mod read;

@@ -126,6 +126,13 @@ impl ReadRule {
     }
 }
 
+impl ReadRule {
+    /// Whether it names a source.
+    pub fn names(&self, source: &str) -> bool {
+        self.ask.iter().any(|place| matches!(place, Place::Source(name) if **name == *source))
+    }
+}
+
 impl fmt::Display for ReadRule {
     /// For people: `reports asks followers, truth when request.criteria > 2`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

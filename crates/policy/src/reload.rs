@@ -2,9 +2,9 @@
 //!
 //! | takes effect | needs a restart |
 //! |---|---|
-//! | how an entity is read, when a write is answered (`ack`), which followers it has, and their `where`, `after`, `batch` and `priority` | its fields and key, place and options of a follower, and which entities there are |
+//! | how an entity is read, when a write is answered (`ack`), which followers it has, and their `where`, `map`, `after`, `batch` and `priority` | its fields and key, place and options of a follower, and which entities there are |
 //! | how it is written, within `write_around` and `write_through`, or within `write_behind` | to or from `write_behind`, another journal |
-//! | how long and how its cache keeps what, and `results` | `personal` of an entity, `clear` of a follower; which source its cache is, `warm`, `warm_hot`, `warm_questions`, options of the kind |
+//! | how long and how its cache keeps what, `results`, and with what it is warmed when it next begins empty | `personal` of an entity, `clear` of a follower; which source its cache is, options of the kind that are not live |
 //! | | `sync` |
 //! | which of its followers is the truth, alone | |
 //! | which sources there are, `[log]`, `[sweep]`, how many samples `[sampler]` takes | options of a source, `region`, `[archive]`, `[personal]`, hooks, whether there is a sampler |
@@ -26,6 +26,7 @@ use crate::declaration::{
     SamplerDeclaration, SourceDeclaration, SweepDeclaration,
 };
 use crate::delivery::{BatchPolicy, DeliveryPolicy};
+use crate::mapping::Mapping;
 use crate::projection::Projection;
 use crate::read::{ReadPolicy, ReadRule};
 use crate::rule::Rule;
@@ -133,12 +134,8 @@ pub fn plan(running: &Declaration, wanted: &Declaration) -> Plan {
         _ => plan.restart.push("sampler".to_owned()),
     }
     let moves = plan.steps.iter().filter(|step| matches!(step, Step::MoveTruth { .. })).count();
-    if moves > 0 && archive.is_some() {
-        plan.restart.push("archive (leave it out while a truth is moved)".to_owned());
-    }
-    if moves > 0 && entities.values().any(|declared| declared.projection.is_some()) {
-        plan.restart.push("entities (what is worked out follows the log of its entity)".to_owned());
-    }
+    keys_stay_apart(&mut plan, wanted);
+    go_with_their_entity(&mut plan, entities, &wanted.entities);
     if moves > 0 && (plan.steps.len() > 1 || !plan.changes.is_empty()) {
         plan.restart.push("entities (move one truth, and change nothing else with it)".to_owned());
     }
@@ -146,6 +143,34 @@ pub fn plan(running: &Declaration, wanted: &Declaration) -> Plan {
         plan.fixed(key, running, wanted);
     });
     plan
+}
+
+/// What is personal never comes to where its keys are.
+fn keys_stay_apart(plan: &mut Plan, wanted: &Declaration) {
+    let Some(personal) = &wanted.personal else { return };
+    let together = wanted.entities.iter().filter(|(_, declared)| {
+        declared.truth == personal.keys && declared.entity.personal().is_some()
+    });
+    let reason =
+        |name| format!("entities.{name}.truth (the source has the keys of what is personal)");
+    plan.restart.extend(together.map(|(name, _)| reason(name)));
+}
+
+/// What is worked out has the truth of what it is worked out from, and changes it with that alone.
+fn go_with_their_entity(
+    plan: &mut Plan,
+    running: &BTreeMap<Arc<str>, EntityDeclaration>,
+    wanted: &BTreeMap<Arc<str>, EntityDeclaration>,
+) {
+    let both =
+        running.iter().filter_map(|(name, declared)| Some((name, declared, wanted.get(name)?)));
+    for (name, from, to) in both.filter(|(_, from, to)| from.truth != to.truth) {
+        let Some(projection) = &from.projection else { continue };
+        let goes_with = |step: &Step| matches!(step, Step::MoveTruth { entity, to: truth, .. } if entity == projection.from.name() && *truth == to.truth);
+        if !plan.steps.iter().any(goes_with) {
+            plan.restart.push(format!("entities.{name}.truth"));
+        }
+    }
 }
 
 /// The sources that a truth is moved from or to.
@@ -200,25 +225,17 @@ fn options(plan: &mut Plan, key: &str, running: &Options, wanted: &Options) {
 }
 
 fn entity(plan: &mut Plan, key: &str, running: &EntityDeclaration, wanted: &EntityDeclaration) {
-    let moved = (running.truth != wanted.truth).then(|| running.with_truth(&wanted.truth));
-    let running = match &moved {
-        None => running,
-        Some(Some(moved)) => {
-            plan.steps.push(Step::MoveTruth {
-                entity: Arc::clone(running.entity.name()),
-                from: Arc::clone(&running.truth),
-                to: Arc::clone(&wanted.truth),
-            });
-            if let Some(reason) = stays(running) {
-                plan.restart.push(format!("{key}.truth ({reason})"));
-            }
-            moved
+    let moved = match (running.truth == wanted.truth, &running.projection) {
+        (true, _) => None,
+        (false, Some(_)) => {
+            Some(EntityDeclaration { truth: Arc::clone(&wanted.truth), ..running.clone() })
         }
-        Some(None) => {
-            plan.restart.push(format!("{key}.truth (it must follow first, with all records)"));
-            return;
-        }
+        (false, None) => match truth(plan, key, running, &wanted.truth) {
+            None => return,
+            moved => moved,
+        },
     };
+    let running = moved.as_ref().unwrap_or(running);
     let EntityDeclaration {
         entity,
         truth,
@@ -269,26 +286,47 @@ fn entity(plan: &mut Plan, key: &str, running: &EntityDeclaration, wanted: &Enti
     }
 }
 
-/// Why the truth of an entity cannot be moved.
-fn stays(declared: &EntityDeclaration) -> Option<&'static str> {
+/// Notes that a truth is moved; answers the same declaration with it moved, if that is possible.
+fn truth(
+    plan: &mut Plan,
+    key: &str,
+    running: &EntityDeclaration,
+    to: &Arc<str>,
+) -> Option<EntityDeclaration> {
+    let Some(moved) = running.with_truth(to) else {
+        plan.restart
+            .push(format!("{key}.truth (it must follow first, with all records as they are)"));
+        return None;
+    };
+    plan.steps.push(Step::MoveTruth {
+        entity: Arc::clone(running.entity.name()),
+        from: Arc::clone(&running.truth),
+        to: Arc::clone(to),
+    });
+    if let Some(reason) = stays(running, to) {
+        plan.restart.push(format!("{key}.truth ({reason})"));
+    }
+    Some(moved)
+}
+
+/// Why the truth of an entity cannot be moved to a source.
+fn stays(declared: &EntityDeclaration, to: &str) -> Option<&'static str> {
     if declared.write.behind.is_some() {
         return Some("it is written behind: flush, and declare another strategy first");
     }
     if declared.sync.is_some() {
-        return Some("it is synchronised with another truth");
+        return Some("it is synchronised with another truth: leave `sync` out first");
     }
     if Capture::of(&declared.truth_options).is_some() {
-        return Some("other programs write its table");
-    }
-    if declared.projection.is_some() {
-        return Some("its records are worked out");
+        return Some("other programs write its table: leave `capture` out first");
     }
     let entity = &declared.entity;
-    if entity.personal().is_some() {
-        return Some("what is personal in it belongs to the keys of its truth");
+    let is_clear = declared.followers.iter().any(|f| *f.source == *to && f.clear);
+    if entity.personal().is_some() && is_clear {
+        return Some("the follower has what is personal as it is: choose one without `clear`");
     }
     if entity.is_of_events() || stream::is_of_tags(entity) || entity.is_system() {
-        return Some("events stay where they were appended");
+        return Some("events stay where they were appended: followers answer for them");
     }
     None
 }
@@ -308,7 +346,10 @@ fn followers(
     }
     for to in wanted {
         match named(running, &to.source) {
-            Some(number) => follower(plan, entity, &running[number], to),
+            Some(number) => {
+                follower(plan, entity, &running[number], to);
+                mapping(plan, (entity, &to.source), running, wanted);
+            }
             None => plan.steps.push(Step::AddFollower {
                 entity: Arc::clone(entity),
                 source: Arc::clone(&to.source),
@@ -325,7 +366,8 @@ fn follower(
     running: &FollowerDeclaration,
     wanted: &FollowerDeclaration,
 ) {
-    let FollowerDeclaration { source, place, options, filter, delivery, clear } = running;
+    // What it keeps of records depends on the followers before it, too.
+    let FollowerDeclaration { source, place, options, filter, map: _, delivery, clear } = running;
     let key = &format!("entities.{entity}.followers.{source}");
     plan.fixed(format!("{key}.place"), place, &wanted.place);
     plan.fixed(format!("{key}.clear"), clear, &wanted.clear);
@@ -354,6 +396,27 @@ fn follower(
     plan.set_time(format!("{key}.batch.age"), *age, to.batch.age);
 }
 
+/// What a follower keeps of records, by its `map` and those of the followers that it comes after.
+fn mapping(
+    plan: &mut Plan,
+    (entity, source): (&Arc<str>, &Arc<str>),
+    running: &[FollowerDeclaration],
+    wanted: &[FollowerDeclaration],
+) {
+    let [from, to] = [running, wanted].map(|all| Mapping::of(source, all));
+    if from != to {
+        let told =
+            |map: Option<Arc<Mapping>>| map.map_or("none".to_owned(), |map| map.text().to_owned());
+        plan.steps.push(Step::ChangeMap {
+            entity: Arc::clone(entity),
+            source: Arc::clone(source),
+            from: told(from),
+            to: told(to),
+            records: None,
+        });
+    }
+}
+
 fn cache(plan: &mut Plan, key: &str, running: &CacheDeclaration, wanted: &CacheDeclaration) {
     let CacheDeclaration {
         source,
@@ -369,12 +432,22 @@ fn cache(plan: &mut Plan, key: &str, running: &CacheDeclaration, wanted: &CacheD
         warm_hot,
         warm_questions,
         options,
+        live,
     } = running;
     plan.fixed(format!("{key}.source"), source, &wanted.source);
-    plan.fixed(format!("{key}.warm"), warm, &wanted.warm);
-    plan.fixed(format!("{key}.warm_hot"), warm_hot, &wanted.warm_hot);
-    plan.fixed(format!("{key}.warm_questions"), warm_questions, &wanted.warm_questions);
     self::options(plan, key, options, &wanted.options);
+    plan.set(format!("{key}.warm"), warm, &wanted.warm, usize::to_string);
+    plan.set(format!("{key}.warm_hot"), warm_hot, &wanted.warm_hot, usize::to_string);
+    plan.set(format!("{key}.warm_questions"), warm_questions, &wanted.warm_questions, |all| {
+        format!("{} questions", all.len())
+    });
+    let names: BTreeSet<_> = live.0.keys().chain(wanted.live.0.keys()).collect();
+    for name in names {
+        // Of a kind's own options nobody here knows how to tell them, or whether they are secret.
+        if live.0.get(name) != wanted.live.0.get(name) {
+            plan.changes.push(format!("{key}.{name}: another value"));
+        }
+    }
     plan.set_time(format!("{key}.ttl"), *ttl, wanted.ttl);
     plan.set_time(format!("{key}.negative_ttl"), *negative_ttl, wanted.negative_ttl);
     plan.set_time(format!("{key}.stale"), *stale, wanted.stale);

@@ -8,7 +8,8 @@
 //! | any, strong | the truth alone |
 //!
 //! The rule that the read falls under ([`crate::read`]) can put places before that order. Sources that would read every
-//! record come after those that would not. A follower that has not applied the token comes last and is marked: asking it
+//! record come after those that would not. A follower with a `map` holds other records than the truth: it is asked only
+//! where the rule names it. A follower that has not applied the token comes last and is marked: asking it
 //! means waiting first. Among equals those of another region than this process come last, and of the others the less
 //! loaded of two random ones comes first. A source behind an open breaker is not asked.
 
@@ -19,7 +20,7 @@ use std::time::Duration;
 use unisono_core::capability::QueryCapability;
 use unisono_core::{Consistency, Position, Role};
 
-use crate::read::{Place, ReadPolicy};
+use crate::read::{Place, ReadPolicy, ReadRule};
 
 /// What is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +127,8 @@ pub struct Facts {
     pub load: f64,
     /// Whether it holds only the records that its `where` keeps.
     pub filtered: bool,
+    /// Whether it holds records as its `map` makes them, and not as they are.
+    pub mapped: bool,
     /// Whether it is known to be in another region than this process.
     pub far: bool,
     /// Whether it holds personal values as they are. It is asked for nothing but what needs that, so that they come into
@@ -178,6 +181,8 @@ pub enum Reason {
     NotTheTruth,
     /// It holds only some of the records.
     Filtered,
+    /// Its `map` makes other records of them, and the rule does not name it.
+    Mapped,
     /// It is still being filled.
     NotServing,
     /// It has applied less than the token demands, and a cache is not waited for.
@@ -211,7 +216,7 @@ pub fn plan(request: &Request<'_>, policy: &ReadPolicy, sources: &[Facts], rando
     let mut plan = Plan { rule: Arc::clone(&rule.name), ..Plan::default() };
     let mut ranked = Vec::with_capacity(sources.len());
     for source in sources {
-        let why = match consider(request, source) {
+        let why = match consider(request, rule, source) {
             Ok(why) => why,
             Err(reason) => {
                 plan.excluded.push((Arc::clone(&source.source), reason));
@@ -282,7 +287,7 @@ fn is_at(place: &Place, source: &Facts) -> bool {
     }
 }
 
-fn consider(request: &Request<'_>, source: &Facts) -> Result<Why, Reason> {
+fn consider(request: &Request<'_>, rule: &ReadRule, source: &Facts) -> Result<Why, Reason> {
     let operation = request.operation;
     let can = match source.role {
         Role::Cache => operation == Operation::Get,
@@ -300,6 +305,9 @@ fn consider(request: &Request<'_>, source: &Facts) -> Result<Why, Reason> {
     }
     if request.consistency == Consistency::Strong && source.role != Role::Truth {
         return Err(Reason::NotTheTruth);
+    }
+    if source.mapped && !rule.names(&source.source) {
+        return Err(Reason::Mapped);
     }
     if source.filtered && !operation.searches() {
         return Err(Reason::Filtered);
@@ -358,6 +366,7 @@ impl fmt::Display for Reason {
             Reason::Blocked => "its breaker is open, or it is paused",
             Reason::NotTheTruth => "only the truth answers strong reads",
             Reason::Filtered => "holds only some of the records",
+            Reason::Mapped => "its map makes other records, and no rule names it",
             Reason::NotServing => "is still being filled",
             Reason::Behind => "has applied less than the token demands",
             Reason::NoFallback => "no second source is allowed",

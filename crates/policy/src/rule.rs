@@ -26,6 +26,7 @@ use cel::parser::PrattParser;
 use unisono_core::error::{Error, ErrorKind, Result};
 use unisono_core::{Entity, Record, Timestamp};
 
+pub(crate) use expression::fit;
 pub use expression::{Expression, ITEM};
 use resolve::Names;
 use tree::Node;

@@ -65,7 +65,8 @@ pub(crate) async fn reload(call: &Call<'_>) -> Reply {
     })?;
     // To its end, also if the caller goes away.
     let (sender, reloaded) = oneshot::channel();
-    call.engine().runtime().spawn(async move { drop(sender.send(reload(dry_run).await)) });
+    let by = call.principal.name().cloned();
+    call.engine().runtime().spawn(async move { drop(sender.send(reload(dry_run, by).await)) });
     let reloaded = reloaded.await.map_err(|_| Error::internal("a reload was ended"))?;
     let changes = reloaded.map_err(not_reloaded)?;
     reply::json(StatusCode::OK, &json!({ "applied": !dry_run, "changes": changes }))
@@ -207,8 +208,7 @@ pub(crate) async fn pause_source(call: &Call<'_>) -> Reply {
     call.known_parameters([])?;
     // A source is one for all entities.
     permitted(call, None)?;
-    let by = call.principal.name().cloned();
-    let paused = call.engine().pause_source(&call.second, by).await?;
+    let paused = call.operator().pause_source(&call.second).await?;
     reply::json(StatusCode::OK, &json!({ "source": call.second, "paused": paused }))
 }
 
@@ -216,7 +216,7 @@ pub(crate) async fn pause_source(call: &Call<'_>) -> Reply {
 pub(crate) async fn resume_source(call: &Call<'_>) -> Reply {
     call.known_parameters([])?;
     permitted(call, None)?;
-    let was_paused = call.engine().resume_source(&call.second).await?;
+    let was_paused = call.operator().resume_source(&call.second).await?;
     reply::json(StatusCode::OK, &json!({ "source": call.second, "was_paused": was_paused }))
 }
 

@@ -38,9 +38,10 @@ pub struct App {
 }
 
 /// Reads the configuration again and has it take effect, or with `true` only tells what that would change; answers the
-/// changes. `invalid_config` is told to the caller as it is, caused by
+/// changes. It is done in the name of whom the token is of, if there are tokens. `invalid_config` is told to the caller as it is, caused by
 /// [`Problems`](unisono::config::Problems) if the file has some.
-pub type Reload = Arc<dyn Fn(bool) -> BoxFuture<'static, Result<Vec<String>>> + Send + Sync>;
+pub type Reload =
+    Arc<dyn Fn(bool, Option<Arc<str>>) -> BoxFuture<'static, Result<Vec<String>>> + Send + Sync>;
 
 /// What the server is about to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,7 +20,9 @@ use crate::app::{Call, Shared};
 use crate::problem::Failure;
 use crate::reply::{self, Reply, Response};
 use crate::route::{self, Endpoint, Place, ROUTES};
-use crate::{admin, archive, batch, changes, pages, query, record, request, streams, uri};
+use crate::{
+    admin, archive, batch, changes, pages, projections, query, record, request, streams, uri,
+};
 
 /// What the engine's own deadlines get on top before the server gives up on a request.
 const GRACE: Duration = Duration::from_secs(5);
@@ -158,6 +160,12 @@ async fn run(call: &Call<'_>, endpoint: Endpoint, body: Incoming) -> Reply {
         Endpoint::Conflicts => admin::conflicts(call).await,
         Endpoint::Replay => admin::replay(call, body).await,
         Endpoint::Discard => admin::discard(call, body).await,
+        Endpoint::FollowRows => projections::follow(call).await,
+        Endpoint::Projections => projections::list(call).await,
+        Endpoint::Projection => projections::show(call).await,
+        Endpoint::RebuildProjection => projections::rebuild(call).await,
+        Endpoint::ProjectionBack => projections::back(call).await,
+        Endpoint::DiscardProjection => projections::discard(call).await,
     }
 }
 

@@ -218,6 +218,7 @@ fn general_sections() -> Markup {
             code { "Last-Event-ID" } " misses nothing; a place that the log no longer reaches is answered with 410 and "
             code { "oldest" } "." }
         pre { code { "curl -N $U/v1/changes\ncurl -N '$U/v1/changes?entity=product,order&after=main:17'\n" } }
+        p { "The rows of a projection as they change, all of them first: " code { "GET /v1/projections/{projection}/_changes" } "." }
         h2 id="freshness" { "Freshness" }
         p { "Every write answers with a " code { "Unisono-Token" } ". A read that sends it back sees at least that write, from "
             "whichever source answers. Every read says which source that was (" code { "Unisono-Source" } ", in one word "
@@ -284,6 +285,12 @@ const OPERATION: &[(&str, &str, &str)] = &[
         "POST",
         "/admin/v1/sources/{source}/pause",
         "leave a source alone: nothing is delivered to it, and it is not asked, until …/resume",
+    ),
+    ("GET", "/admin/v1/projections", "projections, and how their versions are doing"),
+    (
+        "POST",
+        "/admin/v1/projections/{projection}/rebuild",
+        "make a version beside the one that answers, which takes its place when it is equal to a fold of the truth; …/back goes back, …/discard discards what does not answer",
     ),
     ("GET", "/admin/v1/dead-letters", "changes that a follower refuses"),
     (

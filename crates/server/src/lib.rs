@@ -28,6 +28,7 @@ mod docs;
 mod markdown;
 mod openapi;
 mod pages;
+mod projections;
 mod query;
 mod record;
 

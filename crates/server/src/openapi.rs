@@ -9,6 +9,7 @@ use unisono::core::query::{Aggregate, Query};
 use unisono::core::{Entity, ErrorKind, Field, FieldType};
 
 mod operations;
+mod projections;
 mod streams;
 
 /// The whole description.
@@ -31,6 +32,7 @@ pub(crate) fn document(
     streams::paths(&mut paths);
     operations::of_service(&mut paths);
     operations::of_operators(&mut paths);
+    projections::of_projections(&mut paths);
     let tags = entities
         .iter()
         .map(|e| json!({ "name": e.name(), "description": format!("Records of `{}`.", e.name()) }));

@@ -56,6 +56,12 @@ pub(crate) enum Endpoint {
     Conflicts,
     Replay,
     Discard,
+    FollowRows,
+    Projections,
+    Projection,
+    RebuildProjection,
+    ProjectionBack,
+    DiscardProjection,
 }
 
 /// A path with its parameters left open.
@@ -99,6 +105,12 @@ pub(crate) enum Place {
     Conflicts,
     Replay,
     Discard,
+    RowChanges,
+    Projections,
+    Projection,
+    RebuildProjection,
+    ProjectionBack,
+    DiscardProjection,
 }
 
 impl Place {
@@ -143,6 +155,12 @@ impl Place {
             Place::Conflicts => "/admin/v1/conflicts",
             Place::Replay => "/admin/v1/dead-letters/replay",
             Place::Discard => "/admin/v1/dead-letters/discard",
+            Place::RowChanges => "/v1/projections/{projection}/_changes",
+            Place::Projections => "/admin/v1/projections",
+            Place::Projection => "/admin/v1/projections/{projection}",
+            Place::RebuildProjection => "/admin/v1/projections/{projection}/rebuild",
+            Place::ProjectionBack => "/admin/v1/projections/{projection}/back",
+            Place::DiscardProjection => "/admin/v1/projections/{projection}/discard",
         }
     }
 
@@ -234,6 +252,12 @@ pub(crate) const ROUTES: &[Route] = &[
     route(Place::Conflicts, "GET", Endpoint::Conflicts, ADMIN),
     route(Place::Replay, "POST", Endpoint::Replay, ADMIN),
     route(Place::Discard, "POST", Endpoint::Discard, ADMIN),
+    route(Place::RowChanges, "GET", Endpoint::FollowRows, READ),
+    route(Place::Projections, "GET", Endpoint::Projections, ADMIN),
+    route(Place::Projection, "GET", Endpoint::Projection, ADMIN),
+    route(Place::RebuildProjection, "POST", Endpoint::RebuildProjection, ADMIN),
+    route(Place::ProjectionBack, "POST", Endpoint::ProjectionBack, ADMIN),
+    route(Place::DiscardProjection, "POST", Endpoint::DiscardProjection, ADMIN),
 ];
 
 /// What a path names: a place and its parameters, still percent-encoded.
@@ -272,6 +296,9 @@ pub(crate) fn target(path: &str) -> Option<Target<'_>> {
         ["v1", "streams", ty, stream, "_metadata"] => with(Place::StreamMetadata, ty, stream),
         // The rows of a projection are an entity of its name.
         ["v1", "projections", name] if !name.is_empty() => with(Place::Collection, name, ""),
+        ["v1", "projections", name, "_changes"] if !name.is_empty() => {
+            with(Place::RowChanges, name, "")
+        }
         ["v1", "projections", name, key] if !key.is_empty() && !key.starts_with('_') => {
             with(Place::Record, name, key)
         }
@@ -309,6 +336,14 @@ pub(crate) fn target(path: &str) -> Option<Target<'_>> {
         ["admin", "v1", "conflicts"] => at(Place::Conflicts),
         ["admin", "v1", "dead-letters", "replay"] => at(Place::Replay),
         ["admin", "v1", "dead-letters", "discard"] => at(Place::Discard),
+        ["admin", "v1", "projections"] => at(Place::Projections),
+        ["admin", "v1", "projections", name, rest @ ..] if !name.is_empty() => match rest {
+            [] => with(Place::Projection, name, ""),
+            ["rebuild"] => with(Place::RebuildProjection, name, ""),
+            ["back"] => with(Place::ProjectionBack, name, ""),
+            ["discard"] => with(Place::DiscardProjection, name, ""),
+            _ => None,
+        },
         _ => None,
     }
 }
@@ -417,8 +452,6 @@ mod tests {
             rest.split('/').next().unwrap_or("{")
         };
         let mut taken: Vec<_> = ROUTES.iter().map(template).filter(|t| !t.contains('{')).collect();
-        // The rows of projections are read as records are.
-        taken.push("projections");
         taken.sort_unstable();
         taken.dedup();
         assert_eq!(taken, unisono::config::ENTITIES_RESERVED);
@@ -465,6 +498,7 @@ mod tests {
                 .replace("{key}", "1")
                 .replace("{type}", "order")
                 .replace("{stream}", "1")
+                .replace("{projection}", "sales")
                 .replace("{code}", "timeout");
             assert_eq!(target(&path).map(|t| t.place), Some(route.place), "{template}");
         }

@@ -1,5 +1,6 @@
 //! What the tests of Unisono share: seeded generators, sample entities, a change log in memory, a clock set by hand, a
-//! network that fails when it is told to, and lines to sources that are cut.
+//! network that fails when it is told to, lines to sources that are cut, worlds run from seeds, and a search for what is left
+//! of a text.
 //!
 //! Everything random comes from one seed, so that a failure is repeated by its seed alone.
 
@@ -9,8 +10,10 @@ mod filters;
 pub mod link;
 pub mod proxy;
 mod questions;
+pub mod remains;
 mod samples;
 mod schema;
+pub mod seeds;
 mod values;
 mod writes;
 

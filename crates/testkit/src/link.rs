@@ -1,7 +1,8 @@
 //! [`Link`]: a source at the end of a line. Calls take their time, so that a crash can come between any two steps, and
 //! fail while the line is cut.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,17 +10,16 @@ use async_trait::async_trait;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use unisono_core::capability::Capability;
-use unisono_core::query::{Aggregate, Filter, Groups, Page, Query};
-use unisono_core::source::*;
-use unisono_core::write::{Committed, Unit};
-use unisono_core::{
-    Change, Effect, Entity, Error, ErrorKind, Key, Position, Result, Stored, Timestamp,
-};
+use unisono_core::relay::{Front, Relay};
+use unisono_core::source::{Auditor, Binding, Follower, Probe, Reader, Source, Truth};
+use unisono_core::{Effect, Error, ErrorKind, Result};
 
 /// A source, and the line to it.
 pub struct Link {
     inner: Arc<dyn Source>,
     cut: Arc<AtomicBool>,
+    /// In microseconds.
+    delay: AtomicU64,
     random: Mutex<StdRng>,
 }
 
@@ -27,7 +27,12 @@ impl Link {
     /// A line to a source, over which nothing goes while `cut` is set.
     pub fn new(inner: Arc<dyn Source>, cut: &Arc<AtomicBool>, seed: u64) -> Arc<Self> {
         let random = Mutex::new(StdRng::seed_from_u64(seed));
-        Arc::new(Link { inner, cut: Arc::clone(cut), random })
+        Arc::new(Link { inner, cut: Arc::clone(cut), delay: AtomicU64::new(0), random })
+    }
+
+    /// Has every call take so much longer from now on.
+    pub fn delay(&self, by: Duration) {
+        self.delay.store(u64::try_from(by.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// A call over the line. It may take place although its answer is lost.
@@ -36,7 +41,8 @@ impl Link {
             let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
             Duration::from_micros(random.random_range(0..3_000))
         };
-        let (before, after) = (pause(), pause());
+        let delay = Duration::from_micros(self.delay.load(Ordering::Relaxed));
+        let (before, after) = (delay + pause(), pause());
         tokio::time::sleep(before).await;
         let cut = |effect| {
             Error::new(ErrorKind::Unavailable, "the line is cut")
@@ -53,26 +59,19 @@ impl Link {
         }
         result
     }
+}
 
-    fn truth_of(&self) -> Result<Arc<dyn Truth>> {
-        self.role(Arc::clone(&self.inner).truth())
+impl Front for Link {
+    fn inner(&self) -> Result<Arc<dyn Source>> {
+        Ok(Arc::clone(&self.inner))
     }
 
-    fn reader_of(&self) -> Result<Arc<dyn Reader>> {
-        self.role(Arc::clone(&self.inner).reader())
-    }
-
-    fn follower_of(&self) -> Result<Arc<dyn Follower>> {
-        self.role(Arc::clone(&self.inner).follower())
-    }
-
-    fn auditor_of(&self) -> Result<Arc<dyn Auditor>> {
-        self.role(Arc::clone(&self.inner).auditor())
-    }
-
-    /// A role that was given away only if there is one; a source does not lose it.
-    fn role<T>(&self, role: Option<T>) -> Result<T> {
-        role.ok_or_else(|| Error::unsupported("the source has no such role").at(self.inner.name()))
+    async fn carry<T: Send + Debug>(
+        &self,
+        _operation: &'static str,
+        call: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        self.over(call).await
     }
 }
 
@@ -104,114 +103,21 @@ impl Source for Link {
 
     fn reader(self: Arc<Self>) -> Option<Arc<dyn Reader>> {
         Arc::clone(&self.inner).reader()?;
-        Some(self)
+        Some(Relay::of(self))
     }
 
     fn truth(self: Arc<Self>) -> Option<Arc<dyn Truth>> {
         Arc::clone(&self.inner).truth()?;
-        Some(self)
+        Some(Relay::of(self))
     }
 
     fn follower(self: Arc<Self>) -> Option<Arc<dyn Follower>> {
         Arc::clone(&self.inner).follower()?;
-        Some(self)
+        Some(Relay::of(self))
     }
 
     fn auditor(self: Arc<Self>) -> Option<Arc<dyn Auditor>> {
         Arc::clone(&self.inner).auditor()?;
-        Some(self)
-    }
-}
-
-#[async_trait]
-impl Reader for Link {
-    async fn get(&self, entity: &Arc<Entity>, keys: &[Key]) -> Result<At<Vec<Option<Stored>>>> {
-        self.over(self.reader_of()?.get(entity, keys)).await
-    }
-
-    async fn query(&self, entity: &Arc<Entity>, query: &Query) -> Result<At<Page>> {
-        self.over(self.reader_of()?.query(entity, query)).await
-    }
-
-    async fn count(
-        &self,
-        entity: &Arc<Entity>,
-        filter: &Filter,
-        search: Option<&str>,
-    ) -> Result<At<u64>> {
-        self.over(self.reader_of()?.count(entity, filter, search)).await
-    }
-
-    async fn aggregate(&self, entity: &Arc<Entity>, aggregate: &Aggregate) -> Result<At<Groups>> {
-        self.over(self.reader_of()?.aggregate(entity, aggregate)).await
-    }
-}
-
-#[async_trait]
-impl Truth for Link {
-    async fn commit(&self, units: Vec<Unit>) -> Result<Vec<Result<Committed>>> {
-        self.over(self.truth_of()?.commit(units)).await
-    }
-
-    async fn bounds(&self) -> Result<LogBounds> {
-        self.over(self.truth_of()?.bounds()).await
-    }
-
-    async fn read_log(
-        &self,
-        after: Position,
-        changes_max: usize,
-        bytes_max: usize,
-    ) -> Result<Vec<Arc<Change>>> {
-        self.over(self.truth_of()?.read_log(after, changes_max, bytes_max)).await
-    }
-
-    async fn history(
-        &self,
-        entity: &Arc<Entity>,
-        key: &Key,
-        before: Option<Position>,
-        limit: usize,
-    ) -> Result<Vec<Arc<Change>>> {
-        self.over(self.truth_of()?.history(entity, key, before, limit)).await
-    }
-
-    async fn trim(&self, through: Position, outcomes_before: Timestamp) -> Result<u64> {
-        self.over(self.truth_of()?.trim(through, outcomes_before)).await
-    }
-
-    async fn put_state(&self, space: &str, name: &str, value: Option<String>) -> Result<()> {
-        self.over(self.truth_of()?.put_state(space, name, value)).await
-    }
-
-    async fn list_state(&self, space: &str) -> Result<Vec<(String, String)>> {
-        self.over(self.truth_of()?.list_state(space)).await
-    }
-}
-
-#[async_trait]
-impl Follower for Link {
-    async fn apply(&self, batch: Batch) -> Result<Applied> {
-        self.over(self.follower_of()?.apply(batch)).await
-    }
-
-    async fn checkpoint(&self, entity: &Arc<Entity>) -> Result<Option<Checkpoint>> {
-        self.over(self.follower_of()?.checkpoint(entity)).await
-    }
-
-    async fn reset(&self, entity: &Arc<Entity>) -> Result<()> {
-        self.over(self.follower_of()?.reset(entity)).await
-    }
-}
-
-#[async_trait]
-impl Auditor for Link {
-    async fn scan(
-        &self,
-        entity: &Arc<Entity>,
-        after: Option<&Key>,
-        limit: usize,
-    ) -> Result<At<ScanPage>> {
-        self.over(self.auditor_of()?.scan(entity, after, limit)).await
+        Some(Relay::of(self))
     }
 }

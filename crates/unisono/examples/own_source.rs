@@ -27,6 +27,7 @@ static SHELF: ShelfKind = ShelfKind(OnceLock::new());
 static CAPABILITY: Capability = Capability {
     roles: &[Role::Follower],
     durable: false,
+    naming: &[],
     query: QueryCapability { get: true, filter: true, aggregate: true, search: true, scans: true },
     apply: ApplyCapability {
         lanes: 1,

@@ -35,6 +35,7 @@ impl Added {
             place: None,
             options: Default::default(),
             filter: None,
+            map: None,
             delivery: DeliveryPolicy::default(),
             clear: false,
         });
@@ -95,7 +96,7 @@ impl Unisono {
                 .hint("give the handler another name"));
         }
         added.declare(&mut wanted);
-        let source = OutletSource::new(name, KIND, outlet, manner);
+        let source = OutletSource::over(name, KIND, outlet, manner);
         let open = |_: Arc<str>, _: SourceDeclaration| -> BoxFuture<'_, Result<Arc<dyn Source>>> {
             let source = Arc::clone(&source);
             Box::pin(async move { Ok(source) })

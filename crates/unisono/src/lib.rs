@@ -17,6 +17,7 @@ pub mod processes;
 pub mod projections;
 pub mod registry;
 mod reload;
+pub mod rows;
 pub mod snapshots;
 pub mod streams;
 
@@ -27,5 +28,6 @@ pub use processes::{Process, Then, Timer};
 pub use projections::project;
 pub use registry::Registry;
 pub use registry::native::*;
+pub use rows::{RowsOf, Step};
 pub use snapshots::{Snapshot, Snapshots};
 pub use streams::{Aggregate, Recorded, Streams, Subscription};

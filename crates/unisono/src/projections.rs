@@ -8,7 +8,7 @@ use unisono_core::{Error, ErrorKind, Result};
 use unisono_policy::ack::AckPolicy;
 use unisono_policy::declaration::{EntityDeclaration, FollowerDeclaration};
 use unisono_policy::delivery::DeliveryPolicy;
-use unisono_policy::projection::Projection;
+use unisono_policy::projection::{BESIDE, Projection};
 use unisono_policy::read::ReadPolicy;
 use unisono_policy::write::WritePolicy;
 
@@ -23,7 +23,8 @@ pub fn project(
     let declaration = &mut configuration.declaration;
     let wrong = |message: &'static str| Error::new(ErrorKind::InvalidConfig, message);
     let name = Arc::clone(projection.name());
-    if declaration.entities.contains_key(&name) {
+    let beside: Arc<str> = format!("{name}{BESIDE}").into();
+    if declaration.entities.contains_key(&name) || declaration.entities.contains_key(&beside) {
         return Err(wrong("the name of the projection is taken").of(&name));
     }
     let from = declaration.entities.get(projection.from.name());
@@ -40,6 +41,7 @@ pub fn project(
             source: Arc::clone(source),
             place: None,
             options: Options::default(),
+            map: None,
             clear: false,
             filter: None,
             delivery: DeliveryPolicy::default(),

@@ -32,7 +32,16 @@ impl Unisono {
     /// can be changed. Fails with `invalid_config`, which names everything else that differs: fields,
     /// `[server]` and the like take a restart; and as a further source does that cannot be opened. One reload waits for
     /// another.
-    pub async fn reload(&self, mut wanted: Configuration) -> Result<Vec<String>> {
+    pub async fn reload(&self, wanted: Configuration) -> Result<Vec<String>> {
+        self.reload_for(None, wanted).await
+    }
+
+    /// [`Unisono::reload`] in the name of somebody, for the audit trail.
+    pub async fn reload_for(
+        &self,
+        actor: Option<Arc<str>>,
+        mut wanted: Configuration,
+    ) -> Result<Vec<String>> {
         let handlers = self.handlers.lock().await;
         handlers.iter().for_each(|added| added.declare(&mut wanted.declaration));
         let mut plan =
@@ -50,7 +59,7 @@ impl Unisono {
                 opened
             })
         };
-        self.engine.reload(wanted.declaration, &open).await
+        self.engine.acting_for(actor).reload(wanted.declaration, &open).await
     }
 
     /// Notes what the engine does not know of.

@@ -25,21 +25,38 @@ const KEYS: u32 = 2_500;
 
 /// Records in a SQLite database, with a follower, and everything archived in a folder beside.
 async fn open(folder: &Path, vault: &Path, backups: &str) -> Unisono {
+    open_with(folder, &archive(vault, backups)).await
+}
+
+fn archive(vault: &Path, backups: &str) -> String {
     let vault = vault.display();
+    format!(
+        r#"
+        vault = {{ kind = "files", path = "{vault}", fsync = false }}
+        [archive]
+        source = "vault"
+        every = "20ms"
+        backups = "{backups}""#
+    )
+}
+
+/// The same with another archive, or none.
+async fn open_with(folder: &Path, archive: &str) -> Unisono {
+    open_at(folder, archive, ["main", "copy"]).await
+}
+
+/// The same with the truth of the items elsewhere.
+async fn open_at(folder: &Path, archive: &str, [truth, follower]: [&str; 2]) -> Unisono {
     let text = format!(
         r#"
         [sources]
         main = {{ kind = "sqlite", path = "main.db" }}
         copy = {{ kind = "sqlite", path = "copy.db" }}
-        vault = {{ kind = "files", path = "{vault}", fsync = false }}
-        [archive]
-        source = "vault"
-        every = "20ms"
-        backups = "{backups}"
+        {archive}
         [entities.item]
-        truth = "main"
+        truth = "{truth}"
         fields = {{ id = "string", name = "string", code = {{ type = "string", unique = true }} }}
-        followers = [{{ source = "copy" }}]
+        followers = [{{ source = "{follower}" }}]
         [entities.note]
         truth = "main"
         fields = {{ id = "string", text = "text" }}
@@ -267,6 +284,154 @@ async fn a_restore_that_was_interrupted_goes_on() {
     unisono.close().await.unwrap();
 }
 
+/// A backup reads one page after the other: what a record gives up and another one takes meanwhile is there once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_goes_to_another_record_during_a_backup_is_restored() {
+    let folder = tempfile::tempdir().unwrap();
+    let unisono = open(&folder.path().join("lost"), &folder.path().join("vault"), "0s").await;
+    let engine = unisono.engine();
+    fill(engine).await;
+    let item = engine.entity("item").unwrap().clone();
+    let set = async |id: &str, code: Json| {
+        let write = put(&item, &json!({ "id": id, "name": "item", "code": code }));
+        engine.write(&Context::default(), vec![write]).await.unwrap();
+    };
+    let last = format!("k{:04}", KEYS - 1);
+    set("k0000", json!("rare")).await;
+    let (swapped, handle) = (AtomicBool::new(false), tokio::runtime::Handle::current());
+    // When the page with the first record was read, and that with the last was not.
+    let swap = |records: u64| {
+        if records < u64::from(KEYS) && !swapped.swap(true, Ordering::Relaxed) {
+            let swapping = async {
+                set("k0000", Json::Null).await;
+                set(&last, json!("rare")).await;
+            };
+            std::thread::scope(|scope| scope.spawn(|| handle.block_on(swapping)).join().unwrap());
+        }
+    };
+    engine.back_up(None, &swap).await.unwrap();
+    assert!(swapped.load(Ordering::Relaxed), "it was read in one page");
+    let wanted = state(engine, "item").await;
+    unisono.close().await.unwrap();
+    let (unisono, _) = restore(folder.path(), "again", RestoreTo::End).await;
+    assert_eq!(state(unisono.engine(), "item").await, wanted);
+    unisono.close().await.unwrap();
+}
+
+/// What an entity became while its truth was elsewhere is in no change of this log: a restore ends before it came back,
+/// unless there is a backup from afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truth_that_was_elsewhere_meanwhile_is_not_mixed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, vault) = (folder.path().join("lost"), folder.path().join("vault"));
+    let set = async |engine: &Engine, id: &str, name: &str| {
+        let item = engine.entity("item").unwrap().clone();
+        let write = put(&item, &json!({ "id": id, "name": name }));
+        engine.write(&Context::default(), vec![write]).await.unwrap();
+    };
+    let unisono = open(&data, &vault, "0s").await;
+    for id in ["a", "b"] {
+        set(unisono.engine(), id, "before").await;
+    }
+    unisono.engine().back_up(None, &|_| {}).await.unwrap();
+    let before = state(unisono.engine(), "item").await;
+    unisono.close().await.unwrap();
+
+    let unisono = open_with(&data, "").await;
+    let engine = unisono.engine();
+    for source in ["copy", "main"] {
+        let token = engine.head_token().await.unwrap();
+        engine.wait_applied(&token, LIMIT).await.unwrap();
+        engine.promote("item", &source.into()).await.unwrap();
+        set(engine, source, "since").await;
+    }
+    unisono.close().await.unwrap();
+
+    let unisono = open(&data, &vault, "0s").await;
+    set(unisono.engine(), "a", "afterwards").await;
+    archived(unisono.engine()).await;
+    unisono.close().await.unwrap();
+    // A restore is archived itself: it has a copy of the archive for its own.
+    copy(&vault, &folder.path().join("early/vault"));
+    let early = folder.path().join("early");
+    let (restored, told) = restore(&early, "first", RestoreTo::End).await;
+    assert!(told.beyond.is_some(), "{told:?}");
+    assert_eq!(state(restored.engine(), "item").await, before, "as it was when it went away");
+    restored.close().await.unwrap();
+
+    let unisono = open(&data, &vault, "0s").await;
+    unisono.engine().back_up(None, &|_| {}).await.unwrap();
+    let wanted = state(unisono.engine(), "item").await;
+    assert_eq!(wanted.len(), 4);
+    unisono.close().await.unwrap();
+    let (restored, told) = restore(folder.path(), "second", RestoreTo::End).await;
+    assert_eq!((state(restored.engine(), "item").await, told.beyond), (wanted, None));
+    restored.close().await.unwrap();
+}
+
+/// A move begins a chain where the truth came to, and a backup on both sides, so that everything can be restored again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truth_moves_while_everything_is_archived() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, vault) = (folder.path().join("lost"), folder.path().join("vault"));
+    let unisono = open(&data, &vault, "1d").await;
+    let engine = unisono.engine();
+    let write = async |name: &str, record: Json| {
+        let entity = engine.entity(name).unwrap().clone();
+        engine.write(&Context::default(), vec![put(&entity, &record)]).await.unwrap();
+    };
+    let backups = async |truth: &str| match engine.backups(Some(truth)).await {
+        Ok(backups) => backups,
+        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+        Err(error) => panic!("{error}"),
+    };
+    write("item", json!({ "id": "a", "name": "before" })).await;
+    write("note", json!({ "id": "a", "text": "before" })).await;
+    while backups("main").await.is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let token = engine.head_token().await.unwrap();
+    engine.wait_applied(&token, LIMIT).await.unwrap();
+    engine.promote("item", &"copy".into()).await.unwrap();
+    write("item", json!({ "id": "b", "name": "since" })).await;
+    let waiting = async {
+        loop {
+            let [here, there] = [backups("main").await, backups("copy").await];
+            let holds = |of: &[unisono::engine::archive::backup::Backup]| {
+                of.last().map(|backup| backup.entities.contains_key("item"))
+            };
+            if (holds(&here), holds(&there)) == (Some(false), Some(true)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, waiting).await.expect("a backup on both sides");
+    write("item", json!({ "id": "a", "name": "afterwards" })).await;
+    write("note", json!({ "id": "b", "text": "afterwards" })).await;
+    let waiting = async {
+        while engine.status().await.archives.iter().any(|archive| archive.lag_changes > 0) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, waiting).await.unwrap();
+    let reports = engine.check_archive(None).await.unwrap();
+    assert!(reports.len() == 2 && reports.iter().all(|r| r.problems.is_empty()), "{reports:?}");
+    let wanted = [state(engine, "item").await, state(engine, "note").await];
+    unisono.close().await.unwrap();
+
+    let again = folder.path().join("again");
+    let unisono = open_at(&again, &archive(&vault, "0s"), ["copy", "main"]).await;
+    let restored = unisono.engine().restore(None, RestoreTo::End, &|_| {}).await.unwrap();
+    assert!(restored.iter().all(|of_truth| of_truth.beyond.is_none()), "{restored:?}");
+    let engine = unisono.engine();
+    assert_eq!([state(engine, "item").await, state(engine, "note").await], wanted);
+    let token = engine.head_token().await.unwrap();
+    engine.wait_applied(&token, LIMIT).await.unwrap();
+    assert!(engine.verify(&Default::default(), &|_| {}).await.unwrap().agrees());
+    unisono.close().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_there_is_not_overwritten_and_another_log_not_mixed_in() {
     let folder = tempfile::tempdir().unwrap();
@@ -292,6 +457,20 @@ async fn what_is_there_is_not_overwritten_and_another_log_not_mixed_in() {
         engine.restore(None, RestoreTo::Position(Position::ZERO), &|_| {}).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
     unisono.close().await.unwrap();
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (path, copied) = {
+            let entry = entry.unwrap();
+            (entry.path(), to.join(entry.file_name()))
+        };
+        match path.is_dir() {
+            true => copy(&path, &copied),
+            false => drop(std::fs::copy(&path, &copied).unwrap()),
+        }
+    }
 }
 
 /// Every file below a folder, in order.

@@ -85,3 +85,45 @@ async fn who_repaired_and_reloaded_is_in_the_log() {
     assert!(reload["record"]["details"].to_string().contains("batch"), "{reload}");
     unisono.close().await.unwrap();
 }
+
+/// What somebody has done to a dead letter is in the log before it is done, and that it failed as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_becomes_of_a_dead_letter_is_told_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let unisono = Unisono::open(configuration(folder.path(), 100)).await.unwrap();
+    let engine = unisono.engine();
+    let database = rusqlite::Connection::open(folder.path().join("copy.db")).unwrap();
+    let trigger = "CREATE TRIGGER no BEFORE INSERT ON item BEGIN SELECT RAISE(ABORT, 'no'); END";
+    database.execute_batch(trigger).unwrap();
+    let item = engine.entity("item").unwrap().clone();
+    let record = record_json::parse(&item, &json!({ "id": "a", "name": "unwanted" })).unwrap();
+    let (key, action) = (Key::from_text("a").unwrap(), Action::Put(record));
+    let write = Write { entity: item, key, action, condition: Condition::None };
+    engine.write(&Context::default(), vec![write]).await.unwrap();
+    let mut letters = Vec::new();
+    while letters.is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        letters = engine.dead_letters().await.unwrap();
+    }
+    let mia = engine.acting_for(Some("mia".into()));
+    let told = async || -> Vec<Json> {
+        entries(engine).await.into_iter().map(|mut entry| entry["record"].take()).collect()
+    };
+    // Nothing can be told to a follower that is left alone.
+    mia.pause_source("copy").await.unwrap();
+    mia.discard(&letters[0]).await.unwrap_err();
+    mia.resume_source("copy").await.unwrap();
+    mia.discard(&letters[0]).await.unwrap();
+    let found = told().await;
+    let actions: Vec<_> = found.iter().filter(|e| e["details"]["failed"].is_null()).collect();
+    let actions: Vec<_> = actions.iter().map(|entry| entry["action"].as_str().unwrap()).collect();
+    assert_eq!(actions, ["pause", "discard", "resume", "discard"], "at once: {found:?}");
+    assert!(found.iter().all(|entry| entry["actor"] == "mia"), "{found:?}");
+    unisono.close().await.unwrap();
+    let unisono = Unisono::open(configuration(folder.path(), 100)).await.unwrap();
+    let entries = entries(unisono.engine()).await;
+    let failed = entries.iter().filter(|e| !e["record"]["details"]["failed"].is_null());
+    let failed: Vec<_> = failed.map(|e| (&e["record"]["action"], &e["actor"])).collect();
+    assert_eq!(failed, [(&json!("discard"), &json!("mia"))], "{entries:?}");
+    unisono.close().await.unwrap();
+}

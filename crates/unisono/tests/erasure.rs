@@ -18,6 +18,7 @@ use unisono::engine::archive::restore::RestoreTo;
 use unisono::engine::stream::{Appending, Excerpt};
 use unisono::engine::verify::report::{Depth, VerifyOptions};
 use unisono::{Registry, Unisono, config};
+use unisono_testkit::remains::files_with;
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// In what is personal, and nowhere else.
@@ -86,29 +87,8 @@ impl Site {
 
     /// The files that hold some text, however it is packed.
     fn files_with(&self, text: &str) -> Vec<String> {
-        let mut found = Vec::new();
-        search(self.path(), text.as_bytes(), &mut found);
-        found
-    }
-}
-
-fn search(folder: &Path, text: &[u8], found: &mut Vec<String>) {
-    for entry in fs::read_dir(folder).unwrap().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            search(&path, text, found);
-            continue;
-        }
-        // A file may go while others are looked at.
-        let mut content = fs::read(&path).unwrap_or_default();
-        if content.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-            content = zstd::decode_all(&content[..]).unwrap();
-        }
-        let lower = content.to_ascii_lowercase();
-        let has = |text: &[u8]| lower.windows(text.len()).any(|part| part == text);
-        if has(&text.to_ascii_lowercase()) {
-            found.push(path.display().to_string());
-        }
+        let found = files_with(self.path(), text).into_iter();
+        found.map(|file| file.display().to_string()).collect()
     }
 }
 
@@ -204,6 +184,45 @@ async fn everything(unisono: &Unisono) -> String {
     let log = engine.changes(&log, begin, 100, Duration::ZERO);
     let events = unisono.streams::<Json>("order").unwrap().all(&Default::default()).await;
     format!("{page:?}{scanned:?}{:?}{:?}{events:?}", history.await.unwrap(), log.await.unwrap())
+}
+
+/// What is personal moves as it is, encrypted: it is read in the new place, erased there, and plain nowhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_personal_moves_with_its_truth() {
+    let site = Site::new(FIND_CLEAR);
+    let unisono = site.open().await.unwrap();
+    let context = Context::default();
+    put(&unisono, &context, &person("7", &format!("Kim {SECRET}"))).await.unwrap();
+    put(&unisono, &context, &person("8", &format!("Ann {SECRET}"))).await.unwrap();
+    settled(&unisono).await;
+    let engine = unisono.engine();
+    engine.promote("person", &"copy".into()).await.unwrap();
+    patch(&unisono, "8", json!({ "city": "Lund" })).await.unwrap();
+    assert_eq!(found(&unisono, "7").await.unwrap()["name"], format!("Kim {SECRET}"));
+    assert_eq!(found(&unisono, "8").await.unwrap()["name"], format!("Ann {SECRET}"));
+    settled(&unisono).await;
+    let erased = engine.erase_subject(&context, "7").await.unwrap();
+    assert!(erased.keys > 0 && erased.pending.is_empty(), "{erased:?}");
+    assert_eq!(found(&unisono, "7").await.unwrap()["name"], Json::Null);
+    settled(&unisono).await;
+    let options = VerifyOptions { depth: Depth::Deep, ..VerifyOptions::default() };
+    let report = engine.verify(&options, &|_| {}).await.unwrap();
+    assert!(report.agrees(), "{report:?}");
+    unisono.close().await.unwrap();
+    let mut plain = site.files_with(SECRET);
+    plain.retain(|file| !file.contains("main-find/"));
+    assert_eq!(plain, Vec::<String>::new(), "personal, at rest, but in the follower that shows it");
+    // In the next process, whose file says otherwise, it moves back.
+    let unisono = site.open().await.unwrap();
+    let back = async {
+        while *unisono.engine().declaration().entities["person"].truth != *"main" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, back).await.unwrap();
+    assert_eq!(found(&unisono, "8").await.unwrap()["name"], format!("Ann {SECRET}"));
+    assert_eq!(found(&unisono, "7").await.unwrap()["name"], Json::Null);
+    unisono.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -328,7 +347,7 @@ async fn an_erasure_reaches_a_clear_follower_that_was_away() {
     let site = Site::new(FIND_CLEAR);
     let unisono = site.open().await.unwrap();
     filled(&unisono).await;
-    unisono.engine().pause_source("find", None).await.unwrap();
+    unisono.engine().pause_source("find").await.unwrap();
     let erased = unisono.engine().erase_subject(&Context::default(), "7").await.unwrap();
     assert_eq!(&*erased.pending[0].source, "find");
     unisono.close().await.unwrap();

@@ -12,10 +12,13 @@ use unisono::core::write::{Action, Condition, Write};
 use unisono::core::{
     Context, ErrorKind, FieldType, Key, Record, Result, Token, Value, json as records,
 };
+use unisono::engine::ProjectionStatus;
 use unisono::engine::stream::Appending;
-use unisono::engine::verify::report::VerifyOptions;
-use unisono::policy::projection::{Contributes, Contribution, Function, Kept, Projection, Shape};
-use unisono::{Registry, Unisono, config};
+use unisono::engine::verify::report::{Depth, VerifyOptions};
+use unisono::policy::projection::{
+    BesideState, Contributes, Contribution, Function, Kept, Projection, Shape,
+};
+use unisono::{Registry, Step, Unisono, config};
 
 const WAIT: Duration = Duration::from_secs(60);
 
@@ -169,9 +172,31 @@ async fn rows_are_not_written_and_another_definition_makes_them_anew() {
 
     let other = SALES.replace("sum = \"item.quantity\"", "sum = \"item.quantity * 100\"");
     let unisono = open(&folder, &format!("{ENTITIES}{other}")).await;
-    settled(&unisono).await;
-    let sold = rows(&unisono, "product_sales", &Context::default()).await[0]["sold"].clone();
-    assert_eq!(sold, 200);
+    let entity = unisono.engine().entity("product_sales").unwrap();
+    let sold = async || {
+        let key = Key::from_text("p").unwrap();
+        loop {
+            let answer = unisono.engine().get(&Context::default(), entity, &key).await;
+            // Right after the start it is not known yet what there is.
+            let Ok(answer) = answer else {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            };
+            let record = answer.value.unwrap().record.clone();
+            return to_json(entity, &record)["sold"].clone();
+        }
+    };
+    assert_eq!(sold().await, 2, "the rows that there are go on answering");
+    let begun = unisono.engine().projection("product_sales").await.unwrap();
+    assert_eq!((begun.still, begun.beside.unwrap().state), (Some(1), BesideState::Replacing));
+    let made = versions(&unisono, |found| found.version == 2).await;
+    assert_eq!(made.beside.unwrap().state, BesideState::Returning);
+    assert_eq!(sold().await, 200);
+    let alone = versions(&unisono, |found| found.beside.is_none()).await;
+    assert_eq!((alone.version, sold().await), (3, json!(200)));
+    unisono.close().await.unwrap();
+    let unisono = open(&folder, &format!("{ENTITIES}{other}")).await;
+    assert_eq!(unisono.engine().projection("product_sales").await.unwrap().still, None);
     unisono.close().await.unwrap();
 }
 
@@ -249,5 +274,141 @@ async fn a_projection_written_in_rust_is_kept_as_a_declared_one() {
 
     let report = unisono.engine().verify(&VerifyOptions::default(), &|_| {}).await.unwrap();
     assert!(report.agrees(), "{report:?}");
+    unisono.close().await.unwrap();
+}
+
+async fn versions(
+    unisono: &Unisono,
+    wanted: impl Fn(&ProjectionStatus) -> bool,
+) -> ProjectionStatus {
+    let settled = async {
+        loop {
+            let found = unisono.engine().projection("product_sales").await.unwrap();
+            if wanted(&found) {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(WAIT, settled).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_version_is_made_beside_the_one_that_answers_and_takes_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!("{ENTITIES}{SALES}");
+    let unisono = open(&folder, &text).await;
+    for n in 0..30 {
+        let lines = [("p", n, "1.00"), ("q", 1, "2.50")];
+        write(&unisono, &format!("o{n}"), order("kim", "open", &lines)).await;
+    }
+    settled(&unisono).await;
+    let engine = unisono.engine();
+    let error = engine.projection_back("product_sales").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    let error = engine.rebuild_projection("product_sale").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("product_sale"), "{error}");
+
+    // What is written and read meanwhile goes on as before, and a token is honoured by either version.
+    let begun = engine.rebuild_projection("product_sales").await.unwrap();
+    assert_eq!((begun.version, begun.beside.unwrap().state), (1, BesideState::Building));
+    let sold = async |token: Token| {
+        let context = Context { token, ..Context::default() };
+        rows(&unisono, "product_sales", &context).await[0]["sold"].as_i64().unwrap()
+    };
+    let mut expected = 435;
+    while engine.projection("product_sales").await.unwrap().version == 1 {
+        let token = write(&unisono, "o1", order("ann", "open", &[("p", expected, "1.00")])).await;
+        assert_eq!(sold(token).await, 434 + expected);
+        expected += 1;
+    }
+    let swapped = engine.projection("product_sales").await.unwrap();
+    assert_eq!((swapped.version, swapped.beside.unwrap().state), (2, BesideState::Former));
+    let live = |found: &ProjectionStatus| {
+        let of = found.targets.iter().filter(|t| t.live);
+        of.map(|t| t.delivery.source.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!((live(&swapped), swapped.targets.len()), (vec!["main".into(), "other".into()], 4));
+    let token = write(&unisono, "o1", order("ann", "open", &[("p", 7, "1.00")])).await;
+    assert_eq!(sold(token).await, 441);
+    unisono.close().await.unwrap();
+
+    // It is remembered, and the former version has followed meanwhile.
+    let unisono = open(&folder, &text).await;
+    let engine = unisono.engine();
+    assert_eq!(engine.projection("product_sales").await.unwrap().version, 2);
+    let token = write(&unisono, "o1", order("ann", "open", &[("p", 8, "1.00")])).await;
+    let back = engine.projection_back("product_sales").await.unwrap();
+    assert_eq!(back.version, 1);
+    let context = Context { token, ..Context::default() };
+    assert_eq!(rows(&unisono, "product_sales", &context).await[0]["sold"], 442);
+
+    // What stays in the end is where it is declared, whichever version was discarded.
+    engine.discard_projection("product_sales").await.unwrap();
+    let alone = versions(&unisono, |found| found.beside.is_none()).await;
+    assert_eq!((alone.version, alone.targets.len()), (1, 2));
+    engine.rebuild_projection("product_sales").await.unwrap();
+    let again = versions(&unisono, |found| found.version != 1).await;
+    assert_eq!(again.version, 4);
+    let returning = engine.discard_projection("product_sales").await.unwrap();
+    assert_eq!(returning.beside.unwrap().state, BesideState::Returning);
+    let returned = versions(&unisono, |found| found.beside.is_none()).await;
+    assert_eq!(returned.version, 5);
+    settled(&unisono).await;
+    assert_eq!(rows(&unisono, "product_sales", &context).await[0]["sold"], 442);
+    let options = VerifyOptions { depth: Depth::Deep, ..VerifyOptions::default() };
+    let report = engine.verify(&options, &|_| {}).await.unwrap();
+    assert!(report.agrees(), "{report:?}");
+    unisono.close().await.unwrap();
+}
+
+#[derive(Debug, PartialEq, serde::Deserialize)]
+struct Sale {
+    product_id: String,
+    sold: i64,
+}
+
+fn texts(step: &Step<Sale>) -> Vec<String> {
+    let text = |(key, row): &(Key, Option<Sale>)| match row {
+        Some(sale) => format!("{}={}", sale.product_id, sale.sold),
+        None => format!("-{key}"),
+    };
+    step.rows.iter().map(text).collect()
+}
+
+#[tokio::test]
+async fn rows_are_followed_in_whole_steps_also_across_a_swap() {
+    let folder = tempfile::tempdir().unwrap();
+    let unisono = open(&folder, &format!("{ENTITIES}{SALES}")).await;
+    write(&unisono, "o1", order("kim", "open", &[("p", 2, "1.00"), ("q", 1, "1.00")])).await;
+    settled(&unisono).await;
+    let sales = unisono.entity::<Sale>("product_sales").unwrap();
+    let mut followed = sales.follow_rows(None).await.unwrap();
+    let all = followed.next().await.unwrap();
+    assert_eq!((all.anew, texts(&all)), (true, vec!["p=2".into(), "q=1".into()]));
+    write(&unisono, "o2", order("kim", "open", &[("p", 3, "1.00"), ("r", 1, "1.00")])).await;
+    let step = followed.next().await.unwrap();
+    assert_eq!((step.anew, texts(&step)), (false, vec!["p=5".into(), "r=1".into()]));
+
+    // Another version gives no steps by itself: its rows are the same.
+    unisono.engine().rebuild_projection("product_sales").await.unwrap();
+    versions(&unisono, |found| found.version == 2).await;
+    write(&unisono, "o2", order("kim", "open", &[("p", 4, "1.00")])).await;
+    let after = followed.next().await.unwrap();
+    assert_eq!((after.anew, texts(&after)), (false, vec!["p=6".into(), "-r".into()]));
+    assert!(after.position > step.position && followed.position() == Some(after.position));
+
+    // Who comes back is given what it lacks.
+    let mut again = sales.follow_rows(Some(all.position)).await.unwrap();
+    assert_eq!(texts(&again.next().await.unwrap()), texts(&step));
+    assert_eq!(texts(&again.next().await.unwrap()), texts(&after));
+    let head = unisono.engine().log_of("product_sales").unwrap();
+    let head = unisono.engine().head_token().await.unwrap().position(&head);
+    let error = sales.follow_rows(Some(head.plus(100))).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    let orders = unisono.entity::<Sale>("orders").unwrap();
+    let error = orders.follow_rows(None).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
     unisono.close().await.unwrap();
 }

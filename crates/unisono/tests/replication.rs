@@ -11,6 +11,7 @@ use unisono::core::write::{Action, Condition, Write};
 use unisono::core::{Ack, Context, Effect, ErrorKind, Key, Result, json as record_json};
 use unisono::engine::{CacheStatus, Written};
 use unisono::{Handle, Registry, Unisono};
+use unisono_testkit::remains::files_with;
 
 /// An order in SQLite, in files, in a search index and in a cache.
 fn configuration(folder: &Path, entity: &str, files: &str, words: &str) -> Configuration {
@@ -59,20 +60,6 @@ fn put(unisono: &Unisono, id: &str, country: &str, note: &str) -> Action {
     Action::Put(record_json::parse(entity, &record).unwrap())
 }
 
-/// Every file below a folder that holds a text.
-fn holding(folder: &Path, text: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(holding(&path, text));
-        } else if std::fs::read(&path).unwrap().windows(text.len()).any(|w| w == text.as_bytes()) {
-            found.push(path);
-        }
-    }
-    found
-}
-
 #[tokio::test]
 async fn a_write_is_answered_when_every_follower_has_it() {
     let folder = tempfile::tempdir().unwrap();
@@ -82,7 +69,7 @@ async fn a_write_is_answered_when_every_follower_has_it() {
     for n in 0..20 {
         let (id, note) = (format!("o{n}"), format!("parallel {n};"));
         write(&unisono, None, &id, put(&unisono, &id, "fr", &note)).await.unwrap();
-        assert!(!holding(&folder.path().join("copy"), &note).is_empty(), "{note} at once");
+        assert!(!files_with(&folder.path().join("copy"), &note).is_empty(), "{note} at once");
     }
     let status = unisono.engine().status().await;
     let [order] = status.entities.as_slice() else { panic!("one entity") };
@@ -99,7 +86,7 @@ async fn a_cascade_has_a_write_in_the_first_follower_when_it_is_in_the_last() {
         let (id, note) = (format!("o{n}"), format!("cascade {n};"));
         let ack = Some(Ack::Named(vec!["words".into()]));
         write(&unisono, ack, &id, put(&unisono, &id, "fr", &note)).await.unwrap();
-        assert!(!holding(&folder.path().join("copy"), &note).is_empty(), "{note}");
+        assert!(!files_with(&folder.path().join("copy"), &note).is_empty(), "{note}");
     }
     let followers = &unisono.engine().status().await.entities[0].followers;
     assert_eq!(followers, &["words: after copy"]);
@@ -180,11 +167,11 @@ async fn what_is_forbidden_somewhere_is_in_no_byte_there() {
 
     let below = |source: &str| folder.path().join(source);
     for source in ["copy", "words"] {
-        assert_eq!(holding(&below(source), "marker-of-de"), [] as [PathBuf; 0], "{source}");
+        assert_eq!(files_with(&below(source), "marker-of-de"), [] as [PathBuf; 0], "{source}");
     }
     // What is looked for can be found where it may be.
-    assert!(!holding(&below("copy"), &marker("fr", 1)).is_empty());
-    let in_the_truth = holding(folder.path(), "marker-of-de");
+    assert!(!files_with(&below("copy"), &marker("fr", 1)).is_empty());
+    let in_the_truth = files_with(folder.path(), "marker-of-de");
     assert!(in_the_truth.iter().any(|path| path.to_string_lossy().contains("main.db")));
 }
 

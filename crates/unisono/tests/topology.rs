@@ -346,7 +346,7 @@ async fn a_paused_source_gets_nothing_until_it_is_resumed_also_after_a_restart()
     put(&unisono, 0..10).await;
     agrees(&unisono, "words").await;
     let engine = unisono.engine();
-    let pause = engine.pause_source("words", Some("ann".into())).await.unwrap();
+    let pause = engine.acting_for(Some("ann".into())).pause_source("words").await.unwrap();
     put(&unisono, 10..20).await;
     until("a delivery that rests", async || {
         delivery(&unisono, "words").await.unwrap().state == DeliveryState::Paused
@@ -355,7 +355,7 @@ async fn a_paused_source_gets_nothing_until_it_is_resumed_also_after_a_restart()
     let before = delivery(&unisono, "words").await.unwrap().position;
     assert!(found(&unisono, "number3").await.is_err_and(|kind| kind == ErrorKind::Unavailable));
     assert_eq!(engine.backfill("item", "words").await.unwrap_err().kind(), ErrorKind::Unavailable);
-    let again = engine.pause_source("words", None).await.unwrap();
+    let again = engine.pause_source("words").await.unwrap();
     assert_eq!(again, pause, "it says who did it first");
     unisono.close().await.unwrap();
 
@@ -392,7 +392,7 @@ async fn a_paused_cache_is_passed_by_and_a_truth_cannot_be_paused() {
     };
     put(&unisono, 0..3).await;
     until("a hit", async || asked().await.0 == "near").await;
-    engine.pause_source("near", None).await.unwrap();
+    engine.pause_source("near").await.unwrap();
     assert_eq!(asked().await, ("main".to_owned(), json!(1)));
     items.put(&json!({ "id": 1, "name": "a", "price": 77 })).await.unwrap();
     assert_eq!(asked().await, ("main".to_owned(), json!(77)));
@@ -403,9 +403,9 @@ async fn a_paused_cache_is_passed_by_and_a_truth_cannot_be_paused() {
         source == "near"
     })
     .await;
-    let refused = engine.pause_source("main", None).await.unwrap_err();
+    let refused = engine.pause_source("main").await.unwrap_err();
     assert_eq!((refused.kind(), refused.detail("role")), (ErrorKind::Unsupported, Some("truth")));
-    let unknown = engine.pause_source("word", None).await.unwrap_err();
+    let unknown = engine.pause_source("word").await.unwrap_err();
     assert_eq!(unknown.hint_text(), Some("did you mean words?"));
     unisono.close().await.unwrap();
 }

@@ -92,6 +92,7 @@ pub(crate) fn capability(archive: bool) -> Capability {
     Capability {
         roles: &[Role::Follower, Role::Vault],
         durable: true,
+        naming: &[],
         query: QueryCapability {
             get: true,
             filter: true,

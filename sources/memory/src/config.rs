@@ -52,6 +52,7 @@ impl Settings {
         Capability {
             roles: &[Role::Truth, Role::Follower, Role::Cache, Role::Journal],
             durable: false,
+            naming: &[],
             query: QueryCapability {
                 get: true,
                 filter: true,

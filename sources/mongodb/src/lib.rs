@@ -52,6 +52,7 @@ impl SourceKind for Mongodb {
         Capability {
             roles: &[Role::Follower],
             durable: true,
+            naming: &[],
             query: QueryCapability {
                 get: true,
                 filter: true,

@@ -59,6 +59,7 @@ impl SourceKind for Mysql {
         Capability {
             roles: &[Role::Truth, Role::Follower],
             durable: true,
+            naming: &[],
             query: QueryCapability {
                 get: true,
                 filter: true,

@@ -26,10 +26,12 @@ async fn a_table_of_an_application_is_adopted() {
     let sql = format!(
         "CREATE TABLE thing (number INT AUTO_INCREMENT PRIMARY KEY, id VARCHAR(40) {EXACT} NOT NULL UNIQUE, \
          name VARCHAR(40) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci, price DECIMAL(14,4), \
-         made TIMESTAMP(3) NULL, colour VARCHAR(9) NOT NULL DEFAULT 'red', code BINARY(16), small TINYINT UNSIGNED) \
+         made TIMESTAMP(3) NULL, colour VARCHAR(9) NOT NULL DEFAULT 'red', code BINARY(16), small TINYINT UNSIGNED, \
+         size ENUM('small', 'large', 'huge') CHARACTER SET utf8mb4, mark VARCHAR(9) {EXACT} UNIQUE) \
          ENGINE = InnoDB; \
-         INSERT INTO thing (id, name, price, made, colour, small) VALUES ('a', 'Lamp', 1.5, '2026-01-02 03:04:05.678', 'blue', 7), \
-         ('b', 'lamp', NULL, NULL, 'red', NULL), ('c', 'LAMP', 2, NULL, 'red', NULL)"
+         INSERT INTO thing (id, name, price, made, colour, small, size) VALUES \
+         ('a', 'Lamp', 1.5, '2026-01-02 03:04:05.678', 'blue', 7, 'large'), \
+         ('b', 'lamp', NULL, NULL, 'red', NULL, 'small'), ('c', 'LAMP', 2, NULL, 'red', NULL, 'huge')"
     );
     outside.query_drop(sql).await.unwrap();
     let entity = thing(vec![
@@ -40,12 +42,17 @@ async fn a_table_of_an_application_is_adopted() {
         Field::new("code", FieldType::Uuid),
         Field::new("small", FieldType::Integer),
         Field::new("added", FieldType::Float),
+        Field::new("size", FieldType::String),
+        Field { unique: true, ..Field::new("mark", FieldType::String) },
     ]);
     let source = db.open().await;
     let notes = prepare(&source, Role::Truth, &[&entity]).await.unwrap();
     assert!(notes.contains(&"adopted the table thing".to_owned()), "{notes:?}");
+    let indexes = "SELECT DISTINCT index_name FROM information_schema.statistics WHERE table_schema = DATABASE() \
+                   AND table_name = 'thing' AND column_name = 'mark'";
+    assert_eq!(column(&mut outside, indexes).await, ["mark"], "the application's is enough");
     assert_eq!(prepare(&source, Role::Truth, &[&entity]).await.unwrap(), Vec::<String>::new());
-    let expected = json!({"id": "a", "name": "Lamp", "price": "1.50", "made": "2026-01-02T03:04:05.678Z", "small": 7});
+    let expected = json!({"id": "a", "name": "Lamp", "price": "1.50", "made": "2026-01-02T03:04:05.678Z", "small": 7, "size": "large"});
     let found = get(&source, &entity, key("a")).await;
     assert_eq!(found, Some(Sample::record(&entity, &expected)), "a row from before");
     // The application's collation folds case; Unisono's answers do not.
@@ -58,15 +65,29 @@ async fn a_table_of_an_application_is_adopted() {
     let page = reader.query(&entity, &query).await.unwrap().value;
     let ids: Vec<_> = page.hits.iter().map(|h| h.stored.key.to_string()).collect();
     assert_eq!(ids, ["c", "a"], "capitals come first");
+    // By its text, whatever the order of the enumeration is; a word that it does not have is refused.
+    let words =
+        Query { order: vec![Order { path: Path::whole(7), descending: false }], ..Query::all() };
+    let page = reader.query(&entity, &words).await.unwrap().value;
+    let ids: Vec<_> = page.hits.iter().map(|h| h.stored.key.to_string()).collect();
+    assert_eq!(ids, ["c", "a", "b"]);
+    let is =
+        |word: &str| Filter::Compare(Path::whole(7), Comparison::Gt, Value::String(word.into()));
+    assert_eq!(reader.count(&entity, &is("large"), None).await.unwrap().value, 1);
+    assert_eq!(reader.count(&entity, &is("LARGE"), None).await.unwrap().value, 3);
+    let wrong = Action::Patch(json!({"size": "tiny"}));
+    let results = commit(&source, vec![unit(&entity, key("a"), wrong)]).await;
+    assert_eq!(results[0].as_ref().unwrap_err().kind(), ErrorKind::InvalidInput, "{results:?}");
     let patch = Action::Patch(
-        json!({"price": "9.99", "code": "00000000-0000-0000-0000-000000000007", "added": -0.0}),
+        json!({"size": "huge", "price": "9.99", "code": "00000000-0000-0000-0000-000000000007", "added": -0.0}),
     );
     let results = commit(&source, vec![unit(&entity, key("a"), patch)]).await;
     assert!(results[0].as_ref().is_ok_and(|p| *p > 1), "{results:?}");
-    let row = "SELECT CONCAT_WS(' ', number, price, colour, HEX(code)) FROM thing WHERE id = 'a'";
+    let row =
+        "SELECT CONCAT_WS(' ', number, price, colour, HEX(code), size) FROM thing WHERE id = 'a'";
     assert_eq!(
         column(&mut outside, row).await,
-        ["1 9.9900 blue 00000000000000000000000000000007"],
+        ["1 9.9900 blue 00000000000000000000000000000007 huge"],
         "the row, as other programs see it"
     );
     let sql = "INSERT INTO thing (id, name) VALUES ('d', 'x')";

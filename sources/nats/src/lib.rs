@@ -110,7 +110,7 @@ impl SourceKind for Nats {
         _: &Environment,
     ) -> Result<Arc<dyn Source>> {
         let publisher = Publisher::new(name, options).await?;
-        Ok(OutletSource::new(name, self.name(), Arc::new(publisher), Manner::of(options)))
+        Ok(OutletSource::over(name, self.name(), Arc::new(publisher), Manner::of(options)))
     }
 }
 

@@ -56,6 +56,7 @@ impl SourceKind for Opensearch {
         Capability {
             roles: &[Role::Follower],
             durable: true,
+            naming: &[],
             query: QueryCapability {
                 get: true,
                 filter: true,

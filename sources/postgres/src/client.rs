@@ -1,13 +1,11 @@
 //! [`Client`]: the connections of an open source, to its primary and to its replicas.
 
 use std::collections::HashMap;
-use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use unisono_core::clock::Clock;
 use unisono_core::source::Binding;
 use unisono_core::{Error, Result, Role};
@@ -15,7 +13,9 @@ use unisono_core::{Error, Result, Role};
 use crate::cluster::{Cluster, Standing, open};
 use crate::config::{Server, Settings};
 use crate::error::{Class, Failed, closed, timed_out};
+use crate::lanes::{Lane, Lanes};
 use crate::life::Life;
+use crate::pool::{Lease, Pool};
 use crate::session::{Manner, Session};
 use crate::table::Table;
 use crate::{schema, tls};
@@ -25,50 +25,6 @@ const REST: Duration = Duration::from_secs(1);
 
 /// The prepared tables by entity name.
 pub(crate) type Tables = HashMap<Arc<str>, Arc<Table>>;
-
-/// Idle sessions of one server, and a bound on all of them.
-struct Pool {
-    room: Semaphore,
-    idle: Mutex<Vec<Arc<Session>>>,
-}
-
-impl Pool {
-    fn new(size: usize) -> Self {
-        Pool { room: Semaphore::new(size), idle: Mutex::default() }
-    }
-
-    fn take(&self, generation: u64) -> Option<Arc<Session>> {
-        let mut idle = lock(&self.idle);
-        while let Some(session) = idle.pop() {
-            if !session.is_closed() && session.generation == generation {
-                return Some(session);
-            }
-        }
-        None
-    }
-}
-
-/// A session that goes back to its pool only when it is said that it is of further use.
-pub(crate) struct Lease<'a> {
-    session: Arc<Session>,
-    pool: &'a Pool,
-    _room: SemaphorePermit<'a>,
-}
-
-impl Lease<'_> {
-    /// Gives the session back.
-    pub(crate) fn keep(self) {
-        lock(&self.pool.idle).push(self.session);
-    }
-}
-
-impl Deref for Lease<'_> {
-    type Target = Session;
-
-    fn deref(&self) -> &Session {
-        &self.session
-    }
-}
 
 /// A streaming replica.
 struct Replica {
@@ -86,6 +42,7 @@ pub(crate) struct Client {
     clock: Arc<dyn Clock>,
     cluster: Cluster,
     pool: Pool,
+    lanes: Lanes,
     replicas: Vec<Replica>,
     next_replica: AtomicUsize,
     /// The one session that commits: batches of one process never wait for each other inside the server.
@@ -117,6 +74,7 @@ impl Client {
             name: name.into(),
             cluster: Cluster::new(settings.servers.clone()),
             pool: Pool::new(settings.pool),
+            lanes: Lanes::new(settings.pool),
             replicas: settings.replicas.iter().map(replica).collect(),
             next_replica: AtomicUsize::new(0),
             writer: tokio::sync::Mutex::new(None),
@@ -194,16 +152,29 @@ impl Client {
         &self,
         work: impl Fn(Arc<Session>) -> BoxFuture<'w, Result<T, Failed>> + Send + Sync,
     ) -> Result<T, Failed> {
-        let mut again = true;
-        loop {
-            let failed = match self.once(&work).await {
-                Ok(done) => return Ok(done),
-                Err(failed) => failed,
-            };
-            let helps = self.is_worth_repeating(&failed);
-            if !helps || !std::mem::take(&mut again) {
-                return Err(failed);
+        self.repeated(|| self.once(&work, None)).await
+    }
+
+    /// Runs one short statement, no part of a transaction, on the primary: over a connection that others share at the
+    /// same time, unless a pooler may be in between.
+    pub(crate) async fn primary_shared<'w, T>(
+        &self,
+        work: impl Fn(Arc<Session>) -> BoxFuture<'w, Result<T, Failed>> + Send + Sync,
+    ) -> Result<T, Failed> {
+        let shares = self.manner.pipelining && self.manner.prepared.load(Ordering::Relaxed);
+        let lane = self.lanes.next().filter(|_| shares);
+        self.repeated(|| self.once(&work, lane)).await
+    }
+
+    async fn repeated<T, F>(&self, once: impl Fn() -> F) -> Result<T, Failed>
+    where
+        F: Future<Output = Result<T, Failed>>,
+    {
+        match once().await {
+            Err(failed) if self.is_worth_repeating(&failed) => {
+                once().await.inspect_err(|failed| _ = self.is_worth_repeating(failed))
             }
+            done => done,
         }
     }
 
@@ -221,31 +192,45 @@ impl Client {
         }
     }
 
+    /// Runs work over the connection of a lane, or over one that is lent to it alone, which the lane then has if it had none.
     async fn once<'w, T>(
         &self,
         work: impl Fn(Arc<Session>) -> BoxFuture<'w, Result<T, Failed>> + Send + Sync,
+        lane: Option<&Lane>,
     ) -> Result<T, Failed> {
+        self.check_open()?;
         let limit = self.settings.request_timeout;
+        if let Some(ride) = lane.and_then(|lane| lane.ride(&*self.clock, |s| self.is_current(s))) {
+            let done = tokio::time::timeout(limit, work(Arc::clone(ride.session()))).await;
+            return match done {
+                Ok(done) => ride.end(done),
+                Err(_) => ride.end(Err(timed_out(limit, "request_timeout"))),
+            };
+        }
         let leased = tokio::time::timeout(limit, self.lease()).await;
         let lease = leased.unwrap_or_else(|_| Err(timed_out(limit, "request_timeout")))?;
-        self.on(lease, work).await
+        self.on(lease, work, lane).await
     }
 
-    /// Runs work on a leased session, which is given back if it is of further use.
+    /// Runs work on a leased session, which goes to the lane or back to its pool if it is of further use.
     async fn on<'w, T>(
         &self,
         lease: Lease<'_>,
         work: impl Fn(Arc<Session>) -> BoxFuture<'w, Result<T, Failed>> + Send + Sync,
+        lane: Option<&Lane>,
     ) -> Result<T, Failed> {
         let limit = self.settings.request_timeout;
-        match tokio::time::timeout(limit, work(Arc::clone(&lease.session))).await {
+        match tokio::time::timeout(limit, work(Arc::clone(lease.session()))).await {
             Ok(Ok(done)) => {
-                lease.keep();
+                match lane {
+                    Some(lane) => lane.keep(lease),
+                    None => lease.keep(),
+                }
                 Ok(done)
             }
-            Ok(Err(failed)) => Err(failed.with_server(&lease.address)),
+            Ok(Err(failed)) => Err(failed.with_server(&lease.session().address)),
             Err(_) => {
-                lease.cancel().await;
+                lease.session().cancel().await;
                 Err(timed_out(limit, "request_timeout"))
             }
         }
@@ -253,12 +238,12 @@ impl Client {
 
     async fn lease(&self) -> Result<Lease<'_>, Failed> {
         self.check_open()?;
-        let room = self.pool.room.acquire().await.map_err(|_| closed())?;
+        let room = self.pool.room().await?;
         let session = match self.pool.take(self.cluster.generation()) {
             Some(session) => session,
             None => Arc::new(self.connect().await?.0),
         };
-        Ok(Lease { session, pool: &self.pool, _room: room })
+        Ok(self.pool.lend(session, room))
     }
 
     /// A fresh session with the primary, and what that says of itself.
@@ -308,7 +293,7 @@ impl Client {
             if replica.rests_until.load(Ordering::Relaxed) > self.clock.now().micros() {
                 continue;
             }
-            let Ok(room) = replica.pool.room.try_acquire() else { continue };
+            let Some(room) = replica.pool.room_now() else { continue };
             let session = match replica.pool.take(0) {
                 Some(session) => Ok(session),
                 None => open(&replica.server, &self.manner, 0)
@@ -316,9 +301,7 @@ impl Client {
                     .map(|(session, _)| Arc::new(session)),
             };
             let done = match session {
-                Ok(session) => {
-                    self.on(Lease { session, pool: &replica.pool, _room: room }, &work).await
-                }
+                Ok(session) => self.on(replica.pool.lend(session, room), &work, None).await,
                 Err(failed) => Err(failed),
             };
             match done {
@@ -360,14 +343,11 @@ impl Client {
     pub(crate) async fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.cluster.renew();
-        lock(&self.pool.idle).clear();
+        self.pool.clear();
+        self.lanes.clear();
         for replica in &self.replicas {
-            lock(&replica.pool.idle).clear();
+            replica.pool.clear();
         }
         *self.writer.lock().await = None;
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

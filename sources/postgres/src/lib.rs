@@ -9,8 +9,10 @@ mod config;
 mod dialect;
 mod error;
 mod follower;
+mod lanes;
 mod life;
 mod parameter;
+mod pool;
 mod query;
 mod reader;
 mod replicas;
@@ -64,6 +66,7 @@ impl SourceKind for Postgres {
         Capability {
             roles: &[Role::Truth, Role::Follower],
             durable: true,
+            naming: &[],
             query: QueryCapability {
                 get: true,
                 filter: true,

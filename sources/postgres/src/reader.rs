@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use tokio_postgres::Row;
 use unisono_core::query::{Aggregate, Filter, Groups, Page, Query};
 use unisono_core::source::{At, Reader};
@@ -15,6 +16,9 @@ use crate::query::snapshot::{Extent, Snapshot};
 use crate::session::{Session, Use};
 use crate::source::PostgresSource;
 use crate::table::Table;
+
+/// As many records are asked for over a connection that others share: the answer does not hold them up for long.
+const SHARED_KEYS_MAX: usize = 16;
 
 /// A question to a snapshot.
 #[async_trait]
@@ -97,11 +101,16 @@ impl Reader for PostgresSource {
         let table = client.table(entity.name())?;
         let (sql, parameter) = table.get(keys);
         let parameter = &parameter;
-        let ask = || {
-            client.primary(move |session: Arc<Session>| {
-                let parameters = std::slice::from_ref(parameter);
-                Box::pin(async move { session.rows(Use::Often, sql, parameters).await })
-            })
+        let work = move |session: Arc<Session>| {
+            let parameters = std::slice::from_ref(parameter);
+            let rows = async move { session.rows(Use::Often, sql, parameters).await };
+            Box::pin(rows) as BoxFuture<'_, Result<Vec<Row>, Failed>>
+        };
+        let ask = || async {
+            match keys.len() <= SHARED_KEYS_MAX {
+                true => client.primary_shared(work).await,
+                false => client.primary(work).await,
+            }
         };
         let named = |e: Failed| e.error.on("get").at(client.name()).of(entity.name());
         let mut rows = ask().await.map_err(named)?;

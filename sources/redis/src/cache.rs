@@ -34,12 +34,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::future::{join, try_join_all};
 use redis::{Cmd, Value as Reply};
+use unisono_core::kind::Options;
 use unisono_core::source::{Cache, Entry, Filled, Lease, Life, Lookup};
 use unisono_core::{Change, Entity, Error, ErrorKind, Key, Position, Result, Timestamp, Uuid};
 
 use crate::codec::{
     EPOCH, POSITION, digits, entry, entry_tail, epoch, instant, lacks_dictionary, position,
 };
+use crate::company::KEPT;
+use crate::config::compress_above;
 use crate::error::unexpected;
 use crate::follower::{BYTES_MAX, CHANGES_MAX};
 use crate::keys::id;
@@ -139,6 +142,11 @@ impl Cache for RedisSource {
         joined.await.map_err(|e| self.place(e, "join", entity))
     }
 
+    fn adjust(&self, entity: &Arc<Entity>, options: &Options) -> Result<()> {
+        self.shelf(entity)?.compression.adjust(compress_above(options));
+        Ok(())
+    }
+
     async fn restart(&self, entity: &Arc<Entity>, log: Uuid, at: Position) -> Result<u64> {
         let restarted = async {
             let shelf = self.shelf(entity)?;
@@ -169,7 +177,8 @@ impl RedisSource {
         Ok(lookup)
     }
 
-    /// The same, and takes a lease by a script if that was not enough; by the script at once where it seldom was of late.
+    /// The same, and takes a lease by a script if that was not enough; by the script at once where it seldom was of late,
+    /// and not at all where nobody else misses.
     async fn look_or_lease(
         &self,
         shelf: &Shelf,
@@ -177,13 +186,21 @@ impl RedisSource {
         now: Timestamp,
         at_most: Duration,
     ) -> Result<(Lookup, Lease)> {
-        if shelf.trend.expects_hits() {
+        let alone = shelf.company.is_alone(now);
+        if alone || shelf.trend.expects_hits() {
             let lookup = self.look(shelf, key, now).await?;
-            if lookup.entry.is_some() || lookup.epoch == 0 {
+            let done = lookup.entry.is_some() || lookup.epoch == 0;
+            if done {
                 shelf.trend.note(true);
                 return Ok((lookup, Lease::Free));
             }
+            if alone {
+                shelf.trend.note(false);
+                self.look_around(shelf, now).await;
+                return Ok((lookup, Lease::Free));
+            }
         }
+        self.look_around(shelf, now).await;
         let part = shelf.layout.part(key);
         let keys = vec![shelf.fence(part).to_vec(), shelf.entry(part, key), shelf.lease(part, key)];
         let ends = milliseconds(now, now.plus(at_most));
@@ -192,6 +209,18 @@ impl RedisSource {
         let (lookup, lease) = self.known(shelf, key, now, answer).await?;
         shelf.trend.note(lookup.entry.is_some());
         Ok((lookup, lease))
+    }
+
+    /// Says that this process misses, and learns who did before, when it is time to.
+    async fn look_around(&self, shelf: &Shelf, now: Timestamp) {
+        if !shelf.company.is_to_look(now) {
+            return;
+        }
+        let mut command = Cmd::new();
+        command.arg("SET").arg(shelf.missing()).arg(self.holder.as_slice());
+        command.arg("PX").arg(KEPT.as_millis() as u64).arg("GET");
+        let said = self.client.command(shelf.missing(), &command).await.and_then(reply::bytes);
+        shelf.company.saw(said.ok().flatten().as_deref(), &self.holder, now);
     }
 
     /// What an answer of fence, entry and perhaps the holder of the lease says.

@@ -7,7 +7,7 @@
 //! An entry says what it was compressed with. A dictionary that a process neither has nor finds, like anything else that
 //! cannot be decoded, makes it a miss. Whoever reads needs no option: processes with and without it share entries.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -42,8 +42,8 @@ const SHARED_EVERY: Duration = Duration::from_secs(60);
 
 /// How the entries of one shelf are compressed.
 pub(crate) struct Compression {
-    /// JSON of more bytes is compressed; `None` if none is.
-    above: Option<usize>,
+    /// JSON of more bytes is compressed; `usize::MAX` if none is.
+    above: AtomicUsize,
     plain: Dictionary,
     /// The one to write with, then those of before.
     known: RwLock<Vec<Arc<Dictionary>>>,
@@ -86,7 +86,7 @@ impl Compression {
     /// Compresses JSON of more than `above` bytes; `None` if nothing is to be compressed.
     pub(crate) fn new(above: Option<usize>) -> Self {
         Compression {
-            above,
+            above: AtomicUsize::new(above.unwrap_or(usize::MAX)),
             plain: Dictionary::none(),
             known: RwLock::default(),
             training: Arc::new(Mutex::new(Training::Sampling(Samples::default()))),
@@ -94,10 +94,15 @@ impl Compression {
         }
     }
 
+    /// Compresses JSON of more than `above` bytes from now on.
+    pub(crate) fn adjust(&self, above: Option<usize>) {
+        self.above.store(above.unwrap_or(usize::MAX), Ordering::Relaxed);
+    }
+
     /// Appends the flag and the compressed JSON of a record to its entry; false, and nothing appended, unless that saves
     /// at least a tenth.
     pub(crate) fn pack(&self, json: &[u8], entry: &mut Vec<u8>) -> bool {
-        let is_small = self.above.is_none_or(|above| json.len() <= above);
+        let is_small = json.len() <= self.above.load(Ordering::Relaxed);
         if is_small || json.len() > JSON_BYTES_MAX {
             return false;
         }
@@ -178,7 +183,7 @@ impl Compression {
 
     /// Whether it is time for a process that writes to ask the server; then nobody else is to.
     fn is_due(&self, now: impl FnOnce() -> Timestamp) -> bool {
-        if self.above.is_none() {
+        if self.above.load(Ordering::Relaxed) == usize::MAX {
             return false;
         }
         let every = match *self.training() {

@@ -120,7 +120,7 @@ pub(crate) const CACHE_OPTIONS: &[OptionSpec] = &[
         ty: OptionType::Size,
         default: None,
         optional: true,
-        doc: "Records whose JSON is longer, such as 256B, are compressed, small ones with a dictionary that the processes train from what they write and share; at least 64B, and none unless given. A change takes a restart; processes with and without it share entries.",
+        doc: "Records whose JSON is longer, such as 256B, are compressed, small ones with a dictionary that the processes train from what they write and share; at least 64B, and none unless given. Processes with and without it share entries.",
     },
 ];
 

@@ -5,6 +5,7 @@ mod cache;
 mod client;
 mod cluster;
 mod codec;
+mod company;
 mod compression;
 mod config;
 mod error;
@@ -65,10 +66,15 @@ impl SourceKind for Redis {
         }
     }
 
+    fn live_options(&self) -> &'static [&'static str] {
+        &["compress_above"]
+    }
+
     fn capability(&self) -> Capability {
         Capability {
             roles: &[Role::Follower, Role::Cache, Role::Journal],
             durable: true,
+            naming: &["key_template", "values", "sorted_sets"],
             query: QueryCapability {
                 get: true,
                 filter: true,

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use unisono_core::entity::Field;
 use unisono_core::{Entity, FieldType, Key};
 
+use crate::company::Company;
 use crate::compression::Compression;
 use crate::keys::{Layout, id};
 
@@ -22,6 +23,9 @@ pub(crate) struct Shelf {
     pub(crate) compression: Compression,
     /// Whether lookups of late found what they wanted.
     pub(crate) trend: Trend,
+    pub(crate) company: Company,
+    /// Where a process says that it misses.
+    missing: Vec<u8>,
     /// Where the dictionary of its entries is.
     dictionary: Vec<u8>,
     parts: Vec<Part>,
@@ -81,9 +85,11 @@ impl Shelf {
             entries: named(part, "="),
             leases: named(part, "lease:"),
         };
-        let (dictionary, parts) = (named(0, "dictionary"), (0..layout.parts()).map(of).collect());
-        let (entity, trend) = (Arc::clone(entity), Trend::default());
-        Shelf { entity, layout, is_shown, compression, trend, dictionary, parts }
+        let parts = (0..layout.parts()).map(of).collect();
+        let (missing, dictionary) = (named(0, "missing"), named(0, "dictionary"));
+        let (trend, company) = (Trend::default(), Company::default());
+        let entity = Arc::clone(entity);
+        Shelf { entity, layout, is_shown, compression, trend, company, missing, dictionary, parts }
     }
 
     /// Fence and lists of changed keys of a part.
@@ -100,6 +106,11 @@ impl Shelf {
     /// The entry of a key of a part.
     pub(crate) fn entry(&self, part: u16, key: &Key) -> Vec<u8> {
         [self.part(part).entries.as_slice(), &id(key)].concat()
+    }
+
+    /// Where a process that misses says so.
+    pub(crate) fn missing(&self) -> &[u8] {
+        &self.missing
     }
 
     /// The dictionary that all processes compress entries with.

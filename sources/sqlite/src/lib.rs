@@ -62,6 +62,7 @@ impl SourceKind for Sqlite {
         Capability {
             roles: &[Role::Truth, Role::Follower, Role::Journal],
             durable: true,
+            naming: &[],
             query: QueryCapability {
                 get: true,
                 filter: true,

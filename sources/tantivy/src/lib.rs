@@ -78,6 +78,7 @@ fn capability() -> Capability {
     Capability {
         roles: &[Role::Follower],
         durable: true,
+        naming: &[],
         query: QueryCapability {
             get: true,
             filter: true,

@@ -60,6 +60,7 @@ impl SourceKind for Temporal {
         Capability {
             roles: &[Role::Truth],
             durable: true,
+            naming: &[],
             query: QueryCapability {
                 get: true,
                 filter: true,

@@ -13,6 +13,7 @@ use serde_json::json;
 use unisono_core::auditor::walk;
 use unisono_core::entity::SYSTEM;
 use unisono_core::kind::Options;
+use unisono_core::query::{Order, Path, Query};
 use unisono_core::source::{Advance, Applied, Batch, Binding, Checkpoint, Follower};
 use unisono_core::{
     Change, Entity, Error, ErrorKind, Field, FieldType, Key, Position, Record, Result, Role, Value,
@@ -30,6 +31,8 @@ cases! {
     "projection-1" rows_are_the_fold "rows equal a fold of the truth under batches that are repeated and cut off";
     "projection-2" workers_compete "two processes that work at the same projection do not spoil it";
     "projection-3" losses_are_made_good "a projection whose rows, groups or parts are lost is made anew";
+    "projection-4" best_rows_come_first "rows are read in an order, as many as asked for: the best come first";
+    "projection-5" versions_are_apart "two versions of a projection are kept in one target, and do not touch each other";
 }
 
 /// A line of an order: version of the order, place, user, quantity and cents.
@@ -349,13 +352,24 @@ impl Stage {
             place: entity.name().trim_start_matches(SYSTEM).into(),
             options: Options::default(),
         };
-        let kept = [&projection.rows, &projection.groups, &projection.parts].map(bind);
+        let beside = projection.at(2);
+        let kept = [&*projection, &beside].into_iter().flat_map(|p| [&p.rows, &p.groups, &p.parts]);
+        let kept: Vec<_> = kept.map(bind).collect();
         opened.source.prepare(&kept).await?;
         let world = Mutex::new(World::new(&entity, seed));
         Ok(Stage { opened, projection, world, capability: fixture.capability() })
     }
 
     fn worker(&self, seed: u64, cuts: i64) -> Result<Worker<'_>, Stop> {
+        self.worker_at(&self.projection, seed, cuts)
+    }
+
+    fn worker_at(
+        &self,
+        projection: &Arc<Projection>,
+        seed: u64,
+        cuts: i64,
+    ) -> Result<Worker<'_>, Stop> {
         let cut = Cut {
             inner: self.opened.follower()?,
             random: Mutex::new(StdRng::seed_from_u64(seed)),
@@ -369,7 +383,7 @@ impl Stage {
         };
         let clock = Arc::new(unisono_testkit::ManualClock::new());
         let runtime = Runtime::seeded(clock, seed);
-        let projector = Projector::new(&self.projection, roles, &self.capability, &runtime);
+        let projector = Projector::new(projection, roles, &self.capability, &runtime);
         let log = self.world.lock().unwrap_or_else(PoisonError::into_inner).changes.log;
         let random = StdRng::seed_from_u64(seed);
         Ok(Worker { projector, world: &self.world, log, saved: None, random })
@@ -382,8 +396,12 @@ impl Stage {
 
     /// Whether the rows are what they must be.
     async fn check(&self, when: &str) -> Verdict {
+        self.check_at(&self.projection, when).await
+    }
+
+    async fn check_at(&self, projection: &Projection, when: &str) -> Verdict {
         let wanted = self.world.lock().unwrap_or_else(PoisonError::into_inner).rows();
-        let entity = &self.projection.rows;
+        let entity = &projection.rows;
         let mut found = BTreeMap::new();
         let row = |record: &Record| unisono_core::json::to_json(entity, record);
         walk(self.opened.auditor()?.as_ref(), entity, |stored| {
@@ -448,4 +466,55 @@ async fn losses_are_made_good(fixture: &Fixture) -> Verdict {
         check!(noticed.is_none(), "that {} is lost was not noticed: {noticed:?}", lost.name());
     }
     Ok(())
+}
+
+async fn best_rows_come_first(fixture: &Fixture) -> Verdict {
+    if !fixture.capability().query.filter {
+        return Err(Stop::NotApplicable("it answers reads by key only".into()));
+    }
+    let stage = Stage::open(fixture, 4).await?;
+    stage.write(60);
+    stage.worker(4, 0)?.run(&|| true).await?;
+    let wanted = stage.world.lock().unwrap_or_else(PoisonError::into_inner).rows();
+    let mut wanted: Vec<_> =
+        wanted.iter().map(|(key, row)| (row["sold"].as_i64(), key.clone())).collect();
+    wanted.sort_by_key(|(sold, key)| (std::cmp::Reverse(*sold), key.clone()));
+    wanted.truncate(3);
+    let entity = &stage.projection.rows;
+    let by = |name: &str, descending| {
+        entity.index_of(name).map(|field| Order { path: Path::whole(field), descending })
+    };
+    let order = [by("sold", true), by("product_id", false)].into_iter().flatten().collect();
+    let best = Query { order, limit: 3, ..Query::all() };
+    let page = stage.opened.reader()?.query(entity, &best).await?.value;
+    let found = page.hits.iter().map(|hit| {
+        let Value::Integer(sold) = hit.stored.record.get(entity, "sold") else {
+            return (None, "".into());
+        };
+        (Some(*sold), hit.stored.key.to_string())
+    });
+    check_eq!(found.collect::<Vec<_>>(), wanted, "the three that sold best");
+    Ok(())
+}
+
+async fn versions_are_apart(fixture: &Fixture) -> Verdict {
+    let stage = Stage::open(fixture, 5).await?;
+    stage.write(25);
+    let mut live = stage.worker(1, 4)?;
+    live.run(&|| true).await?;
+    let beside = Arc::new(stage.projection.at(2));
+    check_eq!(beside.name(), stage.projection.name(), "the name by which rows are read");
+    let mut made = stage.worker_at(&beside, 2, 4)?;
+    stage.write(25);
+    made.run(&|| true).await?;
+    stage.check_at(&beside, "of the version beside").await?;
+    live.run(&|| true).await?;
+    stage.check("of the version that answers").await?;
+    let follower = stage.opened.follower()?;
+    for entity in [&beside.parts, &beside.groups, &beside.rows] {
+        follower.reset(entity).await?;
+    }
+    stage.write(5);
+    live.run(&|| true).await?;
+    stage.check("after the other version was emptied").await
 }

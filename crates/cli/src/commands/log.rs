@@ -88,7 +88,8 @@ impl Args {
 
     /// Whether the whole log has to be looked through.
     fn searches(&self) -> bool {
-        self.actor.is_some() || self.since.is_some() || self.until.is_some()
+        let Args { entity, actor, since, until, .. } = self;
+        entity.is_some() || actor.is_some() || since.is_some() || until.is_some()
     }
 }
 

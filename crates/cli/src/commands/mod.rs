@@ -18,6 +18,7 @@ mod get;
 mod import;
 mod log;
 mod man;
+mod projections;
 mod put;
 mod reload;
 mod repair;
@@ -115,6 +116,7 @@ pub(crate) enum Command {
     Repair(repair::Args),
     Backfill(backfill::Args),
     Source(source::Args),
+    Projections(projections::Args),
     Backup(backup::Args),
     Restore(restore::Args),
     Erase(erase::Args),
@@ -148,6 +150,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         Command::Repair(args) => repair::run(args, &session).await,
         Command::Backfill(args) => backfill::run(args, &session).await,
         Command::Source(args) => source::run(args, &session).await,
+        Command::Projections(args) => projections::run(args, &session).await,
         Command::Backup(args) => backup::run(args, &session).await,
         Command::Restore(args) => restore::run(args, &session).await,
         Command::Erase(args) => erase::run(args, &session).await,

@@ -73,6 +73,9 @@ pub(super) async fn serve(
     Ok(exit::OK)
 }
 
+/// Who reloads without having a name.
+const SIGNAL: &str = "SIGHUP";
+
 /// Reloads at SIGHUP from now on, and when the server is told to.
 fn reloads(unisono: Unisono, again: Read, session: &Session) -> Result<Reload> {
     let reloader = Arc::new(Reloader::new(unisono, again));
@@ -80,11 +83,11 @@ fn reloads(unisono: Unisono, again: Read, session: &Session) -> Result<Reload> {
     // What became of it is in the log.
     session.runtime.spawn(hangup.each(move || {
         let reloader = Arc::clone(&reloader);
-        async move { drop(reloader.reload(false).await) }
+        async move { drop(reloader.reload(false, Some(SIGNAL.into())).await) }
     }));
-    Ok(Arc::new(move |dry_run| {
+    Ok(Arc::new(move |dry_run, by| {
         let server = Arc::clone(&server);
-        Box::pin(async move { server.reload(dry_run).await })
+        Box::pin(async move { server.reload(dry_run, by).await })
     }))
 }
 

@@ -235,8 +235,21 @@ impl Target for Embedded {
         self.engine.backfill(entity, source).await
     }
 
+    async fn projections(&self) -> Result<Vec<Json>> {
+        self.engine.projections().await.iter().map(to_json).collect()
+    }
+
+    async fn change_projection(&self, name: &str, action: &str) -> Result<Json> {
+        let changed = match action {
+            "rebuild" => self.engine.rebuild_projection(name).await,
+            "back" => self.engine.projection_back(name).await,
+            _ => self.engine.discard_projection(name).await,
+        };
+        to_json(&changed?)
+    }
+
     async fn pause_source(&self, source: &str) -> Result<Json> {
-        to_json(&self.engine.pause_source(source, context().actor).await?)
+        to_json(&self.engine.pause_source(source).await?)
     }
 
     async fn resume_source(&self, source: &str) -> Result<bool> {

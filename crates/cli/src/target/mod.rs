@@ -96,6 +96,12 @@ pub(crate) trait Target: Send + Sync {
     /// Makes the copy of an entity in a follower anew; answers when it has begun.
     async fn backfill(&self, entity: &str, source: &str) -> Result<()>;
 
+    /// The projections, and how their versions are doing.
+    async fn projections(&self) -> Result<Vec<Json>>;
+
+    /// Changes the versions of a projection: `rebuild`, `back` or `discard`; answers how it is then, when that has begun.
+    async fn change_projection(&self, name: &str, action: &str) -> Result<Json>;
+
     /// Leaves a source alone; answers since when, and by whom.
     async fn pause_source(&self, source: &str) -> Result<Json>;
 

@@ -368,6 +368,14 @@ impl Target for Remote {
         self.admin(Method::POST, &["backfill"], Some(&body)).await.map(|_| ())
     }
 
+    async fn projections(&self) -> Result<Vec<Json>> {
+        member(self.admin(Method::GET, &["projections"], None).await?, "items")
+    }
+
+    async fn change_projection(&self, name: &str, action: &str) -> Result<Json> {
+        self.admin(Method::POST, &["projections", name, action], None).await
+    }
+
     async fn pause_source(&self, source: &str) -> Result<Json> {
         let mut answer = self.admin(Method::POST, &["sources", source, "pause"], None).await?;
         Ok(answer["paused"].take())

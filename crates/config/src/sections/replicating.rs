@@ -43,7 +43,7 @@ pub(crate) static FOLLOWER: Section = Section::of_role(
         Key::optional(
             "where",
             Shape::Text,
-            "Condition in CEL over the record; only records that satisfy it are held.",
+            "Condition in CEL over the record, as the truth has it; only records that satisfy it are held.",
         ),
         Key::defaulting(
             "default",
@@ -56,6 +56,11 @@ pub(crate) static FOLLOWER: Section = Section::of_role(
             Shape::Boolean,
             "false",
             "Whether it gets `personal` fields as they are, so that they can be searched and filtered there, and only there. An erasure is delivered to it.",
+        ),
+        Key::optional(
+            "map",
+            Shape::Expressions,
+            "Fields that it keeps otherwise than the truth, and their values in CEL over `record`: behind `after`, over what that follower keeps. A value that the field does not take makes a dead letter. It answers only reads whose rule names it and nobody else.",
         ),
         Key::optional(
             "after",
@@ -90,7 +95,7 @@ pub(crate) static FOLLOWER: Section = Section::of_role(
             "Name of its collection, in a source with collections; the entity's name if not given.",
         ),
     ],
-    &["map", "strategy", "region", "mode", "atomic"],
+    &["strategy", "region", "mode", "atomic"],
 );
 
 /// `[[entities.NAME.residency]]`
@@ -177,6 +182,12 @@ pub(crate) static SYNC: Section = Section::new(
             Shape::Duration { min: Duration::from_millis(1), max: YEARS },
             "500ms",
             "How far the clock of the other side may be ahead; what is further in the future waits until then.",
+        ),
+        Key::defaulting(
+            "conflicts",
+            Shape::Duration { min: Duration::ZERO, max: YEARS },
+            "90d",
+            "How long it stays recorded what gave way; 0s for good. Each side forgets its own records.",
         ),
     ],
     &[],

@@ -34,6 +34,17 @@ macro_rules! personal {
     };
 }
 
+/// An entity with a follower that has a `map`.
+macro_rules! mapped {
+    ($follower:literal, $rest:literal) => {
+        concat!(
+            "+[entities.m]\ntruth = \"main\"\n",
+            "fields = { id = \"string\", name = \"string\", n = { type = \"integer\", required = true } }\n",
+            "followers = [{ source = \"find\", ", $follower, " }]\n", $rest
+        )
+    };
+}
+
 /// Text, message, hint.
 const BAD: &[(&str, &str, &str)] = &[
     // TOML itself.
@@ -41,6 +52,43 @@ const BAD: &[(&str, &str, &str)] = &[
     ("[server§\n", "this is not TOML: unclosed table, expected `]`", ""),
     ("listen = §nowhere\n", "this is not TOML", ""),
     ("+[log]\nchanges_max = §99999999999999999999\n", "does not fit into 64 bits", ""),
+    // What followers keep otherwise.
+    (mapped!("map = { name = §7 }", ""), "takes a value in CEL, not", ""),
+    (mapped!("map = { colour = §\"'red'\" }", ""), "has no field `colour`", "declare it"),
+    (mapped!("map = { id = §\"'x'\" }", ""), "`id` is the key", ""),
+    (mapped!("map = { n = §\"null\" }", ""), "`n` is required, and cannot be null", ""),
+    (
+        mapped!("map = { name = \"record.name\", n = §\"record.name\" }", ""),
+        "`n` is a field of type integer, and gets string",
+        "",
+    ),
+    (mapped!("map = { n = §\"record.colour\" }", ""), "colour", ""),
+    (
+        mapped!("map = { n = \"7\" }", "read = §{ quorum = 2 }\n"),
+        "`quorum` is 2, and 1 to 1 sources keep records as they are",
+        "followers with a `map` do not count",
+    ),
+    (
+        mapped!(
+            "map = { n = \"7\" }",
+            "read = §{ rules = [{ name = \"r\", ask = [\"find\"] }] }\n"
+        ),
+        "the rule `r` asks `find`, whose `map` makes other records",
+        "only = true",
+    ),
+    (
+        mapped!(
+            "map = { n = \"7\" }",
+            "cache = { source = \"ram\", results = \"1s\" }\nread = §{ rules = [{ name = \"r\", ask = [\"find\"], only = true }] }\n"
+        ),
+        "kept answers (`results`) would answer for the rule `r`",
+        "leave out `results`",
+    ),
+    (
+        "+[streams.s]\ntruth = \"main\"\nfollowers = [{ source = \"find\", map = §{ type = \"'x'\" } }]\n",
+        "events are kept as they were appended",
+        "projection",
+    ),
     // What is personal.
     (
         personal!("personal = { fields = [\"name\", §\"age\"], subject = \"id\" }\n"),

@@ -9,12 +9,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::select;
 use serde::{Deserialize, Serialize};
 use unisono_core::{Entity, Error, ErrorKind, Position, Result, Timestamp, Uuid, json};
 use unisono_policy::retry;
 
 use super::{Archive, BACKUPS, sha256};
 use crate::runtime::Runtime;
+use crate::topology::moved;
 
 const MANIFEST: &str = "manifest.json";
 /// Records read from the truth at once.
@@ -65,9 +67,9 @@ pub struct Part {
 pub(super) async fn run(archive: Arc<Archive>, every: Duration, runtime: Runtime) {
     let mut failures = 0;
     loop {
+        let moves = archive.state.get().moves;
         let due = async {
-            let newest = archive.backups().await?.into_iter().rfind(|b| b.log == archive.log.id);
-            let newest = newest.map(|backup| backup.time);
+            let newest = archive.newest_whole().await?.map(|backup| backup.time);
             archive.state.change(|state| {
                 state.backup = state.backup.max(newest);
                 false
@@ -90,7 +92,8 @@ pub(super) async fn run(archive: Arc<Archive>, every: Duration, runtime: Runtime
                 retry::backoff(failures, runtime.random())
             }
         };
-        runtime.sleep(pause).await;
+        let moved = archive.state.until(|state| state.moves != moves);
+        select(Box::pin(runtime.sleep(pause)), Box::pin(moved)).await;
     }
 }
 
@@ -112,6 +115,21 @@ impl Archive {
         Ok(backups)
     }
 
+    /// The newest backup of this log from which its entities, and nothing else, can be restored: one that was begun when
+    /// all of them were here.
+    async fn newest_whole(&self) -> Result<Option<Backup>> {
+        let entities = self.entities.load_full();
+        let mut since = Position::ZERO;
+        for entity in entities.iter() {
+            let kept = moved::kept(self.log.truth.as_ref(), entity.name()).await?;
+            since = since.max(kept.and_then(|kept| kept.origin).map_or(since, |o| o.begin));
+        }
+        let is_here = |name: &String| entities.iter().any(|e| **e.name() == **name);
+        let is_whole =
+            |b: &Backup| b.log == self.log.id && b.begin >= since && b.entities.keys().all(is_here);
+        Ok(self.backups().await?.into_iter().rfind(is_whole))
+    }
+
     /// Makes a backup; tells how many records it has read so far.
     pub(crate) async fn back_up(
         &self,
@@ -123,7 +141,7 @@ impl Archive {
         let name = format!("{:020}-{}", begin.as_u64(), time.micros());
         let mut entities = BTreeMap::new();
         let mut done = 0;
-        for entity in &self.entities {
+        for entity in self.entities.load_full().iter() {
             let mut read = |records| {
                 done += records;
                 progress(done);

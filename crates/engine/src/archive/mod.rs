@@ -20,6 +20,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use sha2::{Digest, Sha256};
 use unisono_core::vault::Vault;
 use unisono_core::{Entity, Error, ErrorKind, Position, Result, Timestamp, Uuid};
@@ -35,6 +36,12 @@ use crate::watched::Watched;
 
 pub use chain::ChainReport;
 
+/// The archives of all logs; none if nothing is archived.
+pub(crate) struct Archives {
+    declared: Option<(ArchiveDeclaration, Arc<dyn Vault>)>,
+    all: ArcSwap<Vec<Arc<Archive>>>,
+}
+
 /// The archive of one log.
 pub(crate) struct Archive {
     vault: Arc<dyn Vault>,
@@ -42,7 +49,8 @@ pub(crate) struct Archive {
     pub(crate) source: Arc<str>,
     pub(crate) log: Arc<Log>,
     /// The entities whose truth this is, in the order of their names.
-    entities: Vec<Arc<Entity>>,
+    entities: ArcSwap<Vec<Arc<Entity>>>,
+    /// All entities, as one may have been here before.
     by_name: HashMap<Arc<str>, Arc<Entity>>,
     /// How long changes gather before they are archived.
     every: Duration,
@@ -60,6 +68,8 @@ struct State {
     error: Option<String>,
     /// The newest backup of this log.
     backup: Option<Timestamp>,
+    /// How often entities have come here or gone.
+    moves: u64,
 }
 
 /// The end of a chain.
@@ -93,29 +103,69 @@ pub struct ArchiveStatus {
     pub error: Option<String>,
 }
 
-/// Starts to archive each log, if that is declared.
-pub(crate) fn start<'a>(
-    declaration: &Declaration,
-    vault: Option<Arc<dyn Vault>>,
-    logs: impl Iterator<Item = &'a Arc<Log>>,
-    runtime: &Runtime,
-) -> Result<Vec<Arc<Archive>>> {
-    let Some(declared) = &declaration.archive else { return Ok(Vec::new()) };
-    let vault = vault.ok_or_else(|| {
-        Error::new(ErrorKind::InvalidConfig, "the source cannot keep an archive")
-            .at(&declared.source)
-            .with("field", "archive.source")
-            .hint("name a source of the kind files or s3")
-    })?;
-    let start = |log: &Arc<Log>| {
-        let archive = Arc::new(Archive::new(declared, Arc::clone(&vault), log, declaration)?);
+impl Archives {
+    /// Those of a declaration; fails with `invalid_config` if the source cannot keep them.
+    pub(crate) fn open(
+        declaration: &Declaration,
+        vault: Option<Arc<dyn Vault>>,
+    ) -> Result<Archives> {
+        let declared = declaration.archive.clone().map(|declared| match vault {
+            Some(vault) => Ok((declared, vault)),
+            None => Err(Error::new(ErrorKind::InvalidConfig, "the source cannot keep an archive")
+                .at(&declared.source)
+                .with("field", "archive.source")
+                .hint("name a source of the kind files or s3")),
+        });
+        Ok(Archives { declared: declared.transpose()?, all: ArcSwap::default() })
+    }
+
+    /// Starts to archive a log, if anything is archived.
+    pub(crate) fn begin(
+        &self,
+        log: &Arc<Log>,
+        declaration: &Declaration,
+        runtime: &Runtime,
+    ) -> Result<()> {
+        let Some((declared, vault)) = &self.declared else { return Ok(()) };
+        let archive = Arc::new(Archive::new(declared, Arc::clone(vault), log, declaration)?);
         runtime.spawn(writer::run(Arc::clone(&archive), runtime.clone()));
         if !declared.backups.is_zero() {
             runtime.spawn(backup::run(Arc::clone(&archive), declared.backups, runtime.clone()));
         }
-        Ok(archive)
-    };
-    logs.map(start).collect()
+        let mut all = self.list().as_ref().clone();
+        all.push(archive);
+        self.all.store(Arc::new(all));
+        Ok(())
+    }
+
+    /// Goes by where the truths are from now on.
+    pub(crate) fn moved(&self, declaration: &Declaration) -> Result<()> {
+        self.list().iter().try_for_each(|archive| archive.moved(declaration))
+    }
+
+    /// All of them.
+    pub(crate) fn list(&self) -> Arc<Vec<Arc<Archive>>> {
+        self.all.load_full()
+    }
+
+    /// That of a log, if it is archived.
+    pub(crate) fn of(&self, log: &Arc<Log>) -> Option<Arc<Archive>> {
+        self.list().iter().find(|archive| Arc::ptr_eq(&archive.log, log)).cloned()
+    }
+}
+
+/// What a log is of by a declaration, in the order of names.
+fn entities(log: &Log, declaration: &Declaration) -> Result<Vec<Arc<Entity>>> {
+    let mut entities = Vec::new();
+    for of_log in declaration.entities.values().filter(|e| e.truth == log.name.truth) {
+        entities.push(Arc::clone(&of_log.entity));
+        let kept = sync::bindings(of_log)?.into_iter();
+        let here = kept.filter(|(source, b)| *source == of_log.truth && b.entity.is_system());
+        entities.extend(here.map(|(_, binding)| binding.entity));
+    }
+    let own = [audit::entity(), kept::entity()].into_iter();
+    entities.extend(own.filter(|entity| log.truth.keeps(entity)).cloned());
+    Ok(entities)
 }
 
 impl Archive {
@@ -125,25 +175,28 @@ impl Archive {
         log: &Arc<Log>,
         declaration: &Declaration,
     ) -> Result<Self> {
-        let mut entities = Vec::new();
-        for of_log in declaration.entities.values().filter(|e| e.truth == log.name.truth) {
-            entities.push(Arc::clone(&of_log.entity));
-            let kept = sync::bindings(of_log)?.into_iter();
-            let here = kept.filter(|(source, b)| *source == of_log.truth && b.entity.is_system());
-            entities.extend(here.map(|(_, binding)| binding.entity));
-        }
-        let own = [audit::entity(), kept::entity()].into_iter();
-        entities.extend(own.filter(|entity| log.truth.keeps(entity)).cloned());
-        let by_name = entities.iter().map(|e| (Arc::clone(e.name()), Arc::clone(e))).collect();
+        let entities = entities(log, declaration)?;
+        let elsewhere = declaration.entities.values().map(|declared| &declared.entity);
+        let all = elsewhere.chain(&entities);
+        let by_name = all.map(|e| (Arc::clone(e.name()), Arc::clone(e))).collect();
         Ok(Archive {
             vault,
             source: Arc::clone(&declared.source),
             log: Arc::clone(log),
-            entities,
+            entities: ArcSwap::from_pointee(entities),
             by_name,
             every: declared.every,
             state: Watched::default(),
         })
+    }
+
+    fn moved(&self, declaration: &Declaration) -> Result<()> {
+        self.entities.store(Arc::new(entities(&self.log, declaration)?));
+        self.state.change(|state| {
+            state.moves += 1;
+            true
+        });
+        Ok(())
     }
 
     /// How it is doing.
@@ -169,7 +222,7 @@ impl Archive {
     }
 
     /// Waits until the log is archived up to a position.
-    async fn archived(&self, position: Position) {
+    pub(crate) async fn archived(&self, position: Position) {
         self.state.change(|state| {
             state.wanted = state.wanted.max(position);
             true

@@ -18,6 +18,7 @@ use unisono_core::{
 use super::Archive;
 use super::backup::Backup;
 use super::segment::Segment;
+use crate::audit;
 
 /// Where the truth keeps how far its restore has come.
 const SPACE: &str = "restore";
@@ -53,7 +54,8 @@ pub struct Restored {
     /// When the change there was made; absent if none had to be made again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<Timestamp>,
-    /// Changes of a log that began later than the one that was restored; they are not in any backup.
+    /// The log of changes that are later than everything that this backup is whole with: it began later, or the truth of an
+    /// entity was moved there since. They take a backup of their own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beyond: Option<Uuid>,
 }
@@ -71,6 +73,15 @@ struct Step {
     head: Position,
 }
 
+/// What is to be made again of a segment.
+struct Wanted {
+    changes: Vec<Change>,
+    /// Whether nothing later is.
+    reached: bool,
+    /// Because the truth of an entity was moved to this log there.
+    moved: bool,
+}
+
 impl Archive {
     /// Fills the truth, which must be empty or hold an interrupted restore of the same backup to the same moment.
     pub(crate) async fn restore(
@@ -81,6 +92,13 @@ impl Archive {
         let backup = self.choose(to).await?;
         for name in backup.entities.keys() {
             self.entity(name)?;
+            if !self.entities.load().iter().any(|entity| **entity.name() == **name) {
+                return Err(Error::new(ErrorKind::InvalidConfig, "the backup holds an entity whose truth is elsewhere now")
+                    .at(&self.log.name.truth)
+                    .of(name)
+                    .with("backup", &backup.name)
+                    .hint("restore with the configuration from before its truth was moved, and move it again afterwards"));
+            }
         }
         let (mut step, resumed) = self.begin(&backup, to).await?;
         let mut restored = Restored {
@@ -154,7 +172,7 @@ impl Archive {
         if let Some(step) = kept.filter(|step| step.backup == backup.name && step.to == to) {
             return Ok((step, true));
         }
-        for entity in &self.entities {
+        for entity in self.entities.load_full().iter() {
             let count = self.log.reader.count(entity, &Filter::All, None).await?.value;
             if count > 0 {
                 return Err(Error::invalid(
@@ -244,7 +262,10 @@ impl Archive {
                 .with("after", step.replayed)
                 .hint("restore up to the position before them with --position"));
             }
-            let (changes, reached) = self.wanted(&segment, step.replayed, to)?;
+            let Wanted { changes, reached, moved } = self.wanted(&segment, step.replayed, to)?;
+            if moved {
+                restored.beyond = Some(header.log);
+            }
             if let Some((through, time)) = changes.last().map(|last| (last.position, last.time)) {
                 restored.time = Some(time);
                 restored.through = restored.through.max(through);
@@ -273,13 +294,8 @@ impl Archive {
         }
     }
 
-    /// The changes of a segment that are to be made again, and whether the wanted moment lies before its end.
-    fn wanted(
-        &self,
-        segment: &Segment,
-        after: Position,
-        to: RestoreTo,
-    ) -> Result<(Vec<Change>, bool)> {
+    /// What is to be made again of a segment.
+    fn wanted(&self, segment: &Segment, after: Position, to: RestoreTo) -> Result<Wanted> {
         let mut changes = Vec::new();
         for line in segment.lines() {
             let line: Json = line?;
@@ -290,14 +306,16 @@ impl Archive {
                 RestoreTo::Time(time) => change.time > time,
                 RestoreTo::Position(position) => change.position > position,
             };
-            if beyond {
-                return Ok((changes, true));
+            // What the entity had become elsewhere is in no change from here on, and not in this backup.
+            let moved = change.position > after && audit::is_promotion(&change);
+            if beyond || moved {
+                return Ok(Wanted { changes, reached: true, moved: moved && !beyond });
             }
             if change.position > after {
                 changes.push(change);
             }
         }
-        Ok((changes, false))
+        Ok(Wanted { changes, reached: false, moved: false })
     }
 
     /// Makes changes again, by whom and when they were made first.

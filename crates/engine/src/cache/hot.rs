@@ -10,9 +10,10 @@
 //! Storage 13, 2017), so that what was read long ago makes room.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use unisono_core::Key;
+use unisono_policy::declaration::CacheDeclaration;
 
 /// One of so many lookups is noted.
 const LOOKUPS_PER_NOTE: u64 = 64;
@@ -40,6 +41,11 @@ impl Hot {
         let max = wanted * COUNTERS_PER_KEY;
         let counters = Mutex::new(Counters::new(max, NOTES_PER_COUNTER * max as u64));
         Hot { wanted, counters }
+    }
+
+    /// As many as are declared, if any are.
+    pub(super) fn wanted_by(declared: &CacheDeclaration) -> Option<Arc<Self>> {
+        (declared.warm_hot > 0).then(|| Arc::new(Hot::new(declared.warm_hot)))
     }
 
     /// How many keys are wanted.

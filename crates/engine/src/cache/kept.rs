@@ -26,12 +26,12 @@ const NAME: &str = "read_most";
 impl Feed {
     /// The keys whose records are taken in when the cache begins empty, the hottest first.
     pub(super) async fn hot_keys(&self) -> Vec<Key> {
-        let Some(hot) = &self.hot else { return Vec::new() };
+        let Some(hot) = self.hot.load_full() else { return Vec::new() };
         let kept = self.kept_keys().await.unwrap_or_else(|error| {
             tracing::debug!(%error, entity = %self.entity.name(), "the kept list of hot keys cannot be read");
             Vec::new()
         });
-        together(hot, kept)
+        together(&hot, kept)
     }
 
     /// Keeps the list up to date for as long as the engine runs.
@@ -39,8 +39,8 @@ impl Feed {
         let mut noted = 0;
         while !self.has_ended() {
             self.runtime.sleep(KEEP_EVERY).await;
-            let now = self.hot.as_ref().map_or(0, Hot::noted);
-            if now > noted {
+            let now = self.hot.load().as_ref().map_or(0, |hot| hot.noted());
+            if now != noted {
                 noted = now;
                 self.keep_hot_keys_now().await;
             }
@@ -55,9 +55,9 @@ impl Feed {
     }
 
     async fn write_hot_keys(&self) -> Result<()> {
-        let Some(hot) = &self.hot else { return Ok(()) };
+        let Some(hot) = self.hot.load_full() else { return Ok(()) };
         let kept = self.kept_keys().await?;
-        let keys = together(hot, kept.clone());
+        let keys = together(&hot, kept.clone());
         match is_unlike(&keys, &kept) {
             true => self.log.truth.put_state(&self.space(), NAME, Some(encode(&keys))).await,
             false => Ok(()),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use unisono_core::source::{Cache, Entry, Filled, Lease, Life, Lookup};
 use unisono_core::{
     Change, Entity, Error, ErrorKind, Key, Position, Record, Result, Stored, Timestamp,
@@ -57,7 +58,8 @@ pub(crate) struct Feed {
     life: Watched<Option<Life>>,
     warmed: Warmed,
     /// What is read most, if that is taken in when a life begins.
-    hot: Option<Hot>,
+    /// The keys that are read most, if that is wanted.
+    hot: ArcSwapOption<Hot>,
     stale: AtomicU64,
     refreshed: AtomicU64,
     /// Whether the cache has begun a life that this feed carries changes to.
@@ -99,7 +101,7 @@ impl Feed {
             changed: AtomicU64::new(0),
             life: Watched::default(),
             warmed: Warmed::default(),
-            hot: (declared.warm_hot > 0).then(|| Hot::new(declared.warm_hot)),
+            hot: ArcSwapOption::new(Hot::wanted_by(declared)),
             stale: AtomicU64::new(0),
             refreshed: AtomicU64::new(0),
             begun: AtomicBool::new(false),
@@ -119,9 +121,7 @@ impl Feed {
             feed.failed(&error);
         }
         runtime.spawn(Arc::clone(&feed).run());
-        if feed.hot.is_some() {
-            runtime.spawn(Arc::clone(&feed).keep_hot_keys());
-        }
+        runtime.spawn(Arc::clone(&feed).keep_hot_keys());
         feed
     }
 
@@ -176,9 +176,16 @@ impl Feed {
         self.misses_room.enter().await
     }
 
-    /// Lets another number of misses ask the sources at once.
-    pub(crate) fn resize(&self, misses_max: usize) {
-        self.misses_room.resize(misses_max);
+    /// Goes by another declaration from now on; by what it has itself, which is not looked up there at each use.
+    pub(crate) fn reloaded(&self, declared: &CacheDeclaration) {
+        self.misses_room.resize(declared.misses_max);
+        let noting = self.hot.load().as_ref().map_or(0, |hot| hot.wanted());
+        if noting != declared.warm_hot {
+            self.hot.store(Hot::wanted_by(declared));
+        }
+        if let Err(error) = self.cache.adjust(&self.entity, &declared.live) {
+            tracing::warn!(%error, source = %self.source, "a cache goes on with the options of before");
+        }
     }
 
     /// Takes note of how long it took to read a record.
@@ -229,8 +236,8 @@ impl Feed {
     /// Counts a lookup of a record, and takes note of its key now and then.
     pub(crate) fn count_key(&self, hit: bool, key: &Key) {
         let before = self.count(hit);
-        if let Some(hot) = &self.hot
-            && hot::is_sampled(before)
+        if hot::is_sampled(before)
+            && let Some(hot) = &*self.hot.load()
         {
             hot.note(key);
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use unisono_core::Context;
-use unisono_policy::declaration::WarmQuestion;
+use unisono_policy::declaration::{CacheDeclaration, WarmQuestion};
 use unisono_policy::retry;
 
 use crate::read::ask::Reading;
@@ -14,14 +14,16 @@ use crate::runtime::Runtime;
 /// How often a question is asked whose answer cannot be kept, because it fails or is behind.
 const ATTEMPTS_MAX: u32 = 20;
 
-/// Asks questions each time that the cache of an entity begins a life, for as long as the engine runs.
-pub(crate) async fn run(serving: Arc<Serving>, questions: Vec<WarmQuestion>, runtime: Runtime) {
+/// Asks the declared questions each time that the cache of an entity begins a life, for as long as the engine runs.
+pub(crate) async fn run(serving: Arc<Serving>, runtime: Runtime) {
     let Some(feed) = &serving.cache else { return };
     let mut life = None;
     loop {
         feed.life.until(|now| *now != life).await;
         life = *feed.life.get();
-        let mut left: Vec<_> = questions.iter().collect();
+        let policies = serving.policies.present.load_full();
+        let declared: Option<&CacheDeclaration> = policies.of(&serving.policies).cache.as_ref();
+        let mut left: Vec<_> = declared.iter().flat_map(|cache| &cache.warm_questions).collect();
         feed.warmed.want(left.len());
         for attempt in 1..=ATTEMPTS_MAX {
             let mut again = Vec::new();

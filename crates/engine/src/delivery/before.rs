@@ -5,7 +5,6 @@
 //! that it refused and that a newer one has replaced there since may pass here for a moment. So this
 //! delivery stops where the other one stops, and goes on by itself.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use unisono_core::source::{Applied, Batch, Outcome};
@@ -53,36 +52,47 @@ impl Delivery {
         })
     }
 
-    /// Has the follower take in a batch, without what the follower before refuses.
+    /// Has the follower take in what it is to keep of a batch, without what the follower before refuses, and what its `map`
+    /// does not work out.
     pub(super) async fn take(&self, batch: Batch) -> Result<Applied> {
         let follower = &self.target.follower;
-        let Some(before) = &self.target.after else { return follower.apply(batch).await };
-        let is_refused =
-            |change: &Arc<Change>| before.is_refused(std::slice::from_ref(&change.key)).0;
-        let refused: Vec<bool> = batch.changes.iter().map(is_refused).collect();
-        if !refused.contains(&true) {
+        if self.target.after.is_none() && self.target.map.is_none() {
             return follower.apply(batch).await;
         }
-        let both = batch.changes.iter().zip(&refused);
-        let rest: Vec<_> =
-            both.filter(|(_, refused)| !**refused).map(|(change, _)| Arc::clone(change)).collect();
-        let mut taken = match rest.is_empty() {
-            true => Vec::new(),
-            false => {
-                follower.apply(Batch { changes: rest, advance: None, ..batch }).await?.outcomes
+        let (mut refused, mut changes) = (Vec::with_capacity(batch.changes.len()), Vec::new());
+        for change in &batch.changes {
+            match self.refused_before(change).and_then(|()| self.mapped(change)) {
+                Ok(change) => {
+                    changes.push(change);
+                    refused.push(None);
+                }
+                Err(why) => refused.push(Some(why)),
             }
         }
+        if refused.iter().all(Option::is_none) {
+            return follower.apply(Batch { changes, ..batch }).await;
+        }
+        let mut taken = match changes.is_empty() {
+            true => Vec::new(),
+            false => follower.apply(Batch { changes, advance: None, ..batch }).await?.outcomes,
+        }
         .into_iter();
-        let outcome = |refused: &bool| match refused {
-            true => Some(Outcome::Rejected(self.refused_before(&before.target.source))),
-            false => taken.next(),
-        };
-        Ok(Applied { outcomes: refused.iter().filter_map(outcome).collect(), advanced: false })
+        let outcome =
+            |refused: Option<Error>| refused.map(Outcome::Rejected).or_else(|| taken.next());
+        Ok(Applied { outcomes: refused.into_iter().filter_map(outcome).collect(), advanced: false })
     }
 
-    fn refused_before(&self, before: &str) -> Error {
-        Error::new(ErrorKind::ConstraintViolated, "the follower before this one refuses it")
-            .with("after", before)
+    /// Why a change is refused of which the follower before refuses the record.
+    fn refused_before(&self, change: &Change) -> Result<()> {
+        let Some(before) = &self.target.after else { return Ok(()) };
+        match before.is_refused(std::slice::from_ref(&change.key)).0 {
+            false => Ok(()),
+            true => Err(Error::new(
+                ErrorKind::ConstraintViolated,
+                "the follower before this one refuses it",
+            )
+            .with("after", &before.target.source)),
+        }
     }
 
     /// Tries dead letters again when the follower before refuses others than it did.

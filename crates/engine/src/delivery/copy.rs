@@ -253,27 +253,21 @@ impl Delivery {
                 changes.push(self.removal(&orphan.key, position));
             }
             let mine = held.next_if(|h| h.key == stored.key);
-            match (self.wants(&stored), mine) {
-                (true, Some(mine)) if *mine == stored => {}
-                (true, _) => changes.push(self.copy_of(stored)),
+            let is_right = self.kept(&stored).map(|kept| kept.map(|kept| mine == Some(&*kept)));
+            match (is_right, mine) {
+                (Ok(Some(true)), _) => {}
+                // What cannot be worked out is refused when it is to be taken in.
+                (Ok(Some(false)) | Err(_), _) => changes.push(self.copy_of(stored)),
                 // By the version that is not held, so that another `where` can have it held again.
-                (false, Some(mine)) if mine.version <= stored.version => {
+                (Ok(None), Some(mine)) if mine.version <= stored.version => {
                     changes.push(self.removal(&stored.key, stored.version));
                 }
-                (false, Some(_)) => changes.push(self.removal(&stored.key, position)),
-                (false, None) => {}
+                (Ok(None), Some(_)) => changes.push(self.removal(&stored.key, position)),
+                (Ok(None), None) => {}
             }
         }
         changes.extend(held.map(|orphan| self.removal(&orphan.key, position)));
         changes
-    }
-
-    /// Whether the follower is to hold a record.
-    pub(crate) fn wants(&self, stored: &Stored) -> bool {
-        self.target
-            .filter
-            .as_ref()
-            .is_none_or(|rule| rule.holds(&self.target.entity, &stored.record))
     }
 
     /// A change that says what the truth holds now.

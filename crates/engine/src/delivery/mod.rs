@@ -1,7 +1,7 @@
 //! Carrying changes from the log to the followers: one `Delivery` for each follower and entity.
 //!
 //! A delivery is one task. It reads the log after its checkpoint, keeps the changes of its entity, cuts out what its
-//! `where` excludes, folds superseded changes of a key, and has the follower apply the rest; the checkpoint moves in
+//! `where` excludes, works out what its `map` does, folds superseded changes of a key, and has the follower apply the rest; the checkpoint moves in
 //! the same step as the data. A follower without a checkpoint (new, wiped, restored too old) is copied from the
 //! truth beside the stream. Read `session.rs` first.
 
@@ -9,14 +9,17 @@ mod before;
 mod copy;
 mod copying;
 pub mod dead_letter;
+mod keeping;
 mod letters;
 mod progress;
 mod redeliver;
 mod repairs;
 mod session;
+mod still;
 mod stream;
 pub(crate) mod turns;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +28,7 @@ use unisono_core::source::{Auditor, Follower, Reader};
 use unisono_core::{Capability, Entity, Error, ErrorKind, Key, Position, Result};
 use unisono_policy::adaptive::Facts;
 use unisono_policy::delivery::DeliveryPolicy;
+use unisono_policy::mapping::Mapping;
 use unisono_policy::projection::Projection;
 use unisono_policy::retry;
 use unisono_policy::rule::Rule;
@@ -32,6 +36,7 @@ use unisono_policy::rule::Rule;
 use crate::log::{Log, trim};
 use crate::personal::Keyring;
 use crate::policies::PresentEntity;
+use crate::projection::News;
 use crate::read::handle::SourceHandle;
 use crate::runtime::Runtime;
 use crate::status::{DeliveryState, DeliveryStatus};
@@ -53,6 +58,10 @@ pub(crate) struct Target {
     pub(crate) entity: Arc<Entity>,
     /// Set if the follower is a projection: `entity` is then what it is worked out from.
     pub(crate) projection: Option<Arc<Projection>>,
+    /// Whether it stands still: what the follower has was made by another definition, and is answered as it is.
+    pub(crate) still: bool,
+    /// What becomes of its rows.
+    pub(crate) news: Option<Arc<News>>,
     /// The follower's source name.
     pub(crate) source: Arc<str>,
     /// Whether it is an outlet: what it was sent cannot be compared, and is never sent again without need.
@@ -69,6 +78,10 @@ pub(crate) struct Target {
     pub(crate) capability: Capability,
     /// Which records it holds; all if absent.
     pub(crate) filter: Option<Arc<Rule>>,
+    /// What it keeps of each; all as it is if absent.
+    pub(crate) map: Option<Arc<Mapping>>,
+    /// The texts of both, by which it is told whether the follower is to hold something else than it does.
+    pub(crate) rule: Option<String>,
     /// The delivery whose follower must have a change before.
     pub(crate) after: Option<Arc<Delivery>>,
     /// How it is fed at present.
@@ -109,16 +122,21 @@ enum End {
 }
 
 impl Target {
-    /// What the follower holds: the entity, or the rows of a projection of it.
+    /// What the follower holds: the entity, or the rows of a projection of it in the place where they are.
     pub(crate) fn name(&self) -> &Arc<str> {
+        self.projection.as_ref().map_or(self.entity.name(), |projection| projection.rows.name())
+    }
+
+    /// The entity that callers read it as.
+    pub(crate) fn read_as(&self) -> &Arc<str> {
         self.projection.as_ref().map_or(self.entity.name(), |projection| projection.name())
     }
 
-    /// The text of the rule by which it holds what it holds; `None` if it holds all records.
-    pub(crate) fn rule(&self) -> Option<&str> {
+    /// The text of the rule by which it holds what it holds; `None` if it holds all records as they are.
+    pub(crate) fn rule(&self) -> Option<Cow<'_, str>> {
         match &self.projection {
-            Some(projection) => Some(&projection.definition),
-            None => self.filter.as_ref().map(|rule| rule.text()),
+            Some(projection) => Some(projection.rule()),
+            None => self.rule.as_deref().map(Cow::Borrowed),
         }
     }
 
@@ -200,7 +218,9 @@ impl Delivery {
     /// Whether it does what one with such a target would do.
     pub(crate) fn is_as(&self, other: &Target) -> bool {
         let after = |target: &Target| target.after.as_ref().map(Arc::as_ptr);
-        self.target.rule() == other.rule() && after(&self.target) == after(other)
+        self.target.rule() == other.rule()
+            && self.target.still == other.still
+            && after(&self.target) == after(other)
     }
 
     /// What it works with.
@@ -376,7 +396,11 @@ impl Delivery {
                 continue;
             }
             let before = self.progress.applied();
-            let Err(error) = self.session(&mut inbox).await else { continue };
+            let session = match self.target.still {
+                true => self.stand_still(&mut inbox).await,
+                false => self.session(&mut inbox).await,
+            };
+            let Err(error) = session else { continue };
             let error = error.at(&self.target.source).of(self.target.name());
             if self.progress.applied() > before {
                 attempt = 0;

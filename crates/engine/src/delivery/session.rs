@@ -165,14 +165,16 @@ impl Delivery {
         let (truth, entity) = (self.log.truth.as_ref(), self.target.entity.name());
         let kept = moved::kept(truth, entity).await?.unwrap_or_default();
         let Some(origin) = kept.origin else { return Ok(None) };
-        if !origin.is_in(&self.target.source, stored) {
+        // A projection that is kept where the truth was holds only what was delivered to it.
+        let was_truth = origin.truth == self.target.source && self.target.projection.is_none();
+        if !origin.is_in(was_truth, stored) {
             let lags = stored.filter(|stored| stored.log == origin.log);
             let Some(lagging) = lags.cloned() else { return Ok(None) };
             return self.begin_copy(Some(lagging), origin.begin).await.map(Some);
         }
         let to = Checkpoint { log: self.log.id, position: origin.begin, backfill: None };
         self.advance(stored.cloned(), to.clone()).await?;
-        if origin.truth == self.target.source {
+        if was_truth {
             // If it is wiped one day, it is copied.
             let origin = Some(Origin { follows: true, ..origin });
             moved::keep(truth, entity, &Kept { origin, ..kept }).await?;
@@ -186,18 +188,19 @@ impl Delivery {
         let (truth, target) = (self.log.truth.as_ref(), &self.target);
         let (entity, source) = (target.name(), &target.source);
         let kept = rules::kept(truth, entity, source).await?;
-        if kept.as_deref() == target.rule() {
+        let rule = target.rule();
+        if kept.as_deref() == rule.as_deref() {
             return Ok(saved);
         }
         if target.outlet {
             // What was sent by another one stays sent.
-            rules::keep(truth, entity, source, target.rule()).await?;
+            rules::keep(truth, entity, source, target.rule().as_deref()).await?;
             return Ok(saved);
         }
         tracing::info!(%entity, %source, "the follower is to hold other records than before; comparing all");
         let position = saved.position;
         let begun = self.begin_copy(Some(saved), position).await?;
-        rules::keep(truth, entity, source, target.rule()).await?;
+        rules::keep(truth, entity, source, rule.as_deref()).await?;
         Ok(begun)
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use unisono_core::source::Checkpoint;
-use unisono_core::{Change, Key, Operation, Position, Result};
+use unisono_core::{Change, Key, Position, Result};
 
 use crate::delivery::Delivery;
 use crate::delivery::progress::count;
@@ -18,8 +18,11 @@ impl Delivery {
         let window = self.next_window(session).await?;
         let Some(end) = window.last().map(|c| c.position) else { return Ok(false) };
         let entity = self.target.entity.name();
-        let mine: Vec<_> =
-            window.iter().filter(|c| c.entity == *entity).filter_map(|c| self.map(c)).collect();
+        let mine: Vec<_> = window
+            .iter()
+            .filter(|c| c.entity == *entity)
+            .filter_map(|c| self.narrowed(c))
+            .collect();
         let Some(oldest) = mine.first().map(|c| c.time) else {
             session.position = end;
             if session.saved.backfill.is_none() {
@@ -91,7 +94,7 @@ impl Delivery {
         }
         let window = self.next_window(session).await?;
         let entity = self.target.entity.name();
-        let oldest = window.iter().find(|c| c.entity == *entity && self.map(c).is_some());
+        let oldest = window.iter().find(|c| c.entity == *entity && self.narrowed(c).is_some());
         // More is there than fits by its bytes.
         let is_cut = window.last().is_some_and(|last| last.position < self.limit());
         let pause = oldest.filter(|_| !is_cut).and_then(|oldest| {
@@ -111,24 +114,7 @@ impl Delivery {
         session.turn.get_or_insert_with(|| self.log.turns.begin(priority));
     }
 
-    /// What a change means for this follower. A record that `where` excludes is removed, unless it was never there.
-    pub(super) fn map(&self, change: &Arc<Change>) -> Option<Arc<Change>> {
-        let (Some(rule), Some(image)) = (&self.target.filter, &change.image) else {
-            return Some(Arc::clone(change));
-        };
-        if rule.holds(&self.target.entity, image) {
-            return Some(Arc::clone(change));
-        }
-        // An outlet was not sent what it would have to forget.
-        change.replaced.filter(|_| !self.target.outlet)?;
-        Some(Arc::new(Change {
-            operation: Operation::Delete,
-            image: None,
-            ..Change::clone(change)
-        }))
-    }
-
-    /// The changes as the follower is to hold them.
+    /// The changes with personal values as the follower is to hold them.
     async fn opened(&self, mut changes: Vec<Arc<Change>>) -> Result<Vec<Arc<Change>>> {
         if let Some(keyring) = &self.target.clear {
             keyring.open_changes(&self.target.entity, changes.iter_mut(), true).await?;

@@ -24,7 +24,7 @@ impl Engine {
         for archive in self.archives(truth)? {
             let backup = archive.back_up(&self.0.runtime, progress).await?;
             let details = json!({ "name": backup.name, "end": backup.end });
-            self.audit("backup", None, Some(&backup.truth), details);
+            self.audit("backup", (None, Some(&backup.truth)), details);
             made.push(backup);
         }
         Ok(made)
@@ -54,7 +54,7 @@ impl Engine {
         for archive in self.archives(truth)? {
             let of_truth = archive.restore(to, progress).await?;
             let details = json!({ "backup": of_truth.backup, "through": of_truth.through });
-            self.audit("restore", None, Some(&of_truth.truth), details);
+            self.audit("restore", (None, Some(&of_truth.truth)), details);
             restored.push(of_truth);
         }
         Ok(restored)
@@ -69,14 +69,14 @@ impl Engine {
         Ok(reports)
     }
 
-    fn archives(&self, truth: Option<&str>) -> Result<Vec<&Arc<Archive>>> {
-        let all = &self.0.running.archives;
+    fn archives(&self, truth: Option<&str>) -> Result<Vec<Arc<Archive>>> {
+        let all = self.0.running.archives.list();
         if all.is_empty() {
             return Err(Error::unsupported("nothing is archived")
                 .hint("name a source of the kind files or s3 as `[archive] source`"));
         }
         let wanted = |archive: &&Arc<Archive>| truth.is_none_or(|t| *archive.log.name.truth == *t);
-        let found: Vec<_> = all.iter().filter(wanted).collect();
+        let found: Vec<_> = all.iter().filter(wanted).cloned().collect();
         match (truth, found.is_empty()) {
             (Some(truth), true) => {
                 Err(Error::new(ErrorKind::NotFound, "there is no truth with this name").at(truth))

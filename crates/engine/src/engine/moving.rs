@@ -19,11 +19,11 @@ use serde_json::json;
 use tokio::sync::OwnedRwLockWriteGuard;
 use unisono_core::source::{Binding, Truth, require};
 use unisono_core::{Error, ErrorKind, Position, Result};
-use unisono_policy::declaration::Declaration;
+use unisono_policy::declaration::{Declaration, EntityDeclaration};
 use unisono_policy::reload::Step;
 use unisono_policy::retry;
 
-use crate::audit::Entry;
+use crate::audit::{Entry, PROMOTE};
 use crate::delivery::Delivery;
 use crate::engine::Engine;
 use crate::engine::reload::{opened, retire};
@@ -43,7 +43,7 @@ const ATTEMPTS_MAX: u32 = 5;
 /// How often it is looked whether another process has moved a truth, or paused a source.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long one look may take.
-const LOOK_MAX: Duration = Duration::from_secs(2);
+pub(super) const LOOK_MAX: Duration = Duration::from_secs(2);
 /// How often it is tried to move a truth that is not where it is declared: at first, and at last.
 const TRY_FIRST: Duration = Duration::from_millis(250);
 const TRY_EVERY: Duration = Duration::from_secs(5);
@@ -79,17 +79,23 @@ impl Engine {
     /// the follower does not keep up, `diverged` if it differs.
     pub async fn promote(&self, entity: &str, source: &Arc<str>) -> Result<Vec<String>> {
         self.entity(entity)?;
-        let mut wanted = self.declaration().as_ref().clone();
-        let declared = wanted.entities.get_mut(entity);
-        let moved = declared.as_ref().and_then(|declared| declared.with_truth(source));
-        let (Some(declared), Some(moved)) = (declared, moved) else {
-            let message = "the source is no follower of the entity that holds all records";
-            return Err(Error::invalid(message)
-                .at(source)
-                .of(entity)
-                .hint("declare it as a follower without `where` first"));
+        let declaration = self.declaration();
+        let Some(wanted) = declaration.with_truth(entity, source) else {
+            let declared = declaration.entities.get(entity);
+            let from =
+                declared.and_then(|declared| Some(declared.projection.as_ref()?.from.name()));
+            let (message, hint) = match from {
+                Some(from) => (
+                    "the records of the entity are worked out, so it has no truth of its own",
+                    format!("promote the source for {from}; what is worked out goes with it"),
+                ),
+                None => (
+                    "the source is no follower of the entity that holds all records",
+                    "declare it as a follower without `where` first".to_owned(),
+                ),
+            };
+            return Err(Error::invalid(message).at(source).of(entity).hint(hint));
         };
-        *declared = moved;
         self.reload(wanted, &|_, _| Box::pin(async { Err(nothing_to_open()) })).await
     }
 
@@ -149,11 +155,56 @@ impl Engine {
         if let Err(error) = self.prepare_as(&wanted, before, old).await {
             tracing::warn!(%error, source = %old, entity = %entity.name(), "the old truth is not prepared to follow");
         }
-        let declared = wanted.entities.get(entity.name());
-        let declared = declared.ok_or_else(|| Error::internal("the entity is not declared"))?;
-        let outcomes = wanted.log.outcomes;
-        let moved = Serving {
-            entity: Arc::clone(entity),
+        let mut servings = before.servings.as_ref().clone();
+        let goes =
+            |e: &&EntityDeclaration| e.entity.name() == entity.name() || e.is_from(entity.name());
+        for declared in wanted.entities.values().filter(goes) {
+            let moved = self.served_by(log, declared, before, wanted.log.outcomes).await?;
+            servings.insert(Arc::clone(declared.entity.name()), Arc::new(moved));
+        }
+        let mut logs = before.logs.as_ref().clone();
+        let is_another = logs.insert(Arc::clone(name), Arc::clone(log)).is_none();
+        let bound = (Arc::new(logs), Arc::new(servings));
+        let personal = self.0.running.personal.as_ref();
+        let blueprint = Blueprint::new(&wanted, before.sources.clone(), bound, personal)?;
+        let archives = &self.0.running.archives;
+        if archives.of(log).is_none() {
+            archives.begin(log, &wanted, runtime)?;
+        }
+        archives.moved(&wanted)?;
+        let topology = topology::build(blueprint, before, runtime);
+        let policies = Arc::new(Policies::new(Arc::new(wanted), topology, Some(before)));
+        self.0.present.store(Arc::clone(&policies));
+        if is_another {
+            open::follow(log, archives.of(log), &self.0.present, runtime);
+            if let Some(sampler) = &self.0.running.sampler {
+                sampler.follow(log, runtime);
+            }
+        }
+        let is_replaced = |serving: &&Arc<Serving>| {
+            let now = policies.servings.get(serving.entity.name());
+            !now.is_some_and(|now| Arc::ptr_eq(now, serving))
+        };
+        let replaced = before.servings.values().filter(is_replaced);
+        replaced.filter_map(|serving| serving.cache.as_ref()).for_each(|feed| feed.end());
+        self.take_over(&policies, before);
+        retire(Arc::clone(before), &policies, runtime);
+        Ok(())
+    }
+
+    /// An entity as it is served from another log.
+    async fn served_by(
+        &self,
+        log: &Arc<Log>,
+        declared: &EntityDeclaration,
+        before: &Policies,
+        outcomes: Duration,
+    ) -> Result<Serving> {
+        let (runtime, entity) = (&self.0.runtime, &declared.entity);
+        let serving = before.servings.get(entity.name());
+        let serving = serving.ok_or_else(|| Error::internal("the entity is not served"))?;
+        Ok(Serving {
+            entity: Arc::clone(&serving.entity),
             cache: open::feed(declared, &serving.policies, log, &before.sources, runtime).await?,
             earlier: Earlier::of(log, entity, &before.sources, outcomes).await?,
             log: Arc::clone(log),
@@ -162,29 +213,7 @@ impl Engine {
             behind: None,
             hedges: Default::default(),
             gate: Default::default(),
-        };
-        let mut servings = before.servings.as_ref().clone();
-        servings.insert(Arc::clone(entity.name()), Arc::new(moved));
-        let mut logs = before.logs.as_ref().clone();
-        let is_another = logs.insert(Arc::clone(name), Arc::clone(log)).is_none();
-        let bound = (Arc::new(logs), Arc::new(servings));
-        let personal = self.0.running.personal.as_ref();
-        let blueprint = Blueprint::new(&wanted, before.sources.clone(), bound, personal)?;
-        let topology = topology::build(blueprint, before, runtime);
-        let policies = Arc::new(Policies::new(Arc::new(wanted), topology, Some(before)));
-        self.0.present.store(Arc::clone(&policies));
-        if is_another {
-            open::follow(log, None, &self.0.present, runtime);
-            if let Some(sampler) = &self.0.running.sampler {
-                sampler.follow(log, runtime);
-            }
-        }
-        if let Some(feed) = &serving.cache {
-            feed.end();
-        }
-        self.take_over(&policies, before);
-        retire(Arc::clone(before), &policies, runtime);
-        Ok(())
+        })
     }
 
     async fn prepare_as(
@@ -216,6 +245,7 @@ impl Engine {
     async fn look_at_others(&self) -> Result<()> {
         let runtime = &self.0.runtime;
         runtime.within(LOOK_MAX, self.take_in_pauses()).await?;
+        self.look_at_versions().await?;
         for log in self.logs_now().values() {
             let fences = runtime.within(LOOK_MAX, log.truth.fences()).await?;
             for entity in fences.keys() {
@@ -231,30 +261,23 @@ impl Engine {
 
     /// Goes by where another process has moved the truth of an entity.
     async fn come_after(&self, entity: &str, fence: &Fence) -> Result<()> {
-        let mut wanted = self.declaration().as_ref().clone();
-        let declared = wanted.entities.get_mut(entity);
-        let moved = declared.as_ref().and_then(|declared| declared.with_truth(&fence.to));
-        let (Some(declared), Some(moved)) = (declared, moved) else {
+        let Some(wanted) = self.declaration().with_truth(entity, &fence.to) else {
             tracing::error!(entity, to = %fence.to, "the truth was moved to a source that is not declared here; writes are refused");
             return Ok(());
         };
-        *declared = moved;
         tracing::warn!(entity, to = %fence.to, "another process has moved the truth");
         self.reload(wanted, &|_, _| Box::pin(async { Err(nothing_to_open()) })).await.map(drop)
     }
 
     /// Moves each truth to where it is declared that is not there, when that can be done.
-    pub(super) fn move_to_declared(&self, wanted: Declaration) {
+    pub(super) fn move_to_declared(&self, wanted: &Declaration) {
         let begun = self.declaration();
-        let elsewhere = |name: &&Arc<str>| {
-            let truth = |of: &Declaration| of.entities.get(*name).map(|e| Arc::clone(&e.truth));
-            truth(&wanted) != truth(&begun)
+        let elsewhere = |(name, declared): &(&Arc<str>, &EntityDeclaration)| {
+            let is_there = begun.entities.get(*name).is_some_and(|e| e.truth == declared.truth);
+            !is_there && declared.projection.is_none()
         };
-        let entities: Vec<_> = wanted.entities.keys().filter(elsewhere).cloned().collect();
-        for entity in entities {
-            let Some(to) = wanted.entities.get(&entity).map(|e| Arc::clone(&e.truth)) else {
-                continue;
-            };
+        for (entity, declared) in wanted.entities.iter().filter(elsewhere) {
+            let (entity, to) = (Arc::clone(entity), Arc::clone(&declared.truth));
             let (engine, runtime) = (Arc::downgrade(&self.0), self.0.runtime.clone());
             self.0.runtime.spawn(async move {
                 let mut pause = TRY_FIRST;
@@ -263,12 +286,8 @@ impl Engine {
                     pause = (pause * 2).min(TRY_EVERY);
                     let Some(inner) = engine.upgrade() else { return };
                     let engine = Engine(inner, None);
-                    let mut next = engine.declaration().as_ref().clone();
-                    let declared = next.entities.get_mut(&entity);
                     // Somebody may have moved it meanwhile, or taken the follower away.
-                    let moved = declared.as_ref().and_then(|declared| declared.with_truth(&to));
-                    let (Some(declared), Some(moved)) = (declared, moved) else { return };
-                    *declared = moved;
+                    let Some(next) = engine.declaration().with_truth(&entity, &to) else { return };
                     let open = engine.reload(next, &|_, _| Box::pin(async { Err(nothing_to_open()) }));
                     match open.await {
                         Ok(_) => return,
@@ -412,6 +431,21 @@ impl<'a> Moving<'a> {
         })
     }
 
+    /// Nobody archives what is left of the old log when nothing has its truth there any more.
+    async fn is_archived(&self, end: Position, limit: Duration) -> Result<()> {
+        let Some(archive) = self.engine.0.running.archives.of(&self.from) else { return Ok(()) };
+        let archived = async {
+            archive.archived(end).await;
+            Ok(())
+        };
+        self.engine.0.runtime.within(limit, archived).await.map_err(|_| {
+            Error::new(ErrorKind::Unavailable, "the log is not archived up to the move")
+                .at(&archive.source)
+                .of(self.entity())
+                .hint("nothing was changed; see `unisono status` for why it cannot be archived")
+        })
+    }
+
     /// Has the follower compared: a record that it lacks would be lost.
     async fn agrees(&self) -> Result<()> {
         let found = self.engine.compare_versions(&self.delivery).await?;
@@ -447,24 +481,31 @@ impl<'a> Moving<'a> {
         self.from.tail.has_come_to(end);
         self.reaches(end, left(watch)).await?;
         self.is_ready()?;
+        self.is_archived(end, left(watch)).await?;
         runtime.within(left(watch), self.make_ready(end, epoch)).await.map_err(|e| e.of(entity))
     }
 
     async fn make_ready(&self, end: Position, epoch: u64) -> Result<()> {
         let (runtime, truth, entity) = (&self.engine.0.runtime, &self.truth, self.entity());
         self.to.source.prepare(&self.wanted).await.map_err(|e| e.on("prepare"))?;
+        if let (Some(_), Some(keys)) =
+            (self.serving.entity.personal(), &self.engine.0.running.personal)
+        {
+            keys.belongs_to(truth.as_ref()).await?;
+        }
         rules::copy(self.from.truth.as_ref(), truth.as_ref()).await?;
         pause::copy(self.from.truth.as_ref(), truth.as_ref()).await?;
         let to = Arc::clone(self.to.source.name());
         let entry = Entry {
             actor: self.engine.1.clone(),
-            action: "promote",
+            action: PROMOTE,
             entity: Some(Arc::clone(entity)),
             source: Some(to),
             details: json!({ "from": self.from.name.truth, "end": end, "epoch": epoch }),
         };
         let unit = entry.unit(runtime)?;
         let begun = truth.commit_above(end, unit).await?;
+        entry.tell();
         let begin = begun.changes.last().map(|change| change.position);
         let origin = Origin {
             truth: Arc::clone(&self.from.name.truth),

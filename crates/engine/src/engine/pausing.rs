@@ -13,25 +13,28 @@ use crate::topology::pause::{self, Pause};
 
 impl Engine {
     /// Leaves a source alone until [`Engine::resume_source`], also after a restart: nothing is delivered to it, and it is
-    /// not asked. Its checkpoints stay; the log keeps what it lacks, up to `log.changes_max`. A cache is passed by.
+    /// not asked. Its checkpoints stay; the log keeps what it lacks, up to `log.changes_max`. A cache is passed by. Who
+    /// asked is whom the engine is [acting for](Engine::acting_for).
     ///
     /// Fails with `unsupported` for a truth and for a journal, without which nothing could be written.
-    pub async fn pause_source(&self, name: &str, by: Option<Arc<str>>) -> Result<Pause> {
+    pub async fn pause_source(&self, name: &str) -> Result<Pause> {
         let _reloading = self.0.reloading.lock().await;
         let handle = self.source(name)?;
         let logs = self.logs_of_what_it_may_lack(name)?;
         if let Some(pause) = handle.paused() {
             return Ok(pause);
         }
-        let pause = Pause { since: self.0.runtime.now(), by };
-        if let Err(error) = remember(&logs, name, Some(&pause)).await {
-            // Where it cannot be forgotten either, it is paused after the next start, and says so.
-            let _ = remember(&logs, name, None).await;
-            return Err(error);
-        }
-        handle.pause(pause.clone());
-        self.audit("pause", None, Some(name), json!({ "by": pause.by }));
-        Ok(pause)
+        let pause = Pause { since: self.0.runtime.now(), by: self.1.clone() };
+        self.audited("pause", (None, Some(name)), Json::Null, async {
+            if let Err(error) = remember(&logs, name, Some(&pause)).await {
+                // Where it cannot be forgotten either, it is paused after the next start, and says so.
+                let _ = remember(&logs, name, None).await;
+                return Err(error);
+            }
+            handle.pause(pause.clone());
+            Ok(pause.clone())
+        })
+        .await
     }
 
     /// Goes on with a source: deliveries begin where they were, and it is asked when it has caught up. Answers whether it
@@ -42,10 +45,13 @@ impl Engine {
         let was_paused = handle.is_paused();
         // In every truth: it may have been the follower of another one when it was paused.
         let logs: Vec<_> = self.logs_now().values().cloned().collect();
-        remember(&logs, name, None).await?;
-        handle.resume();
-        self.audit("resume", None, Some(name), Json::Null);
-        Ok(was_paused)
+        let details = json!({ "paused": handle.paused() });
+        self.audited("resume", (None, Some(name)), details, async {
+            remember(&logs, name, None).await?;
+            handle.resume();
+            Ok(was_paused)
+        })
+        .await
     }
 
     /// Pauses and resumes sources as other processes on the same truths have, by what those remember.

@@ -50,7 +50,7 @@ impl Engine {
             let log = &serving.log.name.truth;
             if serving.entity.personal().is_some() && !logs.contains(&log) {
                 logs.push(log);
-                self.audit(ERASED, Some(serving.entity.name()), None, details.clone());
+                self.audit(ERASED, (Some(serving.entity.name()), None), details.clone());
             }
         }
     }

@@ -55,6 +55,7 @@ impl Engine {
     /// they cannot be opened or prepared. One reload waits for another.
     pub async fn reload(&self, wanted: Declaration, open: OpenSource<'_>) -> Result<Vec<String>> {
         let _reloading = self.0.reloading.lock().await;
+        let wanted = topology::versions::carried_over(wanted, &self.declaration());
         let plan = self.plan_reload(&wanted).await;
         let moved = moving::of(&plan.steps);
         let changes = plan.outcome()?;
@@ -63,11 +64,25 @@ impl Engine {
         }
         let before = self.0.present.load_full();
         let added = open_added(&before, &wanted, open).await?;
-        let blueprint = self.blueprint(&before, &wanted, &added).await;
+        self.replace(before, wanted, &added).await?;
+        if !changes.is_empty() {
+            self.audit("reload", (None, None), json!({ "changes": changes }));
+        }
+        Ok(changes)
+    }
+
+    /// Has this process go by another declaration, with sources that were added for it; they are closed if it fails.
+    pub(super) async fn replace(
+        &self,
+        before: Arc<Policies>,
+        wanted: Declaration,
+        added: &Handles,
+    ) -> Result<()> {
+        let blueprint = self.blueprint(&before, &wanted, added).await;
         let blueprint = match blueprint.and_then(|b| self.still_runs().map(|()| b)) {
             Ok(blueprint) => blueprint,
             Err(error) => {
-                close_all(&added).await;
+                close_all(added).await;
                 return Err(error);
             }
         };
@@ -76,10 +91,7 @@ impl Engine {
         self.0.present.store(Arc::clone(&policies));
         self.take_over(&policies, &before);
         retire(before, &policies, &self.0.runtime);
-        if !changes.is_empty() {
-            self.audit("reload", None, None, json!({ "changes": changes }));
-        }
-        Ok(changes)
+        Ok(())
     }
 
     fn still_runs(&self) -> Result<()> {
@@ -124,7 +136,7 @@ impl Engine {
             serving.policies.adaptive.declared(policies.adaptive.is_some(), now);
             let cache = policies.cache.as_ref();
             if let Some((feed, declared)) = serving.cache.as_ref().zip(cache) {
-                feed.resize(declared.misses_max);
+                feed.reloaded(declared);
             }
             if let Some(behind) = &serving.behind {
                 behind.reloaded();

@@ -108,10 +108,10 @@ impl Engine {
             let named = |wanted: &Option<Arc<str>>, name: &Arc<str>| {
                 wanted.as_ref().is_none_or(|w| w == name)
             };
-            if !target.outlet
-                && named(&options.entity, target.name())
-                && named(&options.source, &target.source)
-            {
+            let is_named =
+                named(&options.entity, target.read_as()) && named(&options.source, &target.source);
+            // What stands still is not as the truth is, and what an outlet has nobody knows.
+            if is_named && !target.still && !target.outlet {
                 let how = How { rewrite: true, ..How::of(options) };
                 report.comparisons.push(self.compare(delivery, how, progress).await?);
             }
@@ -132,7 +132,7 @@ impl Engine {
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<Comparison> {
         let target = delivery.target();
-        let serving = self.serving(target.name())?;
+        let serving = self.serving(target.read_as())?;
         target.handle.refuse_if_paused()?;
         if let Some(projection) = &target.projection {
             return self.compare_rows((delivery, projection), &serving, how).await;
@@ -191,17 +191,31 @@ impl Engine {
         serving: &Serving,
         how: How,
     ) -> Result<Comparison> {
-        let (delivery, target) = (of.0, of.0.target());
-        let source = &target.handle.source;
-        let rows = require(Arc::clone(source).auditor(), &target.source, "auditor")?;
-        let mut found = Comparison::new(target.name(), &target.source, how.depth);
-        let (log, runtime) = (serving.log.as_ref(), &self.0.runtime);
-        let of = (delivery.as_ref(), of.1);
-        let compared =
-            projected::compare(of, (log, rows.as_ref()), runtime, how.repair, &mut found).await;
-        found.error = compared.err().map(|error| error.to_string());
-        self.compared(delivery, &found);
+        let (found, open) = self.look_at_rows(of, serving, how.depth, how.repair).await?;
+        let unsettled = (open > 0).then(|| projected::unsettled(of.1, open).to_string());
+        let found = Comparison { error: found.error.or(unsettled), ..found };
+        self.compared(of.0, &found);
         Ok(found)
+    }
+
+    /// The same, and how many rows changed each time that they were looked at.
+    pub(super) async fn look_at_rows(
+        &self,
+        of: (&Arc<Delivery>, &Arc<Projection>),
+        serving: &Serving,
+        depth: Depth,
+        repair: bool,
+    ) -> Result<(Comparison, u64)> {
+        let target = of.0.target();
+        let rows = Arc::clone(&target.handle.source).auditor();
+        let rows = require(rows, &target.source, "auditor")?;
+        let mut found = Comparison::new(target.name(), &target.source, depth);
+        let (log, runtime) = (serving.log.as_ref(), &self.0.runtime);
+        let of = (of.0.as_ref(), of.1);
+        let compared =
+            projected::compare(of, (log, rows.as_ref()), runtime, repair, &mut found).await;
+        found.error = compared.as_ref().err().map(ToString::to_string);
+        Ok((found, compared.unwrap_or_default()))
     }
 
     fn audit_repair(&self, found: &Comparison) {
@@ -210,7 +224,7 @@ impl Engine {
         let details = json!({
             "depth": found.depth, "different": found.different, "repaired": found.repaired, "records": keys,
         });
-        self.audit("repair", Some(&found.entity), Some(&found.source), details);
+        self.audit("repair", (Some(&found.entity), Some(&found.source)), details);
     }
 
     /// Has followers compared again and again.

@@ -46,7 +46,7 @@ impl Engine {
             entities: self.entities(),
             journals: self.behinds().iter().map(|behind| behind.status()).collect(),
             syncs: running.syncs.iter().map(|sync| sync.status()).collect(),
-            archives: running.archives.iter().map(|archive| archive.status()).collect(),
+            archives: running.archives.list().iter().map(|archive| archive.status()).collect(),
             sampler: running.sampler.as_ref().map(|sampler| sampler.status()),
         }
     }

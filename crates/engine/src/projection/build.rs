@@ -62,6 +62,7 @@ impl Projector {
         for entity in [&self.projection.groups, &self.projection.rows] {
             self.write(nothing(entity), Some(mine.clone()), to.clone()).await?;
         }
+        self.news.anew(to.position);
         Ok(())
     }
 

@@ -65,10 +65,13 @@ impl Projector {
 
         let written = Written { entity: groups, changes: changed, again: false };
         self.write(written, Some(of_groups.clone()), ahead(&of_groups)).await?;
+        let told = changed_rows.clone();
         let written = Written { entity: rows, changes: changed_rows, again: false };
         self.write(written, Some(of_rows.clone()), ahead(&of_rows)).await?;
         let written = Written { entity: parts, changes: self.newest_parts(&taken), again: false };
+        let (before, after) = (from.position, to.position);
         self.write(written, Some(from), to).await?;
+        self.news.batch(before, after, told);
         self.note_empty(&touched, &forgotten);
         Ok(outcomes)
     }

@@ -14,7 +14,10 @@
 mod audit;
 mod build;
 mod fold;
+mod news;
+mod shown;
 mod store;
+pub(crate) mod watch;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -29,9 +32,13 @@ use unisono_core::{
     Capability, Change, Entity, Error, ErrorKind, Key, Operation, Position, Result, Role,
 };
 use unisono_policy::declaration::EntityDeclaration;
-use unisono_policy::projection::{Contribution, Projection};
+use unisono_policy::projection::{BESIDE, Contribution, Projection, is_beside};
 
 use crate::runtime::Runtime;
+
+pub(crate) use news::{News, Told};
+pub(crate) use shown::Shown;
+pub use watch::RowsChanged;
 
 /// What a record contributes to which rows.
 type Part = Vec<(Key, Contribution)>;
@@ -45,6 +52,7 @@ pub struct Projector {
     runtime: Runtime,
     /// Groups without contributions, with their versions: forgotten when the checkpoint has passed them.
     empty: Mutex<BTreeMap<Key, Position>>,
+    news: Arc<News>,
 }
 
 /// The roles of the target that a projector needs.
@@ -79,7 +87,13 @@ impl Projector {
             changes_max: capability.apply.batch_changes_max.max(1),
             runtime: runtime.clone(),
             empty: Mutex::default(),
+            news: Arc::default(),
         }
+    }
+
+    /// What becomes of the rows.
+    pub(crate) fn news(&self) -> Arc<News> {
+        Arc::clone(&self.news)
     }
 
     /// How a projection wants to be fed: with every change, one batch after the other.
@@ -186,6 +200,7 @@ impl Follower for Projector {
                 return Ok(None);
             }
         }
+        self.news.found(saved.position);
         Ok(Some(saved))
     }
 
@@ -196,19 +211,49 @@ impl Follower for Projector {
     }
 }
 
-/// What the targets of a projection keep beside its rows.
-pub(crate) fn bindings(
-    declared: &EntityDeclaration,
-) -> impl Iterator<Item = (Arc<str>, Binding)> + '_ {
-    let kept = declared.projection.iter().flat_map(|p| [&p.groups, &p.parts]);
-    kept.flat_map(|entity| {
-        declared.followers.iter().map(move |follower| {
-            let (place, options) = (place(entity), Options::default());
-            let entity = Arc::clone(entity);
-            let binding = Binding { entity, role: Role::Follower, place, options };
-            (Arc::clone(&follower.source), binding)
+/// Removes everything that a target keeps of a version.
+pub(crate) async fn empty(projection: &Projection, follower: &dyn Follower) -> Result<()> {
+    let Projection { parts, groups, rows, .. } = projection;
+    for entity in [parts, groups, rows] {
+        follower.reset(entity).await?;
+    }
+    Ok(())
+}
+
+/// What the targets of a projection keep beside the rows that are declared; `capability` tells of a source what it can.
+pub(crate) fn bindings<'a>(
+    declared: &'a EntityDeclaration,
+    capability: &'a dyn Fn(&Arc<str>) -> Option<&'a Capability>,
+) -> impl Iterator<Item = (Arc<str>, Binding)> + 'a {
+    let own = declared.projection.iter().cloned();
+    let beside = declared.projection.iter().filter(|p| p.versions.uses_both_places());
+    let beside = beside.map(|p| Arc::new(p.at(BESIDE_VERSION)));
+    let targets = move |projection: Arc<Projection>| {
+        declared.followers.iter().flat_map(move |follower| {
+            let hidden = [&projection.groups, &projection.parts];
+            let hidden = hidden.map(|kept| binding(kept, place(kept), Options::default()));
+            let rows = is_beside(projection.version).then(|| {
+                let place = follower.place.as_ref();
+                let place = place.map(|place| format!("{place}{BESIDE}").into());
+                let place = place.unwrap_or_else(|| Arc::clone(projection.rows.name()));
+                let mut options = follower.options.clone();
+                for name in capability(&follower.source).map_or(&[][..], |c| c.naming) {
+                    options.0.remove(*name);
+                }
+                binding(&projection.rows, place, options)
+            });
+            let source = Arc::clone(&follower.source);
+            rows.into_iter().chain(hidden).map(move |kept| (Arc::clone(&source), kept))
         })
-    })
+    };
+    own.chain(beside).flat_map(targets)
+}
+
+/// Any version that is kept beside the declared place.
+const BESIDE_VERSION: u64 = 2;
+
+fn binding(entity: &Arc<Entity>, place: Arc<str>, options: Options) -> Binding {
+    Binding { entity: Arc::clone(entity), role: Role::Follower, place, options }
 }
 
 /// Where an entity beside the rows is kept: sources have names of their own that begin as those of the engine do.

@@ -110,11 +110,15 @@ impl<'a> Reading<'a> {
         self.context.timeout.saturating_sub(self.watch.elapsed())
     }
 
-    /// Whether an answer may be kept: not one with personal values as they are, which an erasure would not reach.
+    /// Whether an answer may be kept: not one with personal values as they are, which an erasure would not reach, nor one with
+    /// what a `map` makes of records.
     pub(crate) fn may_keep(&self, source: &str) -> bool {
         let answering = self.policies.answering.get(source);
         let delivery = answering.and_then(|answering| answering.delivery.as_ref());
-        delivery.is_none_or(|delivery| delivery.target().clear.is_none())
+        delivery.is_none_or(|delivery| {
+            let target = delivery.target();
+            target.clear.is_none() && target.map.is_none()
+        })
     }
 
     /// Whether a page that was found before may be the answer.

@@ -56,6 +56,7 @@ pub(crate) fn explain(
         lag: Duration::ZERO,
         load: 0.0,
         filtered: false,
+        mapped: false,
         // An entity has one cache, which has no equal to come before or behind.
         far: false,
         // It holds what the truth does, and answers reads by key.

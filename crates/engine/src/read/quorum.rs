@@ -13,6 +13,7 @@ use unisono_policy::route::{self, Candidate, Operation};
 
 use crate::answer::Answer;
 use crate::read::ask::{Found, Reading, passes_on};
+use crate::read::serving::Answering;
 
 /// One answer of the quorum.
 struct Vote<'c, 'a> {
@@ -53,7 +54,12 @@ impl<'a> Reading<'a> {
         let reading = Reading { keys, ..*self };
         let request = reading.request(Operation::Get);
         let facts = self.facts(request.operation);
-        let plan = route::plan(&request, &self.policies.read, &facts, self.runtime.random());
+        let mut plan = route::plan(&request, &self.policies.read, &facts, self.runtime.random());
+        // What a `map` makes of a record is no state of it.
+        let is_mapped = |source: &Arc<str>| {
+            self.policies.answering.get(source).is_some_and(Answering::is_mapped)
+        };
+        plan.candidates.retain(|candidate| !is_mapped(&candidate.source));
         let ask = |candidate| {
             let (reading, request) = (&reading, &request);
             async move { (candidate, reading.try_one(request, candidate, true, question).await) }

@@ -27,6 +27,13 @@ pub(crate) struct Answering {
     pub(crate) delivery: Option<Arc<Delivery>>,
 }
 
+impl Answering {
+    /// Whether it holds records as its `map` makes them.
+    pub(crate) fn is_mapped(&self) -> bool {
+        self.delivery.as_ref().is_some_and(|delivery| delivery.target().map.is_some())
+    }
+}
+
 /// An entity and everything that can answer for it.
 pub(crate) struct Serving {
     pub(crate) entity: Arc<Entity>,
@@ -69,6 +76,7 @@ impl Serving {
                 .map_or(Duration::ZERO, |d| Duration::from_secs_f64(d.lag_seconds())),
             load: a.handle.expected(operation),
             filtered: a.delivery.as_ref().is_some_and(|d| d.target().is_filtered()),
+            mapped: a.is_mapped(),
             far: a.handle.far,
             clear: a.delivery.as_ref().is_some_and(|d| d.target().clear.is_some()),
         };

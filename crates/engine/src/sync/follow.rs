@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use unisono_core::query::{Comparison, Filter, Order, Path, Query};
 use unisono_core::source::LogBounds;
-use unisono_core::write::{Action, Condition, Unit, Write};
 use unisono_core::{Entity, Error, ErrorKind, Key, Result, Value};
 use unisono_policy::retry;
 
+use super::forgetting;
 use super::progress::Progress;
 use super::side::{Side, Times};
 use super::{Sync, SyncState, Syncing};
@@ -196,23 +196,7 @@ impl Sync {
         }
         progress.floor = progress.position;
         progress.save(self.own.truth.as_ref(), self.common.entity.name()).await?;
-        let units = passed.into_iter().map(|stored| {
-            let write = Write {
-                entity: Arc::clone(known),
-                key: stored.key,
-                action: Action::Delete,
-                condition: Condition::Version(Some(stored.version)),
-            };
-            let (time, actor) = (self.runtime.now(), None);
-            Unit { writes: vec![write], idempotency: None, time, actor, trace: None }
-        });
-        for result in self.log.committer.commit_each(units.collect()).await {
-            match result {
-                Err(error) if error.kind() != ErrorKind::VersionConflict => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
+        forgetting::delete(&self.log, known, passed, &self.runtime).await
     }
 }
 

@@ -37,7 +37,7 @@ impl Memories {
         let conflicts = vec![
             field("id", FieldType::String),
             Field { index: true, ..field("record", FieldType::String) },
-            field("found_at", FieldType::Timestamp { precision: 6 }),
+            Field { index: true, ..field("found_at", FieldType::Timestamp { precision: 6 }) },
             field("winner", FieldType::String),
             field("decisions", FieldType::Text),
             field("stamps", FieldType::Text),

@@ -6,6 +6,7 @@
 //! is follows from it alone. Why it comes to rest: nothing is committed for news that are none.
 
 mod follow;
+mod forgetting;
 mod held;
 mod memory;
 mod merge;
@@ -110,7 +111,7 @@ pub struct SyncStatus {
     pub behind: u64,
     /// Records taken over since the start.
     pub taken_over: u64,
-    /// Conflicts found since the start; all that ever were are kept in the truth.
+    /// Conflicts found since the start; they stay recorded in the truth for as long as is declared.
     pub conflicts: u64,
     /// Records that wait because they cannot be taken over now.
     pub held: u64,
@@ -142,6 +143,7 @@ impl Syncing {
         // What cannot be resolved as declared is told at once.
         Plan::new(&declared.entity, sync)?;
         runtime.spawn(follow::run(Arc::clone(&syncing)));
+        runtime.spawn(forgetting::run(Arc::clone(&syncing)));
         Ok(Some(syncing))
     }
 

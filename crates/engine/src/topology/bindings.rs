@@ -47,9 +47,14 @@ pub(crate) fn bindings<'a>(
             bind(&follower.source, Role::Follower, follower.place.as_ref(), &follower.options)?;
         }
         if let Some(cache) = &declared.cache {
-            bind(&cache.source, Role::Cache, None, &cache.options)?;
+            bind(&cache.source, Role::Cache, None, &cache.options.with(&cache.live))?;
         }
-        for (source, binding) in projection::bindings(declared).chain(sync::bindings(declared)?) {
+        let named = |name: &Arc<str>| {
+            let found = sources.clone().find(|(known, _)| *known == name);
+            found.map(|(_, source)| source.capability())
+        };
+        let kept = projection::bindings(declared, &named);
+        for (source, binding) in kept.chain(sync::bindings(declared)?) {
             bindings.entry(source).or_default().push(binding);
         }
     }

@@ -9,6 +9,7 @@ mod build;
 pub(crate) mod moved;
 pub(crate) mod pause;
 pub(crate) mod rules;
+pub(crate) mod versions;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

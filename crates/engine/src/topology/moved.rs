@@ -19,7 +19,7 @@ use crate::log::Log;
 use crate::notice::Notices;
 use crate::open;
 use crate::runtime::Runtime;
-use crate::topology::Handles;
+use crate::topology::{Handles, versions};
 
 /// The engine's own space of what a truth keeps.
 const SPACE: &str = "truths";
@@ -74,11 +74,12 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// Whether a source has everything from before the move, by the checkpoint that it has.
-    pub(crate) fn is_in(&self, source: &str, stored: Option<&Checkpoint>) -> bool {
+    /// Whether a follower has everything from before the move, by the checkpoint that it has; or because it was the truth,
+    /// unless it has followed the present one since.
+    pub(crate) fn is_in(&self, was_truth: bool, stored: Option<&Checkpoint>) -> bool {
         let came_so_far =
             |c: &Checkpoint| c.log == self.log && c.position >= self.end && c.backfill.is_none();
-        (*self.truth == *source && !self.follows) || stored.is_some_and(came_so_far)
+        (was_truth && !self.follows) || stored.is_some_and(came_so_far)
     }
 }
 
@@ -139,7 +140,9 @@ struct Known {
 impl Known {
     async fn of(source: &Arc<dyn Source>) -> Result<Option<Self>> {
         let Some(truth) = Arc::clone(source).truth() else { return Ok(None) };
-        let fences = truth.fences().await?.into_iter().map(|(entity, text)| {
+        let said = truth.fences().await?.into_iter();
+        let of_entities = said.filter(|(name, _)| versions::is_of_entity(name));
+        let fences = of_entities.map(|(entity, text)| {
             let fence = Fence::parse(&entity, &text)?;
             Ok((entity, fence))
         });
@@ -183,10 +186,11 @@ pub(crate) async fn as_it_is(
         }
     }
     let mut present = wanted.clone();
-    for (name, declared) in &mut present.entities {
+    // What is worked out has the truth of what it is worked out from.
+    for (name, declared) in wanted.entities.iter().filter(|(_, e)| e.projection.is_none()) {
         let truth = truth_of(declared, &known);
         if truth != declared.truth {
-            *declared = declared.with_truth(&truth).ok_or_else(|| {
+            present = present.with_truth(name, &truth).ok_or_else(|| {
                 Error::new(ErrorKind::InvalidConfig, "the truth of the entity is another source")
                     .of(name)
                     .with("truth", &truth)

@@ -101,8 +101,7 @@ impl Audit<'_> {
                 }
                 continue;
             }
-            let wanted = before.as_ref().filter(|t| self.delivery.wants(t));
-            if let Some(class) = classify(wanted, held.as_ref(), position) {
+            if let Some(class) = self.classify(before.as_ref(), held.as_ref(), position) {
                 let difference = Difference {
                     key: key.to_string(),
                     class,
@@ -175,9 +174,8 @@ impl Audit<'_> {
         self.catch_up(position).await?;
         let held = self.held(keys).await?;
         let differs = |(truth, held): (&Option<Stored>, &Option<Stored>)| {
-            let wanted = truth.as_ref().filter(|t| self.delivery.wants(t));
             !self.is_later(held.as_ref(), position)
-                && classify(wanted, held.as_ref(), position).is_some()
+                && self.classify(truth.as_ref(), held.as_ref(), position).is_some()
         };
         Ok(truth.iter().zip(&held).map(differs).collect())
     }
@@ -195,6 +193,30 @@ impl Audit<'_> {
     /// Whether the follower holds a record that the truth has written since a position.
     fn is_later(&self, held: Option<&Stored>, position: Position) -> bool {
         held.is_some_and(|held| held.version > position && held.version <= (self.head)())
+    }
+
+    /// How a follower's record differs from what it should be, everything up to `position` being there; `None` if it does
+    /// not. Of what its `map` does not work out it can hold nothing that is right.
+    fn classify(
+        &self,
+        truth: Option<&Stored>,
+        held: Option<&Stored>,
+        position: Position,
+    ) -> Option<Divergence> {
+        let kept = truth.map_or(Ok(None), |truth| self.delivery.kept(truth));
+        let wanted = truth.filter(|_| !matches!(kept, Ok(None)));
+        match (wanted, held) {
+            (None, None) => None,
+            (Some(_), None) => Some(Divergence::Missing),
+            (None, Some(h)) if h.version > position => Some(Divergence::Ahead),
+            (None, Some(_)) => Some(Divergence::Orphan),
+            (Some(w), Some(h)) if h.version < w.version => Some(Divergence::Stale),
+            (Some(w), Some(h)) if h.version > w.version => Some(Divergence::Ahead),
+            (Some(_), Some(h)) => {
+                let is_right = matches!(&kept, Ok(Some(kept)) if kept.record == h.record);
+                (!is_right).then_some(Divergence::Corrupt)
+            }
+        }
     }
 
     async fn catch_up(&self, position: Position) -> Result<()> {
@@ -224,23 +246,5 @@ fn is_between(before: Option<&Stored>, held: Option<&Stored>, after: Option<&Sto
             before.version <= held.version && held.version <= after.version
         }
         _ => false,
-    }
-}
-
-/// How a follower's record differs from what it should be, everything up to `position` being there; `None` if it does
-/// not.
-fn classify(
-    wanted: Option<&Stored>,
-    held: Option<&Stored>,
-    position: Position,
-) -> Option<Divergence> {
-    match (wanted, held) {
-        (None, None) => None,
-        (Some(_), None) => Some(Divergence::Missing),
-        (None, Some(h)) if h.version > position => Some(Divergence::Ahead),
-        (None, Some(_)) => Some(Divergence::Orphan),
-        (Some(w), Some(h)) if h.version < w.version => Some(Divergence::Stale),
-        (Some(w), Some(h)) if h.version > w.version => Some(Divergence::Ahead),
-        (Some(w), Some(h)) => (w.record != h.record).then_some(Divergence::Corrupt),
     }
 }

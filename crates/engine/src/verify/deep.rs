@@ -51,8 +51,8 @@ impl Audit<'_> {
             let t = if take_truth { truth.take() } else { None };
             let f = if take_follower { follower.take() } else { None };
             self.found.records += 1;
-            let wanted = t.as_ref().filter(|t| self.delivery.wants(t));
-            if wanted != f.as_ref() {
+            let kept = t.as_ref().map_or(Ok(None), |t| self.delivery.kept(t));
+            if !matches!(&kept, Ok(kept) if kept.as_deref() == f.as_ref()) {
                 suspects.extend(t.as_ref().or(f.as_ref()).map(|s| s.key.clone()));
             }
             if suspects.len() >= SUSPECTS {

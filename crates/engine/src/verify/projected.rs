@@ -1,6 +1,7 @@
 //! The comparison of a projection: its rows with a fold of the truth, which is made for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,39 +22,71 @@ const CATCH_UP: Duration = Duration::from_secs(60);
 /// Changes that are looked through at once for some of the records that were folded.
 const CHANGES: usize = 1000;
 
-/// Compares the rows that a delivery keeps; has them made anew if they differ and that is wanted.
+/// Rows and records by their keys: two that are taken for one are at worst looked at again.
+type Hashes = HashSet<u64>;
+
+/// Compares the rows that a delivery keeps; has them made anew if they differ and that is wanted. Answers how many rows
+/// changed each time that they were looked at, so that nothing is known of them.
+///
+/// The fold is made of records as they are read, one after the other, and the rows are read when they have everything that
+/// was folded. So a row to which no record that changed since the beginning contributes, now or by what was read of it,
+/// must be the same on both sides. The others are looked at again.
 pub(crate) async fn compare(
     (delivery, projection): (&Delivery, &Arc<Projection>),
     (log, rows): (&Log, &dyn Auditor),
     runtime: &Runtime,
     repair: bool,
     found: &mut Comparison,
-) -> Result<()> {
+) -> Result<u64> {
+    let mut open: Option<Hashes> = None;
     for _ in 0..ROUNDS_MAX {
         let before = log.truth.bounds().await?.head;
         reached(delivery, before, runtime).await?;
+        found.position = before;
         if found.depth == Depth::Ledger {
-            found.position = before;
-            return Ok(());
+            return Ok(0);
         }
-        let wanted = folded(delivery, projection, log.auditor.as_ref()).await?;
+        let (wanted, seen) = folded(delivery, projection, log.auditor.as_ref()).await?;
+        reached(delivery, log.truth.bounds().await?.head, runtime).await?;
         let mut held = BTreeMap::new();
         walk(rows, &projection.rows, |row: Stored| drop(held.insert(row.key.clone(), row))).await?;
-        if changed_since(log, before, projection.from.name()).await? {
-            continue;
-        }
-        (found.position, found.records) = (before, wanted.len() as u64);
-        for difference in differences(wanted, held) {
+        found.records = wanted.len() as u64;
+        let touched = touched(log, before, projection, &seen).await?;
+        let is_left_out = |key: &Key| {
+            let row = hash(key);
+            touched.contains(&row) || open.as_ref().is_some_and(|open| !open.contains(&row))
+        };
+        for (_, difference) in differences(wanted, held).filter(|(key, _)| !is_left_out(key)) {
             found.add(difference);
         }
-        if repair && found.different > 0 {
-            delivery.copy_again().await?;
+        let still = match open {
+            None => touched,
+            Some(open) => open.intersection(&touched).copied().collect(),
+        };
+        if still.is_empty() {
+            open = None;
+            break;
         }
-        return Ok(());
+        open = Some(still);
     }
-    Err(Error::new(ErrorKind::TooStale, "records change too often to be folded meanwhile")
+    if repair && found.different > 0 {
+        delivery.copy_again().await?;
+    }
+    Ok(open.map_or(0, |open| open.len() as u64))
+}
+
+/// What is said if rows changed each time that they were looked at.
+pub(crate) fn unsettled(projection: &Projection, rows: u64) -> Error {
+    Error::new(ErrorKind::TooStale, "rows change too often to be compared; the others were")
         .of(projection.name())
-        .hint("try again when less is written"))
+        .with("rows", rows)
+        .hint("try again when less is written")
+}
+
+fn hash(key: &Key) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish()
 }
 
 async fn reached(delivery: &Delivery, position: Position, runtime: &Runtime) -> Result<()> {
@@ -67,19 +100,22 @@ async fn reached(delivery: &Delivery, position: Position, runtime: &Runtime) -> 
     })
 }
 
-/// The rows by the records of the truth. Those that the projection refuses are dead letters, and not in it.
+/// The rows by the records of the truth, and to which of them each record contributes by what was read of it. Records
+/// that the projection refuses are dead letters, and not in it.
 async fn folded(
     delivery: &Delivery,
     projection: &Projection,
     truth: &dyn Auditor,
-) -> Result<BTreeMap<Key, Record>> {
+) -> Result<(BTreeMap<Key, Record>, HashMap<u64, Vec<u64>>)> {
     let mut groups: BTreeMap<Key, Group> = BTreeMap::new();
+    let mut seen: HashMap<u64, Vec<u64>> = HashMap::new();
     let mut failed = None;
     walk(truth, &projection.from, |stored| {
         if !delivery.wants(&stored) {
             return;
         }
         let Ok(part) = projection.contributions(&stored.record) else { return };
+        seen.entry(hash(&stored.key)).or_default().extend(part.iter().map(|(row, _)| hash(row)));
         for (n, (key, c)) in part.into_iter().enumerate() {
             let group = groups.entry(key).or_insert_with(|| Group::empty(&projection.shape));
             if let Err(error) = group.add(&projection.shape, &c, stored.version, n) {
@@ -88,29 +124,42 @@ async fn folded(
         }
     })
     .await?;
-    match failed {
-        Some(error) => Err(error.of(projection.name())),
-        None => groups
-            .into_iter()
-            .map(|(key, group)| projection.row(&key, &group).map(|row| (key, row)))
-            .collect(),
+    if let Some(error) = failed {
+        return Err(error.of(projection.name()));
     }
+    let rows = groups.into_iter().map(|(key, group)| {
+        let row = projection.row(&key, &group)?;
+        Ok((key, row))
+    });
+    Ok((rows.collect::<Result<_>>()?, seen))
 }
 
-/// Whether a record of an entity has changed since a position.
-async fn changed_since(log: &Log, position: Position, entity: &str) -> Result<bool> {
+/// The rows to which records contribute that changed since a position: by what was read of them, and since.
+async fn touched(
+    log: &Log,
+    position: Position,
+    projection: &Projection,
+    seen: &HashMap<u64, Vec<u64>>,
+) -> Result<Hashes> {
+    let mut touched = Hashes::new();
     let mut after = position;
     loop {
         let changes = log.truth.read_log(after, CHANGES, 8 << 20).await?;
-        if changes.iter().any(|change| *change.entity == *entity) {
-            return Ok(true);
-        }
-        let Some(last) = changes.last() else { return Ok(false) };
+        let Some(last) = changes.last() else { return Ok(touched) };
         after = last.position;
+        for change in changes.iter().filter(|c| c.entity == *projection.from.name()) {
+            touched.extend(seen.get(&hash(&change.key)).into_iter().flatten());
+            let part = change.image.as_ref().map(|image| projection.contributions(image));
+            let part = part.into_iter().flatten().flatten();
+            touched.extend(part.map(|(row, _)| hash(&row)));
+        }
     }
 }
 
-fn differences(wanted: BTreeMap<Key, Record>, mut held: BTreeMap<Key, Stored>) -> Vec<Difference> {
+fn differences(
+    wanted: BTreeMap<Key, Record>,
+    mut held: BTreeMap<Key, Stored>,
+) -> impl Iterator<Item = (Key, Difference)> {
     let difference = |key: &Key, class, held: Option<&Stored>| Difference {
         key: key.to_string(),
         class,
@@ -120,14 +169,16 @@ fn differences(wanted: BTreeMap<Key, Record>, mut held: BTreeMap<Key, Stored>) -
     };
     let mut found = Vec::new();
     for (key, row) in wanted {
-        match held.remove(&key) {
-            None => found.push(difference(&key, Divergence::Missing, None)),
-            Some(held) if *held.record != row => {
-                found.push(difference(&key, Divergence::Corrupt, Some(&held)));
-            }
-            Some(_) => {}
-        }
+        let class = match held.remove(&key) {
+            None => difference(&key, Divergence::Missing, None),
+            Some(held) if *held.record != row => difference(&key, Divergence::Corrupt, Some(&held)),
+            Some(_) => continue,
+        };
+        found.push((key, class));
     }
-    found.extend(held.iter().map(|(key, row)| difference(key, Divergence::Orphan, Some(row))));
-    found
+    let orphans = held.into_iter().map(move |(key, row)| {
+        let orphan = difference(&key, Divergence::Orphan, Some(&row));
+        (key, orphan)
+    });
+    found.into_iter().chain(orphans)
 }

@@ -41,6 +41,8 @@ pub struct SyncDeclaration {
     pub groups: Vec<Vec<Arc<str>>>,
     /// How far the other clock may be ahead; what is further in the future waits until then.
     pub max_drift: Duration,
+    /// How long it stays recorded what gave way; zero for good.
+    pub conflicts: Duration,
 }
 
 #[cfg(test)]

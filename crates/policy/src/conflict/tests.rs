@@ -41,6 +41,7 @@ fn whole() -> SyncDeclaration {
         fields: Default::default(),
         groups: Vec::new(),
         max_drift: Duration::from_millis(500),
+        conflicts: Duration::ZERO,
     }
 }
 

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use unisono_core::json::parse_text;
 use unisono_core::{Entity, Error, ErrorKind, FieldType, Record, Result, Value};
 
 use super::{Contributes, Contribution, Function, Kept, Projection, Shape};
-use crate::rule::{Expression, Rule};
+use crate::rule::{Expression, Rule, fit};
 
 /// A projection as a configuration has it.
 pub struct Declared {
@@ -138,36 +137,4 @@ impl Contributes for Expressions {
             }
         }
     }
-}
-
-/// A value as one of a type; `invalid_input` if it is none. Nothing is rounded.
-fn fit(ty: &FieldType, value: Value) -> Result<Value> {
-    let same = matches!(
-        (ty, &value),
-        (_, Value::Null)
-            | (FieldType::Json, _)
-            | (FieldType::String | FieldType::Text, Value::String(_))
-            | (FieldType::Integer, Value::Integer(_))
-            | (FieldType::Boolean, Value::Boolean(_))
-            | (FieldType::Float, Value::Float(_))
-            | (FieldType::Bytes, Value::Bytes(_))
-            | (FieldType::Date, Value::Date(_))
-            | (FieldType::Uuid, Value::Uuid(_))
-    );
-    if same {
-        return Ok(value);
-    }
-    let text = match value {
-        Value::String(text) => text,
-        Value::Integer(n) => n.to_string(),
-        Value::Decimal(n) => n.normalize().to_string(),
-        Value::Float(n) => n.to_string(),
-        Value::Boolean(b) => b.to_string(),
-        Value::Timestamp(time) => time.to_string(),
-        Value::Date(date) => date.to_string(),
-        Value::Uuid(uuid) => uuid.to_string(),
-        Value::Json(json) => json.to_string(),
-        _ => return Err(Error::invalid(format!("is not a value of type {ty}"))),
-    };
-    parse_text(ty, &text)
 }

@@ -7,7 +7,9 @@
 mod declare;
 mod group;
 mod state;
+mod versions;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -17,6 +19,7 @@ use unisono_core::{Entity, Error, ErrorKind, Field, FieldType, Key, Record, Resu
 
 pub use declare::{Declared, DeclaredKey, DeclaredValue};
 pub use group::{Anew, Group};
+pub use versions::{Beside, BesideState, Versions, is_beside};
 
 use crate::rule::Rule;
 
@@ -24,6 +27,8 @@ use crate::rule::Rule;
 pub const DISTINCT_MAX: usize = 10_000;
 /// The digits of a result whose values have fewer: as many as every kind of source keeps.
 const DIGITS: u8 = 18;
+/// What the names in the place beside the declared one have behind that of the projection.
+pub const BESIDE: &str = "_beside";
 /// The key of the only row of a projection without key.
 pub const ONLY: &str = "all";
 
@@ -131,9 +136,10 @@ pub trait Contributes: Send + Sync {
     fn contributions(&self, record: &Record) -> Result<Vec<Contribution>>;
 }
 
-/// A projection that is declared, or written in Rust.
+/// A projection that is declared, or written in Rust, in one of its versions.
 #[derive(Clone)]
 pub struct Projection {
+    name: Arc<str>,
     /// The entity whose records contribute.
     pub from: Arc<Entity>,
     /// Which of them do; all if absent.
@@ -148,7 +154,37 @@ pub struct Projection {
     pub parts: Arc<Entity>,
     /// Says what is worked out: rows that were made by another definition are made anew.
     pub definition: Arc<str>,
+    /// Which version this is.
+    pub version: u64,
+    /// Which there are, by what is known of them.
+    pub versions: Versions,
+    /// The version that was made by another definition than is declared: it stands still until one takes its place.
+    pub still: Option<u64>,
+    /// The entities of the other place.
+    other: Box<Place>,
     by: Arc<dyn Contributes>,
+}
+
+/// The entities that are kept in one place.
+#[derive(Clone)]
+struct Place {
+    rows: Arc<Entity>,
+    groups: Arc<Entity>,
+    parts: Arc<Entity>,
+}
+
+impl Place {
+    fn new(name: &str, shape: &Shape, from: &Entity) -> Result<Place> {
+        let keyed = |field: Field| vec![field, Field::new("state", FieldType::Json)];
+        let rows = rows(name, shape)?;
+        let of_row = Field::new("key", rows.key_field().ty.clone());
+        let of_record = Field::new("key", from.key_field().ty.clone());
+        Ok(Place {
+            rows: Arc::new(rows),
+            groups: Arc::new(Entity::system(&format!("{name}_groups"), "key", keyed(of_row))?),
+            parts: Arc::new(Entity::system(&format!("{name}_parts"), "key", keyed(of_record))?),
+        })
+    }
 }
 
 impl Projection {
@@ -163,25 +199,66 @@ impl Projection {
         definition: &str,
         by: Arc<dyn Contributes>,
     ) -> Result<Projection> {
-        let keyed = |field: Field| vec![field, Field::new("state", FieldType::Json)];
-        let rows = rows(name, &shape)?;
-        let of_row = Field::new("key", rows.key_field().ty.clone());
-        let of_record = Field::new("key", from.key_field().ty.clone());
+        let Place { rows, groups, parts } = Place::new(name, &shape, from)?;
+        let other = Box::new(Place::new(&format!("{name}{BESIDE}"), &shape, from)?);
         Ok(Projection {
-            groups: Arc::new(Entity::system(&format!("{name}_groups"), "key", keyed(of_row))?),
-            parts: Arc::new(Entity::system(&format!("{name}_parts"), "key", keyed(of_record))?),
+            name: Arc::clone(rows.name()),
             from: Arc::clone(from),
             filter,
             shape: Arc::new(shape),
-            rows: Arc::new(rows),
+            rows,
+            groups,
+            parts,
             definition: definition.into(),
+            version: 1,
+            versions: Versions::default(),
+            still: None,
+            other,
             by,
         })
     }
 
-    /// Its name, which is that of the entity of its rows.
+    /// The name by which its rows are read.
     pub fn name(&self) -> &Arc<str> {
-        self.rows.name()
+        &self.name
+    }
+
+    /// The same with such versions, as the one that is kept in the declared place.
+    #[must_use]
+    pub fn with_versions(&self, versions: Versions) -> Projection {
+        let known = [Some(versions.live), versions.beside.map(|beside| beside.version)];
+        let own = known.into_iter().flatten().find(|version| !is_beside(*version));
+        Projection { version: own.unwrap_or(1), versions, ..self.in_place(false) }
+    }
+
+    /// One of its versions.
+    #[must_use]
+    pub fn at(&self, version: u64) -> Projection {
+        Projection { version, ..self.in_place(is_beside(version)) }
+    }
+
+    fn in_place(&self, beside: bool) -> Projection {
+        let mut found = self.clone();
+        if is_beside(self.version) != beside {
+            std::mem::swap(&mut found.rows, &mut found.other.rows);
+            std::mem::swap(&mut found.groups, &mut found.other.groups);
+            std::mem::swap(&mut found.parts, &mut found.other.parts);
+            found.version = if beside { 2 } else { 1 };
+        }
+        found
+    }
+
+    /// Whether it is the version that answers.
+    pub fn is_live(&self) -> bool {
+        self.version == self.versions.live
+    }
+
+    /// By what its store was made: the definition, and which version it is beyond the first.
+    pub fn rule(&self) -> Cow<'_, str> {
+        match self.version {
+            1 => Cow::Borrowed(&self.definition),
+            version => Cow::Owned(format!("{}; version {version}", self.definition)),
+        }
     }
 
     /// What a record contributes, each with the key of its row. An error says why it cannot be told.

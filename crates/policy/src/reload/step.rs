@@ -49,6 +49,19 @@ pub enum Step {
         /// About how many records the truth has, if that is known.
         records: Option<u64>,
     },
+    /// A follower is to keep records otherwise than it does: it is compared with the truth and brought into line.
+    ChangeMap {
+        /// The entity.
+        entity: Arc<str>,
+        /// The follower's source.
+        source: Arc<str>,
+        /// What is worked out so far, `none` if records are kept as they are.
+        from: String,
+        /// What is from now on.
+        to: String,
+        /// About how many records the truth has, if that is known.
+        records: Option<u64>,
+    },
     /// A follower becomes the truth, and the truth a follower.
     MoveTruth {
         /// The entity.
@@ -65,7 +78,8 @@ impl Step {
     pub fn reads(&mut self) -> Option<(&Arc<str>, &mut Option<u64>)> {
         match self {
             Step::AddFollower { entity, records, .. }
-            | Step::ChangeWhere { entity, records, .. } => Some((entity, records)),
+            | Step::ChangeWhere { entity, records, .. }
+            | Step::ChangeMap { entity, records, .. } => Some((entity, records)),
             Step::AddSource { .. }
             | Step::RemoveSource { .. }
             | Step::RemoveFollower { .. }
@@ -89,6 +103,10 @@ impl fmt::Display for Step {
             }
             Step::MoveTruth { entity, from, to } => {
                 write!(f, "~ truth of {entity}: {from} -> {to} ({from} follows it)")
+            }
+            Step::ChangeMap { entity, source, from, to, records } => {
+                let records = about(*records);
+                write!(f, "~ follower {source} of {entity}: {from} -> {to} (compares {records})")
             }
             Step::ChangeWhere { entity, source, from, to, records } => {
                 let records = about(*records);

@@ -47,6 +47,7 @@ fn running() -> Declaration {
         warm_hot: 0,
         warm_questions: Vec::new(),
         options: Options::default(),
+        live: Options::default(),
     };
     let entity = thing(&["id", "name"]);
     let filter = Rule::compile(&entity, "record.name == 'a'").unwrap();
@@ -55,6 +56,7 @@ fn running() -> Declaration {
         place: None,
         options: Options::default(),
         filter: Some(Arc::new(filter)),
+        map: None,
         delivery: DeliveryPolicy::default(),
         clear: false,
     };
@@ -100,7 +102,7 @@ fn policies_change_while_it_runs() {
     fn cache(e: &mut EntityDeclaration) -> &mut CacheDeclaration {
         e.cache.as_mut().unwrap()
     }
-    let cases: [Case; 25] = [
+    let cases: [Case; 29] = [
         ("read.strategy: cache_first -> parallel", |e| e.read.strategy = ReadStrategy::Parallel),
         ("read.fallback: true -> false", |e| e.read.no_fallback = true),
         ("read.lag_max: none -> 5s", |e| e.read.lag_max = Some(5 * SECOND)),
@@ -141,6 +143,13 @@ fn policies_change_while_it_runs() {
             cache(e).filter = Some(Arc::new(rule));
         }),
         ("cache.results: 0ms -> 1s", |e| cache(e).results = SECOND),
+        ("cache.warm: 0 -> 9", |e| cache(e).warm = 9),
+        ("cache.warm_hot: 0 -> 9", |e| cache(e).warm_hot = 9),
+        ("cache.warm_questions: 0 questions -> 1 questions", |e| {
+            let question = WarmQuestion::Count { filter: Filter::All, search: None };
+            cache(e).warm_questions = vec![question];
+        }),
+        ("cache.url: another value", |e| cache(e).live = options("b")),
     ];
     for (expected, change) in cases {
         let changes = vec![format!("entities.thing.{expected}")];
@@ -150,19 +159,15 @@ fn policies_change_while_it_runs() {
 
 #[test]
 fn what_was_prepared_at_the_start_needs_a_restart() {
-    let cases: [Case; 13] = [
+    let cases: [Case; 10] = [
         ("fields", |e| e.entity = thing(&["id", "title"])),
-        ("truth (it must follow first, with all records)", |e| e.truth = "other".into()),
+        ("truth (it must follow first, with all records as they are)", |e| {
+            e.truth = "other".into()
+        }),
         ("table", |e| e.table = Some("things".into())),
         ("url", |e| e.truth_options = options("b")),
         ("cache", |e| e.cache = None),
         ("cache.source", |e| e.cache.as_mut().unwrap().source = "other".into()),
-        ("cache.warm", |e| e.cache.as_mut().unwrap().warm = 9),
-        ("cache.warm_hot", |e| e.cache.as_mut().unwrap().warm_hot = 9),
-        ("cache.warm_questions", |e| {
-            let question = WarmQuestion::Count { filter: Filter::All, search: None };
-            e.cache.as_mut().unwrap().warm_questions = vec![question];
-        }),
         ("cache.url", |e| e.cache.as_mut().unwrap().options = options("b")),
         ("followers.find.place", |e| e.followers[0].place = Some("things".into())),
         ("followers.find.url", |e| e.followers[0].options = options("b")),
@@ -216,6 +221,39 @@ fn a_truth_moves_to_a_follower_and_back_alone() {
     }
     let refused = plan(&running, &wanted).restart;
     assert!(refused.iter().any(|why| why.contains("written behind")), "{refused:?}");
+}
+
+#[test]
+fn what_followers_keep_of_records_changes_with_all_that_come_after() {
+    let declared = |map: Option<&str>| {
+        let mut declaration = running();
+        let e = declaration.entities.get_mut("thing").unwrap();
+        let map = map.map(|map| Arc::new(Mapping::compile(&e.entity, [("name", map)]).unwrap()));
+        let delivery = DeliveryPolicy { after: Some("find".into()), ..DeliveryPolicy::default() };
+        let first = FollowerDeclaration { filter: None, map, ..e.followers[0].clone() };
+        let next =
+            FollowerDeclaration { source: "next".into(), map: None, delivery, ..first.clone() };
+        e.followers = vec![first, next];
+        declaration
+    };
+    let steps = |from: Option<&str>, to: Option<&str>| {
+        plan(&declared(from), &declared(to)).outcome().unwrap()
+    };
+    assert_eq!(steps(Some("'a'"), Some("'a'")), [String::new(); 0]);
+    assert_eq!(
+        steps(None, Some("'a'")),
+        [
+            "~ follower find of thing: none -> map name: 'a'; (compares all records)",
+            "~ follower next of thing: none -> map name: 'a'; (compares all records)",
+        ]
+    );
+    // Neither can become the truth: it does not hold records as they are.
+    for follower in ["find", "next"] {
+        let mut wanted = declared(Some("'a'"));
+        wanted.entities.get_mut("thing").unwrap().truth = follower.into();
+        let refused = plan(&declared(Some("'a'")), &wanted).restart;
+        assert!(refused.iter().any(|why| why.contains("as they are")), "{refused:?}");
+    }
 }
 
 #[test]

@@ -31,6 +31,7 @@ fn sources(text: &str) -> Vec<Facts> {
                 lag: Duration::from_secs(number("lag=").unwrap_or(0)),
                 load: number("load=").unwrap_or(0) as f64,
                 filtered: has("where"),
+                mapped: has("map"),
                 far: has("far"),
                 clear: has("clear"),
             }
@@ -185,6 +186,35 @@ fn a_critical_read_is_the_truths_alone() {
     let request = Request { hints: &hints, ..Request::new(Get) };
     let expected = "main, -memory:NotInRule, -find:Filtered, -copy:NotInRule";
     assert_eq!(decide(&request, &ReadPolicy::default(), USUAL), expected);
+}
+
+#[test]
+fn a_follower_with_a_map_is_asked_only_where_a_rule_names_it() {
+    let text = "
+        main  truth    get filter agg
+        other follower get filter agg search at=9 map
+        copy  follower get filter agg at=9
+    ";
+    for operation in [Get, Query, Count] {
+        assert_eq!(route(text, operation, Eventual, 0), "main, copy, -other:Mapped");
+    }
+    assert_eq!(
+        route(text, Search, Eventual, 0),
+        "-main:Unable, -other:Mapped, -copy:Unable",
+        "nor for words, though nobody else can"
+    );
+    let named = |ask: &str| ReadPolicy {
+        rules: vec![ReadRule {
+            name: "r".into(),
+            when: None,
+            ask: vec![Place::parse(ask)],
+            only: true,
+        }],
+        ..ReadPolicy::default()
+    };
+    let get = Request::new(Get);
+    assert_eq!(decide(&get, &named("other"), text), "other, -main:NotInRule, -copy:NotInRule");
+    assert_eq!(decide(&get, &named("followers"), text), "copy, -main:NotInRule, -other:Mapped");
 }
 
 #[test]

@@ -45,7 +45,7 @@ impl Type {
     }
 
     /// Whether equality between the two can ever be meant.
-    fn meets(&self, other: &Type) -> bool {
+    pub(super) fn meets(&self, other: &Type) -> bool {
         match (self, other) {
             (Type::Any | Type::Null, _) | (_, Type::Any | Type::Null) => true,
             (Type::Object(_), _) | (_, Type::Object(_)) => false,

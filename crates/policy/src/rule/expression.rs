@@ -1,6 +1,7 @@
 //! [`Expression`]: a value in CEL over a record, and over one element of a list in it.
 
-use unisono_core::error::Result;
+use unisono_core::error::{Error, Result};
+use unisono_core::json::parse_text;
 use unisono_core::{Entity, FieldType, Record, Value};
 
 use super::check::Type;
@@ -27,6 +28,21 @@ impl Expression {
     ///
     /// Fails with `invalid_config`, naming what is not known or does not fit.
     pub fn compile(entity: &Entity, each: Option<&Expression>, text: &str) -> Result<Expression> {
+        let value = Self::compile_any(entity, each, text)?;
+        match value.ty {
+            Type::Null => Err(no_value(&value.ty).of(entity.name())),
+            _ => Ok(value),
+        }
+    }
+
+    /// Compiles a value over `record`, which may be null.
+    ///
+    /// Fails with `invalid_config`, naming what is not known or does not fit.
+    pub(crate) fn of_record(entity: &Entity, text: &str) -> Result<Expression> {
+        Self::compile_any(entity, None, text)
+    }
+
+    fn compile_any(entity: &Entity, each: Option<&Expression>, text: &str) -> Result<Expression> {
         let names = Names { root: "record", other: None, entity, clock: false };
         let elements = each.iter().map(|list| (ITEM.to_owned(), list.element_type())).collect();
         let typed =
@@ -61,6 +77,30 @@ impl Expression {
     /// Whether it gives true or false, or may.
     pub fn is_condition(&self) -> bool {
         matches!(self.ty, Type::Boolean | Type::Any)
+    }
+
+    /// Whether it is always null.
+    pub(crate) fn is_null(&self) -> bool {
+        self.ty == Type::Null
+    }
+
+    /// Whether its values can be those of a type, as far as can be told without a record.
+    pub(crate) fn may_be(&self, ty: &FieldType) -> bool {
+        if self.is_null() {
+            return true;
+        }
+        match (ty, &self.declared) {
+            (FieldType::List(_) | FieldType::Objects(_), declared) => declared.as_ref() == Some(ty),
+            (FieldType::Json, Some(FieldType::Integer | FieldType::Float)) => true,
+            (FieldType::Json, _) => matches!(self.ty, Type::Any | Type::Boolean | Type::Text),
+            (FieldType::Integer, Some(FieldType::Decimal { .. } | FieldType::Float)) => false,
+            (ty, _) => Type::of_field(ty).meets(&self.ty),
+        }
+    }
+
+    /// What it gives, in words.
+    pub(crate) fn described(&self) -> String {
+        self.declared.as_ref().map_or_else(|| self.ty.to_string(), ToString::to_string)
     }
 
     /// How many elements its list has for a record; none if there is no list.
@@ -146,12 +186,46 @@ fn calculated(operator: Arithmetic, a: FieldType, b: FieldType) -> Option<FieldT
     (scale <= 28).then_some(FieldType::Decimal { precision, scale })
 }
 
-/// The error for a value that is none.
+/// The error for what no field can hold.
 pub(super) fn refuse_as_value(ty: &Type) -> Result<()> {
     match ty {
-        Type::Null | Type::Duration | Type::Object(_) => {
-            Err(invalid(format!("a value is wanted, not {ty}")))
-        }
+        Type::Duration | Type::Object(_) => Err(no_value(ty)),
         _ => Ok(()),
     }
+}
+
+fn no_value(ty: &Type) -> Error {
+    invalid(format!("a value is wanted, not {ty}"))
+}
+
+/// A value as one of a type; `invalid_input` if it is none. Nothing is rounded.
+pub(crate) fn fit(ty: &FieldType, value: Value) -> Result<Value> {
+    let same = matches!(
+        (ty, &value),
+        (_, Value::Null)
+            | (FieldType::Json, _)
+            | (FieldType::String | FieldType::Text, Value::String(_))
+            | (FieldType::Integer, Value::Integer(_))
+            | (FieldType::Boolean, Value::Boolean(_))
+            | (FieldType::Float, Value::Float(_))
+            | (FieldType::Bytes, Value::Bytes(_))
+            | (FieldType::Date, Value::Date(_))
+            | (FieldType::Uuid, Value::Uuid(_))
+    );
+    if same {
+        return Ok(value);
+    }
+    let text = match value {
+        Value::String(text) => text,
+        Value::Integer(n) => n.to_string(),
+        Value::Decimal(n) => n.normalize().to_string(),
+        Value::Float(n) => n.to_string(),
+        Value::Boolean(b) => b.to_string(),
+        Value::Timestamp(time) => time.to_string(),
+        Value::Date(date) => date.to_string(),
+        Value::Uuid(uuid) => uuid.to_string(),
+        Value::Json(json) => json.to_string(),
+        _ => return Err(Error::invalid(format!("is not a value of type {ty}"))),
+    };
+    parse_text(ty, &text)
 }

@@ -367,7 +367,7 @@ fn of_repairs(paths: &mut Map<String, Json>) {
     }
 }
 
-fn guarded(method: &str, id: &str, summary: &str, input: Option<Json>) -> Json {
+pub(super) fn guarded(method: &str, id: &str, summary: &str, input: Option<Json>) -> Json {
     let mut operation = json!({ "operationId": id, "tags": ["operation"], "summary": summary,
         "responses": answers("200", summary, &json!({ "type": "object" })) });
     if let Some(input) = input {

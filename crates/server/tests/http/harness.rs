@@ -49,6 +49,13 @@ source = "fast"
 [[entities.product.followers]]
 source = "copy"
 
+[projections.shelf]
+from = "product"
+key = { status = "record.status" }
+fields = { products = { count = true }, stock = { sum = "record.stock" } }
+[[projections.shelf.targets]]
+source = "copy"
+
 [streams.order]
 truth = "main"
 [[streams.order.followers]]
@@ -96,13 +103,13 @@ pub(crate) async fn start(change: impl FnOnce(&mut Options)) -> Running {
     let engine = unisono.engine().clone();
     let read = Arc::clone(&file);
     let unisono = Arc::new(unisono);
-    let reload = move |dry_run| -> BoxFuture<'static, _> {
+    let reload = move |dry_run, by| -> BoxFuture<'static, _> {
         let (unisono, wanted) = (Arc::clone(&unisono), parse(&read.lock().unwrap()));
         Box::pin(async move {
             let wanted = wanted?;
             match dry_run {
                 true => unisono.plan_reload(&wanted).await.outcome(),
-                false => unisono.reload(wanted).await,
+                false => unisono.reload_for(by, wanted).await,
             }
         })
     };

@@ -9,6 +9,7 @@ mod changes;
 mod harness;
 mod limits;
 mod pages;
+mod projections;
 mod records;
 mod reload;
 mod streams;

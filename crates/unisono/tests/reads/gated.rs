@@ -1,6 +1,7 @@
 //! A memory whose reads and commits can be slowed and refused, in virtual time.
 
 use std::collections::HashMap;
+use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
@@ -9,16 +10,15 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 use unisono::config::Configuration;
 use unisono::core::clock::Clock;
-use unisono::core::journal::{Appended, Entry, Journal, NewEntry};
+use unisono::core::journal::Journal;
 use unisono::core::kind::{Environment, OptionSpec, Options, SourceKind};
-use unisono::core::query::{Aggregate, Filter, Groups, Page, Query};
+use unisono::core::relay::{Front, Relay};
 use unisono::core::source::{
-    Applied, At, Auditor, Batch, Binding, Cache, Checkpoint, Follower, LogBounds, Probe, Reader,
-    Source, Truth,
+    Auditor, Binding, Cache, Follower, LogBounds, Probe, Reader, Source, Truth,
 };
 use unisono::core::write::{Committed, Unit};
 use unisono::core::{
-    Capability, Change, Effect, Entity, Error, ErrorKind, Key, Position, Result, Stored, Timestamp,
+    Capability, Change, Effect, Entity, Error, ErrorKind, Key, Position, Result, Timestamp,
 };
 use unisono::engine::Runtime;
 use unisono::{Registry, Unisono, config};
@@ -139,18 +139,6 @@ struct Behind {
 }
 
 impl Behind {
-    fn reading(&self) -> Arc<dyn Reader> {
-        Arc::clone(&self.inner).reader().unwrap()
-    }
-
-    fn following(&self) -> Arc<dyn Follower> {
-        Arc::clone(&self.inner).follower().unwrap()
-    }
-
-    fn keeping(&self) -> Arc<dyn Journal> {
-        Arc::clone(&self.inner).journal().unwrap()
-    }
-
     fn owning(&self) -> Arc<dyn Truth> {
         Arc::clone(&self.inner).truth().unwrap()
     }
@@ -184,7 +172,7 @@ impl Source for Behind {
     }
 
     fn reader(self: Arc<Self>) -> Option<Arc<dyn Reader>> {
-        Some(self)
+        Some(Relay::of(self))
     }
 
     fn truth(self: Arc<Self>) -> Option<Arc<dyn Truth>> {
@@ -192,7 +180,7 @@ impl Source for Behind {
     }
 
     fn follower(self: Arc<Self>) -> Option<Arc<dyn Follower>> {
-        Some(self)
+        Some(Relay::of(self))
     }
 
     fn cache(self: Arc<Self>) -> Option<Arc<dyn Cache>> {
@@ -200,7 +188,7 @@ impl Source for Behind {
     }
 
     fn journal(self: Arc<Self>) -> Option<Arc<dyn Journal>> {
-        Some(self)
+        Some(Relay::of(self))
     }
 
     fn auditor(self: Arc<Self>) -> Option<Arc<dyn Auditor>> {
@@ -208,37 +196,42 @@ impl Source for Behind {
     }
 }
 
-#[async_trait]
-impl Reader for Behind {
-    async fn get(&self, entity: &Arc<Entity>, keys: &[Key]) -> Result<At<Vec<Option<Stored>>>> {
-        let gate = &self.gate;
-        gate.gets.fetch_add(1, Ordering::SeqCst);
-        let running = gate.running.fetch_add(1, Ordering::SeqCst) + 1;
-        gate.peak.fetch_max(running, Ordering::SeqCst);
-        tokio::time::sleep(Duration::from_millis(gate.slow.load(Ordering::SeqCst))).await;
-        gate.running.fetch_sub(1, Ordering::SeqCst);
-        gate.check()?;
-        self.reading().get(entity, keys).await
+impl Front for Behind {
+    fn inner(&self) -> Result<Arc<dyn Source>> {
+        Ok(Arc::clone(&self.inner))
     }
 
-    async fn query(&self, entity: &Arc<Entity>, query: &Query) -> Result<At<Page>> {
-        self.gate.check()?;
-        self.reading().query(entity, query).await
-    }
-
-    async fn count(
+    async fn carry<T: Send + Debug>(
         &self,
-        entity: &Arc<Entity>,
-        filter: &Filter,
-        search: Option<&str>,
-    ) -> Result<At<u64>> {
-        self.gate.check()?;
-        self.reading().count(entity, filter, search).await
-    }
-
-    async fn aggregate(&self, entity: &Arc<Entity>, aggregate: &Aggregate) -> Result<At<Groups>> {
-        self.gate.check()?;
-        self.reading().aggregate(entity, aggregate).await
+        operation: &'static str,
+        call: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        let gate = &self.gate;
+        match operation {
+            "get" => {
+                gate.gets.fetch_add(1, Ordering::SeqCst);
+                let running = gate.running.fetch_add(1, Ordering::SeqCst) + 1;
+                gate.peak.fetch_max(running, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(gate.slow.load(Ordering::SeqCst))).await;
+                gate.running.fetch_sub(1, Ordering::SeqCst);
+                gate.check()?;
+            }
+            "query" | "count" | "aggregate" => gate.check()?,
+            "apply" if gate.lags.load(Ordering::SeqCst) => {
+                return Err(Error::new(ErrorKind::Unavailable, "it takes in nothing"));
+            }
+            "apply" => {
+                tokio::time::sleep(Duration::from_millis(gate.drags.load(Ordering::SeqCst))).await;
+            }
+            "append" => {
+                gate.check()?;
+                gate.appends.fetch_add(1, Ordering::SeqCst);
+                return gate.lost(call.await?);
+            }
+            "remove" if gate.keeps.load(Ordering::SeqCst) => std::future::pending().await,
+            _ => {}
+        }
+        call.await
     }
 }
 
@@ -307,59 +300,6 @@ impl Truth for Behind {
 
     async fn list_state(&self, space: &str) -> Result<Vec<(String, String)>> {
         self.owning().list_state(space).await
-    }
-}
-
-#[async_trait]
-impl Follower for Behind {
-    async fn apply(&self, batch: Batch) -> Result<Applied> {
-        if self.gate.lags.load(Ordering::SeqCst) {
-            return Err(Error::new(ErrorKind::Unavailable, "it takes in nothing"));
-        }
-        tokio::time::sleep(Duration::from_millis(self.gate.drags.load(Ordering::SeqCst))).await;
-        self.following().apply(batch).await
-    }
-
-    async fn checkpoint(&self, entity: &Arc<Entity>) -> Result<Option<Checkpoint>> {
-        self.following().checkpoint(entity).await
-    }
-
-    async fn reset(&self, entity: &Arc<Entity>) -> Result<()> {
-        self.following().reset(entity).await
-    }
-}
-
-#[async_trait]
-impl Journal for Behind {
-    async fn begin(&self, space: &str) -> Result<()> {
-        self.keeping().begin(space).await
-    }
-
-    async fn append(&self, space: &str, entries: Vec<NewEntry>) -> Result<Vec<Result<Appended>>> {
-        self.gate.check()?;
-        self.gate.appends.fetch_add(1, Ordering::SeqCst);
-        let answer = self.keeping().append(space, entries).await?;
-        self.gate.lost(answer)
-    }
-
-    async fn read(&self, space: &str, after: u64, entries_max: usize) -> Result<Vec<Entry>> {
-        self.keeping().read(space, after, entries_max).await
-    }
-
-    async fn remove(
-        &self,
-        space: &str,
-        sequences: &[u64],
-        outcomes_before: Timestamp,
-    ) -> Result<()> {
-        if self.gate.keeps.load(Ordering::SeqCst) {
-            std::future::pending::<()>().await;
-        }
-        self.keeping().remove(space, sequences, outcomes_before).await
-    }
-
-    async fn spaces(&self) -> Result<Vec<(String, u64)>> {
-        self.keeping().spaces().await
     }
 }
 

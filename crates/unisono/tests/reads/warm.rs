@@ -9,7 +9,7 @@ use unisono::core::{Context, ErrorKind, Position, Uuid};
 use unisono::engine::CacheStatus;
 use unisono::{Registry, Unisono, config};
 
-use crate::gated::{gate, open, open_text};
+use crate::gated::{configuration, gate, open, open_text};
 use crate::{CACHED, get, is_hit, item, pass, put, settled};
 
 /// Where an engine keeps the hot keys of the entity.
@@ -133,6 +133,39 @@ async fn what_was_read_most_is_in_the_cache_after_a_restart() {
     }
     assert_eq!(gate("hot").gets(), reads, "nobody had to ask the truth");
     assert!(!is_hit(&get(&unisono, 3).await), "it was read once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_what_a_cache_is_warmed_can_change_while_it_runs() {
+    let unisono = filled("rewarmed", CACHED, 20).await;
+    let options =
+        format!("{CACHED}results = \"1h\"\nwarm_hot = 2\nwarm_questions = [{{ count = {{}} }}]\n");
+    let mut changes = unisono.reload(configuration("rewarmed", &options)).await.unwrap();
+    changes.sort();
+    let expected = [
+        "entities.item.cache.results: 0ms -> 1h",
+        "entities.item.cache.warm_hot: 0 -> 2",
+        "entities.item.cache.warm_questions: 0 questions -> 1 questions",
+    ];
+    assert_eq!(changes, expected);
+    read_often(&unisono, &[7, 11]).await;
+    assert_eq!(kept("rewarmed").await, None, "not yet: once a minute, and when it closes");
+    pass(61.0).await;
+    assert!(kept("rewarmed").await.is_some_and(|list| list.contains('7')));
+    assert_eq!(
+        unisono.engine().status().await.caches[0].wanted,
+        0,
+        "the life that runs is not begun anew"
+    );
+    unisono.close().await.unwrap();
+
+    let unisono = open("rewarmed", &options).await;
+    warmed(&unisono, 3).await;
+    let reads = gate("rewarmed").gets();
+    for id in [7, 11] {
+        assert!(is_hit(&get(&unisono, id).await), "{id}");
+    }
+    assert_eq!(gate("rewarmed").gets(), reads);
 }
 
 #[tokio::test(start_paused = true)]

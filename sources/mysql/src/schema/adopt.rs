@@ -118,12 +118,16 @@ impl Step<'_> {
             column.base.as_str(),
             "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob"
         );
+        // It is in the order of its declaration; what compares exactly makes a text of it.
+        let is_word = column.base == "enum";
         let is_utf8 = column.collation.starts_with("utf8mb4");
         let number = column.base.as_str();
         let is_signed = !column.full.contains("unsigned");
         let form = match &field.ty {
             _ if column.is_computed => None,
-            FieldType::String | FieldType::Text if is_text && is_utf8 => Some(Form::Text),
+            FieldType::String | FieldType::Text if (is_text || is_word) && is_utf8 => {
+                Some(Form::Text)
+            }
             FieldType::Integer
                 if matches!(number, "tinyint" | "smallint" | "mediumint" | "int")
                     || number == "bigint" && is_signed =>
@@ -156,7 +160,8 @@ impl Step<'_> {
             }
             _ => None,
         };
-        let compares = form == Some(Form::Text) && !EXACT.contains(&column.collation.as_str());
+        let compares =
+            form == Some(Form::Text) && (is_word || !EXACT.contains(&column.collation.as_str()));
         form.map(|form| (form, compares)).ok_or_else(|| {
             let mismatch = self.field_mismatch(&field.name, &column.full, &field.ty);
             match field.ty {
@@ -164,7 +169,7 @@ impl Step<'_> {
                     "the column must hold as many digits as are declared: widen it (ALTER TABLE … MODIFY …) or declare fewer",
                 ),
                 FieldType::String | FieldType::Text => mismatch.hint(
-                    "text is kept in VARCHAR or TEXT columns of the character set utf8mb4: convert the column (ALTER TABLE … MODIFY …)",
+                    "text is kept in VARCHAR, TEXT or ENUM columns of the character set utf8mb4: convert the column (ALTER TABLE … MODIFY …)",
                 ),
                 _ => mismatch,
             }

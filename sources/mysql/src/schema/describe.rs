@@ -153,7 +153,7 @@ fn candidates(column: &FoundColumn, is_json: bool) -> Vec<FieldType> {
     match column.base.as_str() {
         _ if is_json => vec![Json],
         "json" => vec![Json],
-        "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" => vec![String],
+        "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" | "enum" => vec![String],
         "char" => vec![Uuid],
         "tinyint" if column.full.starts_with("tinyint(1)") => vec![Boolean, Integer],
         "tinyint" | "smallint" | "mediumint" | "int" | "bigint" => vec![Integer],

@@ -140,7 +140,8 @@ impl FoundColumn {
 }
 
 impl FoundIndex {
-    fn is_unique_on(&self, column: &str) -> bool {
+    /// Whether it refuses equal values of a column, and nothing else.
+    pub(super) fn is_unique_on(&self, column: &str) -> bool {
         self.unique && matches!(&self.columns[..], [(name, 0)] if name == column)
     }
 }

@@ -12,12 +12,14 @@ use crate::schema::Step;
 use crate::schema::found::{FoundIndex, HASH};
 use crate::schema::types::{Indexed, indexed};
 
+fn is_ours(name: &str) -> bool {
+    name.starts_with("unisono_index_") || name.starts_with("unisono_unique_")
+}
+
 impl Step<'_> {
     /// Plans the indexes that are declared; those of ours that no longer are, or are others, are dropped first.
     pub(super) async fn indexes(&mut self) -> Result<(), Failed> {
         let wanted = self.wanted();
-        let is_ours =
-            |name: &str| name.starts_with("unisono_index_") || name.starts_with("unisono_unique_");
         let mut first = Vec::new();
         let obsolete: Vec<_> = (self.found.indexes.iter())
             .filter(|(name, index)| is_ours(name) && wanted.get(*name).map(|w| &w.0) != Some(index))
@@ -88,6 +90,9 @@ impl Step<'_> {
             // The truth has made sure that values are unique. A follower may see two records swap theirs in any
             // order, and must not refuse what the truth has accepted.
             let unique = field.unique && self.binding.role == Role::Truth;
+            if unique && self.is_unique_already(&field.name) {
+                return None;
+            }
             let column = match (self.indexed(field), unique) {
                 (Indexed::Not, _) => return None,
                 (Indexed::Whole, _) => (field.name.to_string(), 0),
@@ -99,6 +104,12 @@ impl Step<'_> {
             Some((format!("unisono_{kind}_{}", field.name), Wanted(index, field.name.to_string())))
         });
         wanted.collect()
+    }
+
+    /// Whether an index of the application sees to it that values differ; perhaps more of them than have to.
+    fn is_unique_already(&self, field: &str) -> bool {
+        let theirs = self.found.indexes.iter().filter(|(name, _)| !is_ours(name));
+        theirs.into_iter().any(|(_, index)| index.is_unique_on(field))
     }
 
     /// What an index can do with the column of a field, as it will be.

@@ -153,6 +153,17 @@ impl Catalog<'_> {
         Ok(rows.first().map(|row| text(row, 0).map(str::to_owned)).transpose()?)
     }
 
+    /// The columns that an index which is not ours keeps unique, each alone and for all rows.
+    pub(crate) async fn unique_by_others(&self, place: &str) -> Result<Vec<String>, Failed> {
+        let sql = "SELECT a.attname::text FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid \
+                   JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_class x ON x.oid = i.indexrelid \
+                   JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0] \
+                   WHERE n.nspname = $1 AND c.relname = $2 AND i.indisunique AND i.indimmediate AND i.indisvalid \
+                   AND i.indpred IS NULL AND i.indnkeyatts = 1 AND NOT starts_with(x.relname, 'unisono_unique_')";
+        let rows = self.rows(sql, &[Parameter::text(self.schema), Parameter::text(place)]).await?;
+        Ok(rows.iter().map(|row| text(row, 0).map(str::to_owned)).collect::<Result<_>>()?)
+    }
+
     /// The names and definitions of indexes of ours on a table.
     pub(crate) async fn indexes(&self, place: &str) -> Result<Vec<String>, Failed> {
         let sql = "SELECT i.indexname::text FROM pg_indexes i WHERE i.schemaname = $1 AND i.tablename = $2 \

@@ -23,7 +23,10 @@ struct Index {
 impl Step<'_> {
     /// Makes the indexes that are declared and drops those of ours that no longer are.
     pub(super) async fn indexes(&mut self, columns: &[Column]) -> Result<(), Failed> {
-        let wanted = self.wanted(columns);
+        let mut wanted = self.wanted(columns);
+        // The application sees to it by an index of its own.
+        let unique = self.catalog.unique_by_others(&self.binding.place).await?;
+        wanted.retain(|_, index| !(index.unique && unique.contains(&index.field)));
         let existing = self.catalog.indexes(&self.binding.place).await?;
         let schema = quote(self.catalog.schema);
         for name in existing.iter().filter(|name| !wanted.contains_key(*name)) {

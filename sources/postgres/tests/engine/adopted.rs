@@ -31,7 +31,8 @@ const LEGACY: &str = "
         made timestamp(3),
         free jsonb,
         twice numeric GENERATED ALWAYS AS (price * 2) STORED,
-        internal text NOT NULL DEFAULT 'theirs'
+        internal text NOT NULL DEFAULT 'theirs',
+        mark text UNIQUE
     );
     INSERT INTO legacy (name, colour, price, made, free) VALUES
         ('lamp', 'red', 1.50, '2026-01-02 03:04:05.678', '{\"a\": [1, 2]}'),
@@ -46,6 +47,7 @@ fn adopted() -> Arc<Entity> {
         Field { index: true, ..Field::new("made", FieldType::Timestamp { precision: 3 }) },
         Field::new("free", FieldType::Json),
         Field { default: Some(Value::Integer(5)), ..Field::new("stock", FieldType::Integer) },
+        Field { unique: true, ..Field::new("mark", FieldType::String) },
     ])
 }
 
@@ -58,6 +60,9 @@ async fn a_table_keeps_its_rows_and_its_other_columns() {
     let notes = source.prepare(&[legacy(&entity)]).await.unwrap();
     assert!(notes.iter().any(|n| n.contains("adopted")), "{notes:?}");
     assert_eq!(source.prepare(&[legacy(&entity)]).await.unwrap(), Vec::<String>::new());
+    let indexes = "SELECT indexname FROM pg_indexes WHERE tablename = 'legacy' AND indexdef LIKE '%mark%' \
+                   AND schemaname = current_schema()";
+    assert_eq!(db.see(indexes).await, ["legacy_mark_key"], "the application's is enough");
     let lamp = json!({
         "id": 1, "name": "lamp", "colour": "red", "price": "1.50",
         "made": "2026-01-02T03:04:05.678Z", "free": {"a": [1, 2]}, "stock": 5,

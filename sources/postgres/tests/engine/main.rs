@@ -10,5 +10,6 @@ mod lost;
 mod proxy;
 mod replicas;
 mod server;
+mod shared;
 mod truth;
 mod values;

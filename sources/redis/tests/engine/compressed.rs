@@ -142,6 +142,29 @@ async fn train(process: &Process, servers: &mut Servers, changes: &[Arc<Change>]
     .await;
 }
 
+#[tokio::test]
+async fn the_size_from_which_entries_are_compressed_changes_while_it_runs() {
+    let options = engine("source.toml");
+    let mut servers = Servers::of(&options).await;
+    let process = Process::new(&options, binding(&Sample::product(), Role::Cache, &[])).await;
+    let mut changes = Changes::new();
+    let all = put(&mut changes, 0..MANY + 3);
+    let epoch = process.cache.restart(&process.entity, LOG, Position::ZERO).await.unwrap();
+    process.fill(&all[0], epoch).await;
+    assert_eq!(servers.flag(&all[0]).await.0, 'R');
+    let compressed = compressed(&process.entity).options;
+    process.cache.adjust(&process.entity, &compressed).unwrap();
+    train(&process, &mut servers, &all[1..=MANY as usize], epoch).await;
+    let [.., before, after] = &all[..] else { panic!() };
+    process.fill(before, epoch).await;
+    assert_eq!(servers.flag(before).await.0, 'D');
+    process.cache.adjust(&process.entity, &Options::default()).unwrap();
+    process.fill(after, epoch).await;
+    assert_eq!(servers.flag(after).await.0, 'R');
+    assert!(process.finds_all(&all).await, "whatever they were written with");
+    servers.lose("").await;
+}
+
 async fn share(file: &str) {
     let options = engine(file);
     let mut servers = Servers::of(&options).await;
