@@ -79,9 +79,7 @@ fn feed(
     let Some(found) = entities.get_mut(&key).filter(|found| may_feed(found)) else {
         let known = entities.iter().filter(|(_, entity)| may_feed(entity));
         let known: Vec<&str> = known.map(|(name, _)| name.as_str()).collect();
-        let hint = meant(&from.value, known.into_iter(), || {
-            "name an entity, or a type of streams".to_owned()
-        });
+        let hint = meant(&from.value, known, || "name an entity, or a type of streams".to_owned());
         let message = format!("there is no entity and no type of streams `{}`", from.value);
         return table.report.error_with(&from.spot, message, hint);
     };

@@ -132,7 +132,7 @@ fn tls(
     let mut roots = rustls::RootCertStore::empty();
     match authority {
         None => {
-            drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs))
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }
         Some(path) => {
             for certificate in CertificateDer::pem_file_iter(path)? {
