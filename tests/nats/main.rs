@@ -1,7 +1,6 @@
 //! The outlet `nats` over a real server, which is killed and started again, cut off, and short of a stream. It takes
 //! `engines/nats/start`, which must be able to start one.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
-#![expect(clippy::disallowed_methods, reason = "what is tested over it happens in real time")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
