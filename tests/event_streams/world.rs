@@ -59,7 +59,8 @@ impl Tally {
     }
 }
 
-struct VirtualClock(tokio::time::Instant);
+/// The time of a world.
+pub(crate) struct VirtualClock(pub(crate) tokio::time::Instant);
 
 impl Clock for VirtualClock {
     fn now(&self) -> Timestamp {
@@ -209,9 +210,18 @@ async fn follow(engine: &Engine, followed: &Mutex<Followed>) {
     }
 }
 
-fn declaration() -> Declaration {
+/// Events and their tags, in one truth.
+pub(crate) fn entities(
+    truth: &str,
+    followers: Vec<FollowerDeclaration>,
+) -> BTreeMap<Arc<str>, EntityDeclaration> {
     let events = Arc::new(stream::entity(TYPE).unwrap());
     let tags = Arc::new(stream::tags_entity(TYPE).unwrap());
+    let entities = [kept(truth, events, followers), kept(truth, tags, Vec::new())];
+    entities.map(|d| (Arc::clone(d.entity.name()), d)).into()
+}
+
+fn declaration() -> Declaration {
     let copy = FollowerDeclaration {
         source: SOURCES[1].into(),
         place: None,
@@ -221,19 +231,22 @@ fn declaration() -> Declaration {
         clear: false,
         delivery: Default::default(),
     };
-    let entities = [kept(events, vec![copy]), kept(tags, Vec::new())];
     Declaration {
-        entities: entities.map(|d| (Arc::clone(d.entity.name()), d)).into(),
+        entities: entities(SOURCES[0], vec![copy]),
         sweep: SweepDeclaration::NEVER,
         log: LogDeclaration::default(),
         ..Declaration::default()
     }
 }
 
-fn kept(entity: Arc<Entity>, followers: Vec<FollowerDeclaration>) -> EntityDeclaration {
+fn kept(
+    truth: &str,
+    entity: Arc<Entity>,
+    followers: Vec<FollowerDeclaration>,
+) -> EntityDeclaration {
     EntityDeclaration {
         entity,
-        truth: SOURCES[0].into(),
+        truth: truth.into(),
         table: None,
         truth_options: Options::default(),
         cache: None,

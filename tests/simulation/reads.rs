@@ -40,7 +40,7 @@ impl Client {
             Role::Cache if answer.stale => "cache hit, stale",
             Role::Cache => "cache hit",
             Role::Journal => "read answered by the journal",
-            Role::Vault => unreachable!("a vault answers no reads"),
+            Role::Vault | Role::Outlet => unreachable!("a vault answers no reads"),
         });
         if answer.cache == CacheStatus::Pending {
             self.known = None;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use unisono_core::Role;
+
 use crate::entities::DeclaredEntity;
 use crate::problem::{Report, Spot};
 use crate::sources::{DeclaredSource, same_place};
@@ -49,6 +51,8 @@ fn shared_places(report: &Report<'_>, entities: &BTreeMap<String, DeclaredEntity
 fn shared_paths(report: &Report<'_>, sources: &BTreeMap<String, DeclaredSource>) {
     let mut known: Vec<_> =
         sources.iter().filter_map(|(n, s)| Some((n, &s.spot, s.kind.as_ref()?))).collect();
+    // Several outlets may send to the same place.
+    known.retain(|(_, _, kind)| !kind.capability.roles.contains(&Role::Outlet));
     known.sort_by_key(|(_, spot, _)| spot.span.start);
     for (n, (_, spot, kind)) in known.iter().enumerate() {
         let earlier =

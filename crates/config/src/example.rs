@@ -55,13 +55,32 @@ pub fn example(kinds: &[&'static dyn SourceKind]) -> String {
     let secret = format!("\"{}=\"", "A".repeat(43));
     let personal = [("keys", "\"keys\""), ("secret", secret.as_str())];
     commented(&mut out, "[personal]", &PERSONAL, &personal);
-    for kind in kinds {
+    for kind in kinds.iter().filter(|kind| !options::is_outlet(**kind)) {
         source(&mut out, *kind);
     }
     entity(&mut out, kinds);
     streams(&mut out, kinds);
     projections(&mut out, kinds);
+    for kind in kinds.iter().filter(|kind| options::is_outlet(**kind)) {
+        outlet(&mut out, *kind);
+    }
     out
+}
+
+/// An outlet, which only the user can say the place of.
+fn outlet(out: &mut String, kind: &dyn SourceKind) {
+    let section = options::outlet(kind);
+    let required = section.keys.iter().filter(|key| key.required);
+    let value = |key: &Key| match key.name {
+        "kind" => format!("\"{}\"", kind.name()),
+        "from" => "[\"product\"]".to_owned(),
+        "secret" => format!("\"whsec_{}\"", "c2Vj".repeat(11)),
+        _ => sample(key),
+    };
+    let mut given: Vec<_> = required.map(|key| (key.name, value(key))).collect();
+    given.push(("where", "\"record.stock > 0\"".to_owned()));
+    let given: Vec<_> = given.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    commented(out, &format!("[outlets.{}]", kind.name()), &section, &given);
 }
 
 fn source(out: &mut String, kind: &dyn SourceKind) {
@@ -253,6 +272,7 @@ fn keys(out: &mut String, section: &Section, given: &[(&str, &str)]) {
                 | Shape::Tables(_)
                 | Shape::Named(_)
                 | Shape::Sources
+                | Shape::Outlets
                 | Shape::Fields(_)
         ) {
             continue;

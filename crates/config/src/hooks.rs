@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use unisono_core::entity::check_name;
 use unisono_core::spelling::closest;
-use unisono_policy::hook::{HookDeclaration, Occasion, Secret};
+use unisono_policy::hook::{self, HookDeclaration, Occasion, Secret};
 
 use crate::problem::Spot;
 use crate::sections::HOOK;
@@ -47,11 +45,7 @@ fn hook(table: Table<'_>, entities: &[&str]) -> Option<HookDeclaration> {
 
 /// Whether nobody on the way can read what is sent.
 fn is_private(table: &Table<'_>, found: &Found<String>) -> bool {
-    let host = found.value.strip_prefix("http://").unwrap_or_default();
-    let host = host.split(['/', ':', '?']).next().unwrap_or_default();
-    let is_here =
-        matches!(host, "localhost" | "127.0.0.1") || found.value.starts_with("http://[::1]");
-    let is_private = found.value.starts_with("https://") || is_here;
+    let is_private = hook::is_private(&found.value);
     if !is_private {
         let message = "the URL of a hook begins with https://";
         let hint = "http:// is for a receiver on this machine: 127.0.0.1, localhost or [::1]";
@@ -61,9 +55,7 @@ fn is_private(table: &Table<'_>, found: &Found<String>) -> bool {
 }
 
 fn secret(table: &Table<'_>, found: &Found<String>) -> Option<Secret> {
-    let text = found.value.strip_prefix("whsec_");
-    let bytes = text.and_then(|text| BASE64_STANDARD.decode(text).ok());
-    let secret = bytes.and_then(|bytes| Secret::new(&bytes));
+    let secret = Secret::parse(&found.value);
     if secret.is_none() {
         let message = "is not a secret for signatures: `whsec_` and 24 to 64 bytes in Base64";
         let hint = "make one with: echo \"whsec_$(openssl rand -base64 32)\"";

@@ -13,6 +13,7 @@ mod interpolate;
 mod kinds;
 mod mapped;
 mod options;
+mod outlets;
 mod personal;
 mod policies;
 mod problem;
@@ -123,7 +124,7 @@ pub fn parse<'k>(
 
 /// `None` only if a problem was reported.
 fn read(file: Table<'_>, kinds: Kinds<'_>) -> Option<Configuration> {
-    let sources = sources::sources(&file, kinds);
+    let mut sources = sources::sources(&file, kinds);
     let region = file.text("region");
     let here = region.as_ref().map(|found| found.value.as_str());
     let personal = personal::store(&file, &sources);
@@ -132,6 +133,7 @@ fn read(file: Table<'_>, kinds: Kinds<'_>) -> Option<Configuration> {
     let mut entities = entities::entities(&file, around);
     streams::streams(&file, around, &mut entities);
     projections::projections(&file, around, &mut entities);
+    outlets::outlets(&file, kinds, &mut sources, &mut entities);
     let archive = server::archive(&file, &sources);
     let besides = [archive.as_ref().map(|archive| &*archive.source), keys];
     check::check(file.report, &sources, &entities, region.as_ref(), &besides);

@@ -50,6 +50,8 @@ pub(crate) enum Shape {
     Named(&'static Section),
     /// Tables under names; which keys they have is decided by their `kind`.
     Sources,
+    /// The same for outlets.
+    Outlets,
     /// Types or tables under the names of fields.
     Fields(&'static Section),
     /// One of these words under the names of fields.
@@ -168,7 +170,7 @@ impl Section {
 const SOURCE_UNAVAILABLE: &[&str] = &["replicas", "weight", "pool", "read_only"];
 
 /// Kinds that a later release will have.
-pub(crate) const KINDS_UNAVAILABLE: &[&str] = &["kafka", "nats"];
+pub(crate) const KINDS_UNAVAILABLE: &[&str] = &["kafka"];
 
 /// What people call some kinds, and what they are called here.
 pub(crate) const KIND_SYNONYMS: &[(&str, &str)] = &[
@@ -200,6 +202,33 @@ pub(crate) fn source(kind: &dyn SourceKind) -> Section {
     let mut keys = SOURCE.to_vec();
     keys.extend(kind.options().iter().map(key));
     Section { keys: Cow::Owned(keys), ..Section::new(kind.summary(), &[], SOURCE_UNAVAILABLE) }
+}
+
+/// Keys that every outlet has besides the options of its kind.
+const OUTLET: &[Key] = &[
+    Key::required("kind", Shape::Text, "What sort of outlet it is."),
+    Key::required(
+        "from",
+        Shape::Texts,
+        "The entities and types of streams whose changes and events are sent.",
+    ),
+    Key::optional(
+        "where",
+        Shape::Text,
+        "Condition in CEL over the record or event; only those that satisfy it are sent.",
+    ),
+];
+
+/// `[outlets.NAME]` of a kind.
+pub(crate) fn outlet(kind: &dyn SourceKind) -> Section {
+    let mut keys = OUTLET.to_vec();
+    keys.extend(kind.options().iter().map(key));
+    Section { keys: Cow::Owned(keys), ..Section::new(kind.summary(), &[], &["clear", "format"]) }
+}
+
+/// Whether sources of a kind are outlets.
+pub(crate) fn is_outlet(kind: &dyn SourceKind) -> bool {
+    kind.capability().roles.contains(&Role::Outlet)
 }
 
 /// An option of a kind as a key.

@@ -90,15 +90,8 @@ fn shape(key: &Key, kinds: &[&'static dyn SourceKind]) -> Json {
         Shape::Table(inner) => section(inner, kinds),
         Shape::Tables(inner) => json!({"type": "array", "items": section(inner, kinds)}),
         Shape::Named(inner) => named(section(inner, kinds)),
-        Shape::Sources => {
-            let of_kinds = kinds.iter().map(|kind| {
-                let mut of_kind = section(&options::source(*kind), kinds);
-                of_kind["properties"]["kind"] =
-                    json!({"const": kind.name(), "description": kind.summary()});
-                of_kind
-            });
-            named(json!({"oneOf": of_kinds.collect::<Vec<_>>()}))
-        }
+        Shape::Sources => of_kinds(kinds, false),
+        Shape::Outlets => of_kinds(kinds, true),
         Shape::Fields(inner) => {
             named(json!({"anyOf": [{"type": "string", "pattern": TYPE}, section(inner, kinds)]}))
         }
@@ -117,6 +110,19 @@ fn shape(key: &Key, kinds: &[&'static dyn SourceKind]) -> Json {
             json!({"anyOf": [scalar, named(json!({"anyOf": [scalar, object]}))]})
         }
     }
+}
+
+/// What sources, or outlets, of each kind have.
+fn of_kinds(kinds: &[&'static dyn SourceKind], outlets: bool) -> Json {
+    let mine = kinds.iter().filter(|kind| options::is_outlet(**kind) == outlets);
+    let of_kind = |kind: &&'static dyn SourceKind| {
+        let options = if outlets { options::outlet(*kind) } else { options::source(*kind) };
+        let mut of_kind = section(&options, kinds);
+        of_kind["properties"]["kind"] =
+            json!({"const": kind.name(), "description": kind.summary()});
+        of_kind
+    };
+    named(json!({"oneOf": mine.map(of_kind).collect::<Vec<_>>()}))
 }
 
 fn named(of: Json) -> Json {

@@ -47,6 +47,7 @@ pub(crate) static FILE: Section = Section::new(
         Key::optional("personal", Shape::Table(&PERSONAL), PERSONAL.doc),
         Key::optional("hooks", Shape::Named(&HOOK), "Who is told of what is found, by name."),
         Key::optional("sources", Shape::Sources, "The stores, by name."),
+        Key::optional("outlets", Shape::Outlets, "Where messages are sent, by name."),
         Key::optional("entities", Shape::Named(&ENTITY), "The kinds of records, by name."),
         Key::optional("streams", Shape::Named(&STREAM), "The types of streams of events, by name."),
         Key::optional("projections", Shape::Named(&PROJECTION), "The projections, by name."),

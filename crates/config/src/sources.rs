@@ -10,7 +10,7 @@ use unisono_policy::declaration::SourceDeclaration;
 
 use crate::document::{Data, Item};
 use crate::kinds::Kinds;
-use crate::options::{self, KIND_SYNONYMS, KINDS_UNAVAILABLE};
+use crate::options::{self, KIND_SYNONYMS, KINDS_UNAVAILABLE, is_outlet};
 use crate::problem::{Report, Spot, meant};
 use crate::table::{Found, Table};
 
@@ -31,6 +31,12 @@ pub(crate) struct KnownKind {
 }
 
 impl KnownKind {
+    /// An outlet: it opens without asking anybody, so what cannot be opened is wrongly declared.
+    pub(crate) fn of_outlet(kind: &'static dyn SourceKind, options: Options) -> Self {
+        let capability = kind.capability();
+        KnownKind { kind, capability, options, required: Some(true), region: None }
+    }
+
     pub(crate) fn declaration(self, is_needed: bool) -> SourceDeclaration {
         SourceDeclaration {
             kind: self.kind.name().into(),
@@ -61,11 +67,7 @@ pub(crate) fn sources(file: &Table<'_>, kinds: Kinds<'_>) -> BTreeMap<String, De
 }
 
 fn source(report: &Report<'_>, found: &Found<&Item>, kinds: Kinds<'_>) -> Option<KnownKind> {
-    let Some(kind) = kind_of(report, found).and_then(|name| known(report, &name, kinds)) else {
-        // Which of its values are secret is not known.
-        hide_texts(report, found.value);
-        return None;
-    };
+    let kind = chosen(report, found, kinds, Role::Truth)?;
     let section = options::source(kind);
     let table = Table::new(report, &section, found.value, found.spot.clone())?;
     if kind.options().iter().any(|o| o.ty == OptionType::Secret) {
@@ -80,6 +82,32 @@ fn source(report: &Report<'_>, found: &Found<&Item>, kinds: Kinds<'_>) -> Option
     }
     table.finish();
     Some(KnownKind { kind, capability: kind.capability(), options, required, region })
+}
+
+/// The kind that a source or, by `role`, an outlet names; what is wrong is reported.
+pub(crate) fn chosen(
+    report: &Report<'_>,
+    found: &Found<&Item>,
+    kinds: Kinds<'_>,
+    role: Role,
+) -> Option<&'static dyn SourceKind> {
+    let name = kind_of(report, found);
+    let kind = name.as_ref().and_then(|name| known(report, name, kinds));
+    let misplaced = kind.filter(|kind| is_outlet(*kind) != (role == Role::Outlet));
+    if let (Some(kind), Some(name)) = (misplaced, &name) {
+        let (is, section) = match is_outlet(kind) {
+            true => ("an outlet", "outlets"),
+            false => ("a source", "sources"),
+        };
+        let message = format!("the kind `{}` is that of {is}", name.value);
+        report.error_with(&name.spot, message, format!("declare it as [{section}.NAME]"));
+    }
+    if kind.is_none() || misplaced.is_some() {
+        // Which of its values are secret is not known.
+        hide_texts(report, found.value);
+        return None;
+    }
+    kind
 }
 
 /// Keeps the texts of a source from being shown, but for its kind.

@@ -15,6 +15,8 @@ pub enum Role {
     Journal,
     /// It keeps backups and the archived log.
     Vault,
+    /// It is sent messages about changes, which it acts on; nothing is read from it.
+    Outlet,
 }
 
 impl Role {
@@ -26,6 +28,7 @@ impl Role {
             Role::Cache => "cache",
             Role::Journal => "journal",
             Role::Vault => "vault",
+            Role::Outlet => "outlet",
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod journal;
 pub mod json;
 pub mod key;
 pub mod kind;
+pub mod outlet;
 pub mod personal;
 pub mod position;
 pub mod query;

@@ -16,6 +16,7 @@ use crate::error::{Effect, Error, ErrorKind, Result};
 use crate::journal::Journal;
 use crate::key::Key;
 use crate::kind::Options;
+use crate::outlet::{Manner, Outlet};
 use crate::position::{Position, Version};
 use crate::query::{Aggregate, Filter, Groups, Page, Query};
 use crate::record::Stored;
@@ -115,6 +116,11 @@ pub trait Source: Send + Sync {
 
     /// Keeps whole files, if it can.
     fn vault(self: Arc<Self>) -> Option<Arc<dyn Vault>> {
+        None
+    }
+
+    /// Is sent messages about changes, if that is what it is for; and how.
+    fn outlet(self: Arc<Self>) -> Option<(Arc<dyn Outlet>, Manner)> {
         None
     }
 
@@ -366,6 +372,9 @@ pub trait Follower: Send + Sync {
 
     /// Forgets all records and the checkpoint of an entity.
     async fn reset(&self, entity: &Arc<Entity>) -> Result<()>;
+
+    /// Told when nothing more is applied for now: the delivery ends, or its source is paused.
+    async fn rest(&self) {}
 }
 
 /// What a cache knows of a key.

@@ -21,6 +21,7 @@ use crate::answer::Answer;
 use crate::audit::{self, Entry};
 use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::{Delivery, Redelivered, all_letters};
+use crate::kept;
 use crate::log::Log;
 use crate::open::{self, Running};
 use crate::policies::{Policies, Present};
@@ -36,6 +37,7 @@ use crate::write::idempotency::InFlight;
 pub use following::RowsFollowed;
 pub use projecting::{ProjectedTarget, ProjectionStatus};
 pub use reload::OpenSource;
+pub use streaming::{DueTimer, KeptProcess, KeptSnapshot, ProcessStep, is_overtaken};
 pub(crate) use verifying::Swept;
 
 mod archiving;
@@ -186,8 +188,9 @@ impl Engine {
 
     /// An entity of a log, also one of the engine's own; `None` if it is not declared any more.
     pub fn entity_of_log(&self, name: &str) -> Option<&Arc<Entity>> {
-        let own = audit::entity();
-        if *own.name().as_ref() == *name { Some(own) } else { self.entity(name).ok() }
+        let own =
+            [audit::entity(), kept::entity()].into_iter().find(|own| own.name().as_ref() == name);
+        own.or_else(|| self.entity(name).ok())
     }
 
     /// A declared entity, or `not_found` with the nearest name as the hint.

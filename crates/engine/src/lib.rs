@@ -10,12 +10,14 @@ mod audit;
 mod cache;
 pub mod delivery;
 pub mod engine;
+mod kept;
 pub mod late;
 mod limit;
 mod log;
 pub mod notice;
 mod observe;
 mod open;
+mod outlet;
 mod personal;
 mod policies;
 pub mod projection;
@@ -31,7 +33,10 @@ mod watched;
 mod write;
 
 pub use answer::{Accepted, Answer, CacheStatus, Written};
-pub use engine::{Engine, OpenSource, ProjectedTarget, ProjectionStatus, RowsFollowed};
+pub use engine::{
+    DueTimer, Engine, KeptProcess, KeptSnapshot, OpenSource, ProcessStep, ProjectedTarget,
+    ProjectionStatus, RowsFollowed, is_overtaken,
+};
 pub use personal::{Erased, Pending};
 pub use projection::RowsChanged;
 pub use read::explain::Operation;

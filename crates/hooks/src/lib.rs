@@ -7,6 +7,7 @@
 //! comparison finds them.
 
 mod sign;
+mod webhook;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use unisono_engine::{Engine, Runtime};
 use unisono_policy::hook::{HookDeclaration, Occasion, pause};
 
 pub use sign::signature;
+pub use webhook::Webhook;
 
 /// Messages of one hook that may wait to be sent for the first time; further ones are dropped and counted.
 const ROOM: usize = 1024;
@@ -65,14 +67,7 @@ impl Hook {
                 .hint("give hooks.NAME.url as https://host/path")
                 .caused_by(e)
         };
-        let client = reqwest::Client::builder()
-            .timeout(declared.timeout)
-            // What is signed for one receiver is not for another.
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .tls_backend_preconfigured(tls()?)
-            .build()
-            .map_err(unusable)?;
+        let client = client(declared.timeout)?;
         client.post(&*declared.url).build().map_err(unusable)?;
         Ok(Hook {
             name: Arc::clone(name),
@@ -172,6 +167,18 @@ impl Hook {
             Err(error) => Err(error.without_url().to_string()),
         }
     }
+}
+
+/// What requests are sent with: each is answered within a time, or has failed.
+fn client(timeout: Duration) -> Result<reqwest::Client> {
+    reqwest::Client::builder()
+        .timeout(timeout)
+        // What is signed for one receiver is not for another.
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .tls_backend_preconfigured(tls()?)
+        .build()
+        .map_err(|e| Error::internal("requests cannot be sent").caused_by(e.without_url()))
 }
 
 /// Trusts the authorities of the system, with a provider of its own and not the process's.

@@ -4,6 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
 /// What somebody outside can be told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Occasion {
@@ -37,6 +40,12 @@ impl Secret {
     /// From its bytes; `None` if there are too few or too many of them.
     pub fn new(bytes: &[u8]) -> Option<Self> {
         Self::BYTES.contains(&bytes.len()).then(|| Secret(bytes.into()))
+    }
+
+    /// From how it is written: `whsec_` and its bytes in Base64.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = BASE64_STANDARD.decode(text.strip_prefix("whsec_")?).ok()?;
+        Secret::new(&bytes)
     }
 
     /// The bytes.
@@ -88,6 +97,14 @@ impl fmt::Debug for HookDeclaration {
             .field("retry_for", &self.retry_for)
             .finish_non_exhaustive()
     }
+}
+
+/// Whether nobody on the way can read what is sent to a URL: it is encrypted, or stays on this machine.
+pub fn is_private(url: &str) -> bool {
+    let host = url.strip_prefix("http://").unwrap_or_default();
+    let host = host.split(['/', ':', '?']).next().unwrap_or_default();
+    let is_here = matches!(host, "localhost" | "127.0.0.1") || url.starts_with("http://[::1]");
+    url.starts_with("https://") || is_here
 }
 
 /// The longest pause between two attempts.

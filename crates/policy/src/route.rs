@@ -292,7 +292,7 @@ fn consider(request: &Request<'_>, rule: &ReadRule, source: &Facts) -> Result<Wh
     let can = match source.role {
         Role::Cache => operation == Operation::Get,
         // What is pending is laid over the answers of the others.
-        Role::Journal | Role::Vault => false,
+        Role::Journal | Role::Vault | Role::Outlet => false,
         Role::Truth | Role::Follower => operation.can(source.query),
     };
     if !can {

@@ -123,7 +123,7 @@ pub(crate) fn served_by<T>(answer: &Answer<T>) -> &'static str {
         (Role::Follower, _) => "follower",
         (Role::Truth, _) => PRIMARY,
         // A vault answers no reads.
-        (Role::Journal | Role::Vault, _) => JOURNAL,
+        (Role::Journal | Role::Vault | Role::Outlet, _) => JOURNAL,
     }
 }
 

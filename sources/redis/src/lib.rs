@@ -62,7 +62,7 @@ impl SourceKind for Redis {
         match role {
             Role::Follower => config::FOLLOWER_OPTIONS,
             Role::Cache => config::CACHE_OPTIONS,
-            Role::Truth | Role::Journal | Role::Vault => &[],
+            Role::Truth | Role::Journal | Role::Vault | Role::Outlet => &[],
         }
     }
 

@@ -273,7 +273,7 @@ impl Source for RedisSource {
         for binding in bindings {
             let located = |error: Error| located(error).of(binding.entity.name());
             match binding.role {
-                Role::Truth | Role::Vault => {
+                Role::Truth | Role::Vault | Role::Outlet => {
                     let message = "a redis source cannot play this role";
                     let role = binding.role.as_str();
                     return Err(located(Error::unsupported(message).with("role", role)));

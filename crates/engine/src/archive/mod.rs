@@ -28,6 +28,7 @@ use unisono_policy::declaration::{ArchiveDeclaration, Declaration};
 
 use crate::archive::segment::Segment;
 use crate::audit;
+use crate::kept;
 use crate::log::Log;
 use crate::runtime::Runtime;
 use crate::sync;
@@ -162,7 +163,8 @@ fn entities(log: &Log, declaration: &Declaration) -> Result<Vec<Arc<Entity>>> {
         let here = kept.filter(|(source, b)| *source == of_log.truth && b.entity.is_system());
         entities.extend(here.map(|(_, binding)| binding.entity));
     }
-    entities.extend(log.truth.keeps(audit::entity()).then(|| Arc::clone(audit::entity())));
+    let own = [audit::entity(), kept::entity()].into_iter();
+    entities.extend(own.filter(|entity| log.truth.keeps(entity)).cloned());
     Ok(entities)
 }
 

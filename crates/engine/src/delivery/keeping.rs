@@ -37,7 +37,8 @@ impl Delivery {
         if rule.holds(&self.target.entity, image) {
             return Some(Arc::clone(change));
         }
-        change.replaced?;
+        // An outlet was not sent what it would have to forget.
+        change.replaced.filter(|_| !self.target.outlet)?;
         Some(Arc::new(Change {
             operation: Operation::Delete,
             image: None,

@@ -64,6 +64,8 @@ pub(crate) struct Target {
     pub(crate) news: Option<Arc<News>>,
     /// The follower's source name.
     pub(crate) source: Arc<str>,
+    /// Whether it is an outlet: what it was sent cannot be compared, and is never sent again without need.
+    pub(crate) outlet: bool,
     /// Who applies them.
     pub(crate) follower: Arc<dyn Follower>,
     /// Tells which records the follower holds, to find those that should not be there.
@@ -413,6 +415,7 @@ impl Delivery {
             let pause = retry::backoff(attempt, self.runtime.random());
             self.pause(pause.min(PAUSE_MAX)).await;
         }
+        self.target.follower.rest().await;
         // Whoever goes on in its place tells how it is doing from now on.
         if *self.closing.get() != Some(End::Replaced) {
             self.progress.enter(DeliveryState::Stopped);
@@ -422,6 +425,7 @@ impl Delivery {
     /// Does nothing while its source is paused, and says so to whoever asks for something.
     async fn rest(&self, inbox: &mut mpsc::Receiver<Command>) {
         self.progress.enter(DeliveryState::Paused);
+        self.target.follower.rest().await;
         let refused =
             || self.target.handle.refuse_if_paused().err().unwrap_or_else(|| self.ended());
         loop {

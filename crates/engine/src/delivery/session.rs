@@ -63,7 +63,10 @@ impl Delivery {
             refusals: self.target.after.as_ref().map_or(0, |before| before.is_refused(&[]).1),
             turn: None,
         };
-        self.retry_letters(&mut session).await?;
+        // What an outlet has refused as often as was declared, it is sent only if somebody asks for that.
+        if !self.target.outlet {
+            self.retry_letters(&mut session).await?;
+        }
         loop {
             if self.is_closing() || self.target.handle.is_paused() {
                 return self.save(&mut session).await;
@@ -76,7 +79,9 @@ impl Delivery {
                 self.wait_for_more(&mut session, inbox, pause).await?;
                 continue;
             }
-            let streamed = self.stream_step(&mut session).await?;
+            // Nothing that is new may overtake what an outlet was not sent yet.
+            let waits = self.target.outlet && session.saved.backfill.is_some();
+            let streamed = !waits && self.stream_step(&mut session).await?;
             if session.saved.backfill.is_some() {
                 self.progress.enter(DeliveryState::Backfilling);
                 self.copy_step(&mut session).await?;
@@ -108,6 +113,9 @@ impl Delivery {
         let entity = &self.target.entity;
         let stored = self.target.follower.checkpoint(entity).await?;
         let bounds = self.log.truth.bounds().await?;
+        if self.target.outlet {
+            return self.start_of_outlet(stored, &bounds).await;
+        }
         if stored.as_ref().is_none_or(|c| c.log != bounds.log)
             && let Some(carried) = self.carried_over(stored.as_ref()).await?
         {
@@ -133,6 +141,22 @@ impl Delivery {
         self.progress.lost();
         self.target.follower.reset(entity).await?;
         self.begin_copy(None, bounds.head).await
+    }
+
+    /// Where to begin with what cannot be emptied: where it is, or with what the truth holds that is newer.
+    async fn start_of_outlet(
+        &self,
+        stored: Option<Checkpoint>,
+        bounds: &LogBounds,
+    ) -> Result<Checkpoint> {
+        let at = stored.ok_or_else(|| Error::internal("an outlet says where it begins"))?;
+        if usable(&at, bounds) {
+            return Ok(at);
+        }
+        let (outlet, trimmed) = (at.position, bounds.trimmed);
+        tracing::warn!(entity = %self.target.name(), source = %self.target.source, %outlet, %trimmed,
+            "the log does not have what comes next for the outlet: it is sent what the truth holds that is newer");
+        self.begin_copy(Some(at), bounds.head).await
     }
 
     /// Where to begin if the follower was one before the truth of the entity was moved, or was that truth: behind the move,
@@ -166,6 +190,11 @@ impl Delivery {
         let kept = rules::kept(truth, entity, source).await?;
         let rule = target.rule();
         if kept.as_deref() == rule.as_deref() {
+            return Ok(saved);
+        }
+        if target.outlet {
+            // What was sent by another one stays sent.
+            rules::keep(truth, entity, source, target.rule().as_deref()).await?;
             return Ok(saved);
         }
         tracing::info!(%entity, %source, "the follower is to hold other records than before; comparing all");
@@ -209,6 +238,10 @@ impl Delivery {
     async fn obey(&self, session: &mut Session<'_>, command: Command) -> Result<()> {
         match command {
             Command::Copy => {
+                if self.target.outlet {
+                    // All of it is meant, and not what has come since.
+                    self.save(session).await?;
+                }
                 let position = session.position;
                 session.saved = self.begin_copy(Some(session.saved.clone()), position).await?;
                 self.progress.saved_at(&session.saved);
@@ -375,7 +408,13 @@ impl Delivery {
         for (n, (change, outcome)) in changes.iter().zip(&applied.outcomes).enumerate() {
             match outcome {
                 Outcome::Applied => count(&counts.applied, 1),
-                Outcome::Stale => count(&counts.stale, 1),
+                Outcome::Stale => {
+                    count(&counts.stale, 1);
+                    if self.target.outlet {
+                        // It was not sent, so a dead letter of it waits still.
+                        continue;
+                    }
+                }
                 Outcome::Rejected(reason) => {
                     self.set_aside(&mut session.letters, change, reason).await?;
                     refused.push(n);

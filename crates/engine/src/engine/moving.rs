@@ -400,6 +400,12 @@ impl<'a> Moving<'a> {
         }
         let all = &self.engine.0.present.load_full().deliveries;
         let mine = all.iter().filter(|d| d.target().entity.name() == self.entity());
+        if mine.clone().any(|delivery| delivery.target().outlet) {
+            return not(
+                "how far outlets of the entity have come would stay behind",
+                "take them out of the configuration for the time of the move; they begin anew after it",
+            );
+        }
         if mine.into_iter().any(|delivery| delivery.is_refused(&[]).0) {
             return not(
                 "dead letters of the entity wait, which would stay behind",

@@ -21,6 +21,11 @@ use crate::stream::{
 
 mod asking;
 mod describing;
+mod processing;
+mod snapshots;
+
+pub use processing::{DueTimer, KeptProcess, ProcessStep, is_overtaken};
+pub use snapshots::KeptSnapshot;
 
 use asking::{between, beyond, deleted, matching, path, strong};
 use describing::{Described, State};
@@ -91,20 +96,9 @@ impl Engine {
         ty: &str,
         appending: &Appending,
     ) -> Result<Appended> {
-        let (events, tags) = (self.stream(ty)?, self.entity(&stream::tags_name(ty))?);
-        let now = self.runtime().now();
+        let (events, tags) = (self.stream(ty)?, self.tags_of(ty)?);
         let mut condition = appending.condition.clone();
-        let mut writes = Vec::new();
-        for (n, event) in appending.events.iter().enumerate() {
-            let id = event.id.clone().unwrap_or_else(|| self.runtime().uuid().to_string());
-            let append = Append {
-                stream: appending.stream.as_str().into(),
-                expected: if n == 0 { appending.expected } else { Expected::Any },
-                event: event.record(events, id, now),
-                closes: false,
-            };
-            writes.push(append.write(events)?);
-        }
+        let writes = self.appends(events, appending)?;
         for _ in 0..ATTEMPTS_MAX {
             // Behind the events, so that the version of a tag is beyond every event that has it.
             let mut all = writes.clone();
@@ -135,6 +129,27 @@ impl Engine {
         )
         .of(events.name())
         .hint("name fewer tags, or such that fewer events have"))
+    }
+
+    /// The entity of the tags of events.
+    fn tags_of(&self, ty: &str) -> Result<&Arc<Entity>> {
+        self.entity(&stream::tags_name(ty))
+    }
+
+    /// The writes that append events.
+    fn appends(&self, events: &Arc<Entity>, appending: &Appending) -> Result<Vec<Write>> {
+        let now = self.runtime().now();
+        let append = |(n, event): (usize, &NewEvent)| {
+            let id = event.id.clone().unwrap_or_else(|| self.runtime().uuid().to_string());
+            let append = Append {
+                stream: appending.stream.as_str().into(),
+                expected: if n == 0 { appending.expected } else { Expected::Any },
+                event: event.record(events, id, now),
+                closes: false,
+            };
+            append.write(events)
+        };
+        appending.events.iter().enumerate().map(append).collect()
     }
 
     /// Up to where no event has come that a condition names; else the conflict. A tag tells of every event that has it,

@@ -10,7 +10,7 @@ use futures::future::join_all;
 use tokio::sync::OwnedRwLockReadGuard;
 use unisono_core::stream;
 use unisono_core::write::{Committed, Idempotency, Unit, Write};
-use unisono_core::{Context, Effect, Error, ErrorKind, Result, Token};
+use unisono_core::{Context, Effect, Entity, Error, ErrorKind, Result, Token};
 
 use crate::answer::Written;
 use crate::engine::Engine;
@@ -76,6 +76,39 @@ impl Engine {
         let left = context.timeout.saturating_sub(watch.elapsed());
         let written = self.acknowledged(&demands, written(&log, context, committed), left).await?;
         self.opened_written(written).await
+    }
+
+    /// Commits writes beside what the truth of an entity keeps for the engine: all of them or none, and at once.
+    pub(super) async fn take_beside(
+        &self,
+        context: &Context,
+        entity: &Arc<Entity>,
+        writes: Vec<Write>,
+        kept: Vec<Write>,
+    ) -> Result<Committed> {
+        let log = Arc::clone(&self.serving(entity.name())?.log);
+        writes.iter().filter(|w| !w.entity.is_of_events()).try_for_each(|write| {
+            if stream::is_of_tags(&write.entity) { Ok(()) } else { check_writable(write) }
+        })?;
+        // None of them is moved meanwhile.
+        let admitted = self.admitted(context, &writes).await?;
+        if !writes.is_empty() && admitted.log()?.name != log.name {
+            return Err(Error::invalid("a step of a process cannot span two truths")
+                .of(entity.name())
+                .hint("have it append events, and another handler do the rest"));
+        }
+        if admitted.behind().is_some() {
+            return Err(Error::unsupported(
+                "what is written behind is decided later, and not in a step",
+            ));
+        }
+        // First what is kept: a step that comes too late is told as that.
+        let mut all = kept;
+        all.extend(self.sealed(writes).await?);
+        let unit = self.unit(context, all);
+        let committing = log.committer.commit(unit);
+        let committed = self.0.runtime.within(context.timeout, committing).await;
+        committed.map_err(unknown_if_late)
     }
 
     /// Commits one write to the truth at once, whatever its entity's ways of writing are, and waits for nobody else.

@@ -7,9 +7,10 @@ use unisono_core::capability::Role;
 use unisono_core::kind::Options;
 use unisono_core::source::{Binding, Source};
 use unisono_core::{Error, ErrorKind, Result};
-use unisono_policy::declaration::Declaration;
+use unisono_policy::declaration::{Declaration, EntityDeclaration};
 
 use crate::audit;
+use crate::kept;
 use crate::projection;
 use crate::sync;
 
@@ -23,6 +24,10 @@ pub(crate) fn bindings<'a>(
 ) -> Result<Bindings> {
     let mut bindings: Bindings =
         sources.clone().map(|(name, _)| (Arc::clone(name), Vec::new())).collect();
+    let is_outlet = |name: &Arc<str>| {
+        let found = sources.clone().find(|(known, _)| *known == name);
+        found.is_some_and(|(_, source)| Arc::clone(source).outlet().is_some())
+    };
     for declared in declaration.entities.values() {
         let mut bind = |source: &Arc<str>, role, place: Option<&Arc<str>>, options: &Options| {
             let entity = Arc::clone(&declared.entity);
@@ -38,7 +43,7 @@ pub(crate) fn bindings<'a>(
         if declared.projection.is_none() {
             bind(&declared.truth, Role::Truth, declared.table.as_ref(), &declared.truth_options)?;
         }
-        for follower in &declared.followers {
+        for follower in declared.followers.iter().filter(|f| !is_outlet(&f.source)) {
             bind(&follower.source, Role::Follower, follower.place.as_ref(), &follower.options)?;
         }
         if let Some(cache) = &declared.cache {
@@ -53,12 +58,18 @@ pub(crate) fn bindings<'a>(
             bindings.entry(source).or_default().push(binding);
         }
     }
-    for (name, source) in sources {
+    for (name, source) in sources.clone() {
         let is_truth = declaration.entities.values().any(|e| e.truth == *name);
         if let Some(of_source) = bindings.get_mut(name)
             && is_truth
         {
             of_source.extend(audit::binding(source));
+            let has_outlet =
+                |e: &EntityDeclaration| e.followers.iter().any(|f| is_outlet(&f.source));
+            let keeps = |e: &EntityDeclaration| e.entity.is_of_events() || has_outlet(e);
+            if declaration.entities.values().any(|e| e.truth == *name && keeps(e)) {
+                of_source.extend(kept::binding(source));
+            }
         }
     }
     Ok(bindings)

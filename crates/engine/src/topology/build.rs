@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use unisono_core::outlet::{Manner, Outlet};
 use unisono_core::source::{Auditor, Follower, Reader, require};
 use unisono_core::{Error, Result, Role};
 use unisono_policy::declaration::{Declaration, EntityDeclaration, FollowerDeclaration};
@@ -13,6 +14,7 @@ use unisono_policy::rule::Rule;
 
 use crate::delivery::{Delivery, Target};
 use crate::log::Log;
+use crate::outlet::Sender;
 use crate::personal::Keyring;
 use crate::personal::clear::Clear;
 use crate::policies::Policies;
@@ -42,9 +44,13 @@ struct Planned<'a> {
     declared: &'a FollowerDeclaration,
     map: Option<Arc<Mapping>>,
     handle: Arc<SourceHandle>,
-    follower: Arc<dyn Follower>,
-    auditor: Arc<dyn Auditor>,
-    reader: Arc<dyn Reader>,
+    played: Played,
+}
+
+/// What a source that is fed does with it.
+enum Played {
+    Keeps { follower: Arc<dyn Follower>, auditor: Arc<dyn Auditor>, reader: Arc<dyn Reader> },
+    Sends(Arc<dyn Outlet>, Manner),
 }
 
 impl<'a> Blueprint<'a> {
@@ -79,24 +85,26 @@ impl<'a> Planned<'a> {
         let name = &declared.source;
         let handle = Arc::clone(named(sources, name)?);
         let source = &handle.source;
-        Ok(Planned {
-            declared,
-            map,
-            follower: require(Arc::clone(source).follower(), name, "follower")?,
-            auditor: require(Arc::clone(source).auditor(), name, "auditor")?,
-            reader: require(Arc::clone(source).reader(), name, "reader")?,
-            handle,
-        })
+        let played = match Arc::clone(source).outlet() {
+            Some((outlet, manner)) => Played::Sends(outlet, manner),
+            None => Played::Keeps {
+                follower: require(Arc::clone(source).follower(), name, "follower")?,
+                auditor: require(Arc::clone(source).auditor(), name, "auditor")?,
+                reader: require(Arc::clone(source).reader(), name, "reader")?,
+            },
+        };
+        Ok(Planned { declared, map, handle, played })
     }
 
-    /// Who reads what it holds, and whether that answers: of a projection one version does.
-    fn reader_of(&self, version: Option<&Projection>) -> (Arc<dyn Reader>, bool) {
-        let reader = Arc::clone(&self.reader);
+    /// Who reads what it holds, and whether that answers: of a projection one version does. Nobody reads an outlet.
+    fn reader_of(&self, version: Option<&Projection>) -> (Option<Arc<dyn Reader>>, bool) {
+        let Played::Keeps { reader, .. } = &self.played else { return (None, false) };
+        let reader = Arc::clone(reader);
         match version {
-            None => (reader, true),
+            None => (Some(reader), true),
             Some(version) => {
                 let rows = Arc::clone(&version.rows);
-                (Arc::new(Shown { reader, rows }), version.is_live())
+                (Some(Arc::new(Shown { reader, rows })), version.is_live())
             }
         }
     }
@@ -110,16 +118,29 @@ impl<'a> Planned<'a> {
         clear: Option<Arc<Keyring>>,
         runtime: &Runtime,
     ) -> Target {
-        let Planned { declared, map, handle, follower, auditor, reader } = self;
+        let Planned { declared, map, handle, played } = self;
         let capability = handle.source.capability();
+        let outlet = matches!(played, Played::Sends(..));
+        let (follower, auditor, reader) = match played {
+            Played::Keeps { follower, auditor, reader } => {
+                (Arc::clone(follower), Arc::clone(auditor), Some(Arc::clone(reader)))
+            }
+            Played::Sends(outlet, manner) => {
+                let (entity, name, log) = (&serving.entity, &declared.source, &serving.log);
+                let outlet = (Arc::clone(outlet), *manner);
+                let sender = Arc::new(Sender::new(entity, name, outlet, log, runtime));
+                (Arc::clone(&sender) as Arc<dyn Follower>, sender as Arc<dyn Auditor>, None)
+            }
+        };
         let target = Target {
             entity: Arc::clone(&serving.entity),
             projection: projection.clone(),
             still: false,
             news: None,
             source: Arc::clone(&declared.source),
-            follower: Arc::clone(follower),
-            auditor: Arc::clone(auditor),
+            outlet,
+            follower,
+            auditor,
             truth: shown(&serving.log, clear.as_ref()),
             clear,
             capability: capability.clone(),
@@ -130,13 +151,13 @@ impl<'a> Planned<'a> {
             policies: serving.policies.clone(),
             handle: Arc::clone(handle),
         };
-        let Some(projection) = projection else { return target };
+        let Some((projection, reader)) = projection.zip(reader) else { return target };
         let Target { source, follower, auditor, .. } = &target;
         let roles = Roles {
             source: Arc::clone(source),
             follower: Arc::clone(follower),
             auditor: Arc::clone(auditor),
-            reader: Arc::clone(reader),
+            reader,
         };
         let projector = Arc::new(Projector::new(&projection, roles, capability, runtime));
         Target {
@@ -179,7 +200,7 @@ pub(crate) fn build(plan: Blueprint<'_>, before: &Policies, runtime: &Runtime) -
                     Some(runs) => Delivery::instead_of(runs, target, &serving.log),
                 };
                 topology.deliveries.push(Arc::clone(&delivery));
-                if answers {
+                if let Some(reader) = reader.filter(|_| answers) {
                     let (role, delivery) = (Role::Follower, Some(delivery));
                     let (name, handle) = (&planned.declared.source, Arc::clone(&planned.handle));
                     let answers = Answering { handle, reader, role, delivery };

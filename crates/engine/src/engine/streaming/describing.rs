@@ -36,6 +36,7 @@ impl Engine {
             closed => closed?,
         };
         token.merge(&self.remove(context, events, between(events, name, 1, CLOSED - 1)?).await?);
+        self.forget_snapshot(ty, name).await?;
         Ok(token)
     }
 
