@@ -119,7 +119,7 @@ async fn a_handler_is_paused_and_resumed_and_stays_when_the_configuration_is_rel
     handle(&unisono, 1, &given, &mended).await;
     append(&unisono, "a", 0..1).await;
     until("it is handled", async || of_stream(&given, "a").len() == 1).await;
-    unisono.engine().pause_source("mailer", None).await.unwrap();
+    unisono.engine().pause_source("mailer").await.unwrap();
     append(&unisono, "a", 1..3).await;
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert_eq!(of_stream(&given, "a"), [1], "nothing while it is paused");
