@@ -7,7 +7,6 @@
 //! cargo test -p unisono-tests --features full --test strategies
 //! ```
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
-#![expect(clippy::disallowed_methods, reason = "real servers in real time")]
 
 mod acknowledged;
 mod adapted;

@@ -163,6 +163,12 @@ impl Target for Fake {
     async fn discard(&self, _: &DeadLetter) -> Result<()> {
         unreachable!()
     }
+    async fn projections(&self) -> Result<Vec<Json>> {
+        unreachable!()
+    }
+    async fn change_projection(&self, _: &str, _: &str) -> Result<Json> {
+        unreachable!()
+    }
     async fn explain(
         &self,
         _: &str,

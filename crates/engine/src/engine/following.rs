@@ -10,7 +10,7 @@ use unisono_core::{Error, ErrorKind, LogName, Position, Result};
 use crate::delivery::Delivery;
 use crate::engine::{Engine, Inner};
 use crate::projection::watch::{ROWS_MAX, Rows, Watch, read, takes_in};
-use crate::projection::{News, RowsChanged, Told};
+use crate::projection::{RowsChanged, Told};
 use crate::runtime::Runtime;
 
 /// The rows that are followed at present.
@@ -204,7 +204,7 @@ impl Keeper {
         let target = store.target();
         let Some(news) = &target.news else { return Ok(()) };
         let mut told = news.listen();
-        let Some((mut position, rows)) = self.read(store, news, &mut told).await? else {
+        let Some((mut position, rows)) = self.read(store, &mut told).await? else {
             self.runtime.sleep(LOOK_EVERY).await;
             return Ok(());
         };
@@ -239,17 +239,24 @@ impl Keeper {
     async fn read(
         &self,
         store: &Delivery,
-        news: &News,
         told: &mut broadcast::Receiver<Told>,
     ) -> Result<Option<(Position, Rows)>> {
-        let Some(began) = news.at().filter(|at| self.watch.position() <= Some(*at)) else {
-            return Ok(None);
-        };
         let target = store.target();
         let Some(projection) = &target.projection else { return Ok(None) };
-        let auditor = Arc::clone(&target.handle.source).auditor();
-        let auditor =
-            auditor.ok_or_else(|| Error::internal("the rows cannot be read").at(&target.source))?;
+        let source = &target.handle.source;
+        let roles = Arc::clone(source).auditor().zip(Arc::clone(source).follower());
+        let (auditor, follower) =
+            roles.ok_or_else(|| Error::internal("the rows cannot be read").at(&target.source))?;
+        // Rows are as of their own checkpoint, which can be ahead of that of the projection.
+        let as_of = async || {
+            let checkpoint = follower.checkpoint(&projection.rows).await?;
+            let complete = checkpoint.filter(|checkpoint| checkpoint.backfill.is_none());
+            Ok::<_, Error>(complete.map(|checkpoint| checkpoint.position))
+        };
+        let began = as_of().await?;
+        let Some(mut at) = began.filter(|at| self.watch.position() <= Some(*at)) else {
+            return Ok(None);
+        };
         let (mut rows, mut last) = (Rows::new(), None);
         loop {
             let page = auditor.scan(&projection.rows, last.as_ref(), PAGE).await?.value;
@@ -264,11 +271,12 @@ impl Keeper {
             }
         }
         // Rows were read one after the other: what was written meanwhile brings all of them to one position.
-        let (mut at, until) = (began, news.at());
-        while Some(at) < until {
-            match told.recv().await {
-                Ok(Told::Batch { to, .. }) if to <= at => {}
-                Ok(Told::Batch { from, to, rows: changes }) if from <= at => {
+        let Some(until) = as_of().await? else { return Ok(None) };
+        while at < until {
+            let next = async { told.recv().await.map_err(|_| missed()) };
+            match self.runtime.within(LOOK_EVERY, next).await? {
+                Told::Batch { to, .. } if to <= at => {}
+                Told::Batch { from, to, rows: changes } if from <= at => {
                     changes.iter().for_each(|change| drop(takes_in(&mut rows, change)));
                     at = to;
                 }
@@ -277,4 +285,8 @@ impl Keeper {
         }
         Ok(Some((at, rows)))
     }
+}
+
+fn missed() -> Error {
+    Error::new(ErrorKind::TooStale, "rows were written faster than they were read")
 }

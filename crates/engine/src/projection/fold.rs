@@ -49,7 +49,7 @@ impl Projector {
         }
         let (steps, outcomes) = steps(&taken, known);
         let touched = self.touched(steps).await?;
-        let forgotten = self.forgotten(&touched, from.position);
+        let forgotten = self.forgotten(&touched, from.position).await?;
 
         let mut changed: Vec<_> = touched
             .iter()
@@ -136,12 +136,30 @@ impl Projector {
     }
 
     /// The empty groups that are not needed any more: no batch that is repeated from `checkpoint` on touches what they have.
-    fn forgotten(&self, touched: &Touched, checkpoint: Position) -> Vec<Key> {
-        let empty = self.empty();
-        let is_over =
-            |(key, at): &(&Key, &Position)| **at < checkpoint && !touched.contains_key(*key);
-        let forgotten = empty.iter().filter(is_over).map(|(key, _)| key.clone());
-        forgotten.take(self.changes_max).collect()
+    /// Another process may have filled one since this one noted it.
+    async fn forgotten(&self, touched: &Touched, checkpoint: Position) -> Result<Vec<Key>> {
+        let noted: BTreeMap<Key, Position> = {
+            let empty = self.empty();
+            let is_over =
+                |(key, at): &(&Key, &Position)| **at < checkpoint && !touched.contains_key(*key);
+            let over = empty.iter().filter(is_over).take(self.changes_max);
+            over.map(|(key, at)| (key.clone(), *at)).collect()
+        };
+        if noted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys: Vec<Key> = noted.keys().cloned().collect();
+        let kept = self.groups(&keys).await?;
+        let is_as_noted = |key: &Key| match (kept.get(key), noted.get(key)) {
+            (Some((version, group)), Some(at)) => version == at && group.is_empty(),
+            _ => false,
+        };
+        let (forgotten, filled): (Vec<Key>, Vec<Key>) = keys.into_iter().partition(is_as_noted);
+        let mut empty = self.empty();
+        for key in &filled {
+            empty.remove(key);
+        }
+        Ok(forgotten)
     }
 
     fn note_empty(&self, touched: &Touched, forgotten: &[Key]) {

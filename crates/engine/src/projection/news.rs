@@ -36,11 +36,6 @@ impl News {
         self.sender.subscribe()
     }
 
-    /// The position as of which the rows are, as far as this process knows.
-    pub(crate) fn at(&self) -> Option<Position> {
-        *self.held()
-    }
-
     /// The rows went from one position to another.
     pub(super) fn batch(&self, from: Position, to: Position, rows: Vec<Arc<Change>>) {
         if self.held().replace(to) != Some(from) {
