@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use unisono::core::outlet::{Begin, Manner};
 use unisono::core::stream::Expected;
-use unisono::core::{Error, ErrorKind, Result};
+use unisono::core::{Error, ErrorKind};
 use unisono::{Recorded, Registry, Streams, Unisono, config};
 
 use crate::linked::{Disk, crash};
