@@ -89,7 +89,7 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             let told = events.next().await?;
             println!("{} {:?}", told.event.stream, told.value);
             if matches!(told.value, Order::Cancelled { .. }) {
-                return Result::Ok(());
+                return Ok::<(), unisono::core::Error>(());
             }
         }
     };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use unisono::core::outlet::{Begin, Manner};
 use unisono::core::stream::Expected;
-use unisono::core::{Error, ErrorKind, Result};
+use unisono::core::{Error, ErrorKind};
 use unisono::{Recorded, Registry, Streams, Unisono, config};
 
 use crate::linked::{Disk, crash};
@@ -35,7 +35,7 @@ async fn handle(unisono: &Unisono, process: u32, given: &Given, mended: &Arc<Ato
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
             given.lock().unwrap().push((process, told.event.stream, told.event.revision));
-            Result::Ok(())
+            Ok::<(), Error>(())
         }
     };
     unisono.handle("mailer", &events(unisono), FIRST, handler).await.unwrap();
