@@ -395,7 +395,8 @@ fn declaration() -> Declaration {
         sweep: SweepDeclaration::NEVER,
         log: LogDeclaration {
             retention: Duration::from_secs(1),
-            changes_max: 5,
+            // More than an outlet adds to it while it is sent everything: each renewed claim is a change.
+            changes_max: 30,
             ..LogDeclaration::default()
         },
         ..Declaration::default()

@@ -138,14 +138,15 @@ async fn append(unisono: &Unisono, numbers: std::ops::Range<u32>) {
     }
 }
 
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+async fn until(unisono: &Unisono, what: &str, mut holds: impl AsyncFnMut() -> bool) {
     for _ in 0..600 {
         if holds().await {
             return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    panic!("it never came to be that {what}");
+    let deliveries = unisono.engine().status().await.deliveries;
+    panic!("it never came to be that {what}: {deliveries:#?}");
 }
 
 /// Each event once, in the order of its stream.
@@ -168,21 +169,21 @@ async fn nothing_is_lost_when_the_server_is_killed_or_cut_off_or_has_no_stream()
     let proxy = Proxy::start(server.port).await.unwrap();
     let unisono = open(folder.path(), &server, proxy.port()).await;
     append(&unisono, 0..30).await;
-    until("it is told that there is no stream", async || {
+    until(&unisono, "it is told that there is no stream", async || {
         let status = unisono.engine().status().await;
         status.deliveries.iter().any(|d| d.retries > 0)
     })
     .await;
     server.make_stream().await;
-    until("all have come", async || server.count().await == 30).await;
+    until(&unisono, "all have come", async || server.count().await == 30).await;
 
     // Killed while messages are under way.
     append(&unisono, 30..60).await;
     server.kill();
     append(&unisono, 60..90).await;
     server.restart();
-    until("the server is back", async || server.client().await.is_ok()).await;
-    until("all have come", async || server.count().await == 90).await;
+    until(&unisono, "the server is back", async || server.client().await.is_ok()).await;
+    until(&unisono, "all have come", async || server.count().await == 90).await;
 
     for network in [Network::Cut, Network::HalfOpen] {
         let from = server.count().await as u32;
@@ -197,15 +198,14 @@ async fn nothing_is_lost_when_the_server_is_killed_or_cut_off_or_has_no_stream()
             tokio::time::sleep(Duration::from_millis(200)).await;
             proxy.set(Network::Whole);
         }
-        until("all have come", async || server.count().await == u64::from(from) + 30).await;
+        until(&unisono, "all have come", async || server.count().await == u64::from(from) + 30)
+            .await;
     }
     judge(&server.all().await, 150);
     assert!(unisono.engine().dead_letters().await.unwrap().is_empty());
-    let (_, id, body) = server.all().await.remove(0);
-    assert_eq!(
-        (id.as_str(), &body["id"], &body["source"]),
-        ("e0", &json!("e0"), &json!("/v1/streams/order"))
-    );
+    let (all, first) = (server.all().await, "e0");
+    let (.., body) = all.iter().find(|(_, id, _)| id == first).unwrap();
+    assert_eq!((&body["id"], &body["source"]), (&json!(first), &json!("/v1/streams/order")));
     unisono.close().await.unwrap();
 }
 
@@ -222,12 +222,12 @@ async fn it_goes_on_after_a_crash_and_what_is_too_large_is_set_aside() {
             unisono.engine().runtime().join().await;
             continue;
         }
-        until("all have come", async || server.count().await == 90).await;
+        until(&unisono, "all have come", async || server.count().await == 90).await;
         judge(&server.all().await, 90);
         let huge = NewEvent::new("placed", json!({ "text": "x".repeat(300 << 10) }));
         let appending = Appending::to("o", vec![huge, NewEvent::new("paid", json!(1))]);
         unisono.engine().append(&Context::default(), "order", appending).await.unwrap();
-        until("the next has come", async || server.count().await == 91).await;
+        until(&unisono, "the next has come", async || server.count().await == 91).await;
         let letters = unisono.engine().dead_letters().await.unwrap();
         assert_eq!(letters.len(), 1);
         assert!(letters[0].reason.contains("larger"), "{}", letters[0].reason);

@@ -320,24 +320,34 @@ pub(crate) fn target(path: &str) -> Option<Target<'_>> {
         ["docs", "style.css"] => at(Place::Style),
         ["errors"] => at(Place::Errors),
         ["errors", code] => with(Place::ErrorPage, code, ""),
-        ["admin", "v1", "status"] => at(Place::Status),
-        ["admin", "v1", "config"] => at(Place::Config),
-        ["admin", "v1", "reload"] => at(Place::Reload),
-        ["admin", "v1", "explain"] => at(Place::Explain),
-        ["admin", "v1", "verify"] => at(Place::Verify),
-        ["admin", "v1", "backfill"] => at(Place::Backfill),
-        ["admin", "v1", "sources", name, "promote"] => with(Place::PromoteSource, "", name),
-        ["admin", "v1", "sources", name, "pause"] => with(Place::PauseSource, "", name),
-        ["admin", "v1", "sources", name, "resume"] => with(Place::ResumeSource, "", name),
-        ["admin", "v1", "subjects", name] if !name.is_empty() => with(Place::Subject, "", name),
-        ["admin", "v1", "backups"] => at(Place::Backups),
-        ["admin", "v1", "archive", "check"] => at(Place::ArchiveCheck),
-        ["admin", "v1", "dead-letters"] => at(Place::DeadLetters),
-        ["admin", "v1", "conflicts"] => at(Place::Conflicts),
-        ["admin", "v1", "dead-letters", "replay"] => at(Place::Replay),
-        ["admin", "v1", "dead-letters", "discard"] => at(Place::Discard),
-        ["admin", "v1", "projections"] => at(Place::Projections),
-        ["admin", "v1", "projections", name, rest @ ..] if !name.is_empty() => match rest {
+        ["admin", "v1", rest @ ..] => administered(rest),
+        _ => None,
+    }
+}
+
+/// What a path names below `/admin/v1`.
+fn administered<'a>(rest: &[&'a str]) -> Option<Target<'a>> {
+    let at = |place| Some(Target { place, first: "", second: "" });
+    let with = |place, first, second| Some(Target { place, first, second });
+    match *rest {
+        ["status"] => at(Place::Status),
+        ["config"] => at(Place::Config),
+        ["reload"] => at(Place::Reload),
+        ["explain"] => at(Place::Explain),
+        ["verify"] => at(Place::Verify),
+        ["backfill"] => at(Place::Backfill),
+        ["sources", name, "promote"] => with(Place::PromoteSource, "", name),
+        ["sources", name, "pause"] => with(Place::PauseSource, "", name),
+        ["sources", name, "resume"] => with(Place::ResumeSource, "", name),
+        ["subjects", name] if !name.is_empty() => with(Place::Subject, "", name),
+        ["backups"] => at(Place::Backups),
+        ["archive", "check"] => at(Place::ArchiveCheck),
+        ["dead-letters"] => at(Place::DeadLetters),
+        ["conflicts"] => at(Place::Conflicts),
+        ["dead-letters", "replay"] => at(Place::Replay),
+        ["dead-letters", "discard"] => at(Place::Discard),
+        ["projections"] => at(Place::Projections),
+        ["projections", name, ref rest @ ..] if !name.is_empty() => match rest {
             [] => with(Place::Projection, name, ""),
             ["rebuild"] => with(Place::RebuildProjection, name, ""),
             ["back"] => with(Place::ProjectionBack, name, ""),

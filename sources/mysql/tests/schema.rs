@@ -77,7 +77,11 @@ async fn a_table_of_an_application_is_adopted() {
     assert_eq!(reader.count(&entity, &is("LARGE"), None).await.unwrap().value, 3);
     let wrong = Action::Patch(json!({"size": "tiny"}));
     let results = commit(&source, vec![unit(&entity, key("a"), wrong)]).await;
-    assert_eq!(results[0].as_ref().unwrap_err().kind(), ErrorKind::InvalidInput, "{results:?}");
+    assert_eq!(
+        results[0].as_ref().unwrap_err().kind(),
+        ErrorKind::ConstraintViolated,
+        "{results:?}"
+    );
     let patch = Action::Patch(
         json!({"size": "huge", "price": "9.99", "code": "00000000-0000-0000-0000-000000000007", "added": -0.0}),
     );

@@ -178,7 +178,7 @@ impl RedisSource {
     }
 
     /// The same, and takes a lease by a script if that was not enough; by the script at once where it seldom was of late,
-    /// and not at all where nobody else misses.
+    /// and not at all where nobody else reads.
     async fn look_or_lease(
         &self,
         shelf: &Shelf,
@@ -186,6 +186,7 @@ impl RedisSource {
         now: Timestamp,
         at_most: Duration,
     ) -> Result<(Lookup, Lease)> {
+        self.look_around(shelf, now).await;
         let alone = shelf.company.is_alone(now);
         if alone || shelf.trend.expects_hits() {
             let lookup = self.look(shelf, key, now).await?;
@@ -196,11 +197,9 @@ impl RedisSource {
             }
             if alone {
                 shelf.trend.note(false);
-                self.look_around(shelf, now).await;
                 return Ok((lookup, Lease::Free));
             }
         }
-        self.look_around(shelf, now).await;
         let part = shelf.layout.part(key);
         let keys = vec![shelf.fence(part).to_vec(), shelf.entry(part, key), shelf.lease(part, key)];
         let ends = milliseconds(now, now.plus(at_most));
@@ -211,15 +210,15 @@ impl RedisSource {
         Ok((lookup, lease))
     }
 
-    /// Says that this process misses, and learns who did before, when it is time to.
+    /// Says that this process reads, and learns who did before, when it is time to.
     async fn look_around(&self, shelf: &Shelf, now: Timestamp) {
         if !shelf.company.is_to_look(now) {
             return;
         }
         let mut command = Cmd::new();
-        command.arg("SET").arg(shelf.missing()).arg(self.holder.as_slice());
+        command.arg("SET").arg(shelf.readers()).arg(self.holder.as_slice());
         command.arg("PX").arg(KEPT.as_millis() as u64).arg("GET");
-        let said = self.client.command(shelf.missing(), &command).await.and_then(reply::bytes);
+        let said = self.client.command(shelf.readers(), &command).await.and_then(reply::bytes);
         shelf.company.saw(said.ok().flatten().as_deref(), &self.holder, now);
     }
 

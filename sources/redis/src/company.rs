@@ -1,6 +1,6 @@
-//! [`Company`]: whether other processes miss entries of an entity as well, so that leases are worth what they cost.
+//! [`Company`]: whether other processes read an entity through the same cache, so that leases are worth what they cost.
 //!
-//! A process that misses says so in the server, once a second, and learns who did before it. One that meets its own name twice
+//! A process that reads says so in the server, once a second, and learns who did before it. One that meets its own name twice
 //! in a row was alone in between, and takes no leases until it looks again. Who comes meanwhile reads some
 //! records that this one reads too, for two seconds at most, and no more than once in each process: leases are about nothing else.
 
@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use unisono_core::Timestamp;
 
-/// How often a process that misses looks.
+/// How often a process that reads looks.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long what it saw holds.
 const HOLDS: Duration = Duration::from_secs(2);
-/// How long the server keeps who missed last: who looks less often learns nothing.
+/// How long the server keeps who read last: who looks less often learns nothing.
 pub(crate) const KEPT: Duration = Duration::from_secs(5);
 
 /// What one process knows; times in microseconds.
@@ -29,7 +29,7 @@ impl Default for Company {
 }
 
 impl Company {
-    /// Whether nobody else missed of late.
+    /// Whether nobody else read of late.
     pub(crate) fn is_alone(&self, now: Timestamp) -> bool {
         now.micros() < self.alone_until.load(Ordering::Relaxed)
     }
@@ -45,7 +45,7 @@ impl Company {
                 .is_ok()
     }
 
-    /// Takes note of who missed last before a look at `now`; nobody can tell if the look failed.
+    /// Takes note of who read last before a look at `now`; nobody can tell if the look failed.
     pub(crate) fn saw(&self, last: Option<&[u8]>, me: &[u8], now: Timestamp) {
         let until = if last == Some(me) { now.plus(HOLDS).micros() } else { i64::MIN };
         self.alone_until.store(until, Ordering::Relaxed);

@@ -24,8 +24,8 @@ pub(crate) struct Shelf {
     /// Whether lookups of late found what they wanted.
     pub(crate) trend: Trend,
     pub(crate) company: Company,
-    /// Where a process says that it misses.
-    missing: Vec<u8>,
+    /// Where a process says that it reads.
+    readers: Vec<u8>,
     /// Where the dictionary of its entries is.
     dictionary: Vec<u8>,
     parts: Vec<Part>,
@@ -86,10 +86,10 @@ impl Shelf {
             leases: named(part, "lease:"),
         };
         let parts = (0..layout.parts()).map(of).collect();
-        let (missing, dictionary) = (named(0, "missing"), named(0, "dictionary"));
+        let (readers, dictionary) = (named(0, "readers"), named(0, "dictionary"));
         let (trend, company) = (Trend::default(), Company::default());
         let entity = Arc::clone(entity);
-        Shelf { entity, layout, is_shown, compression, trend, company, missing, dictionary, parts }
+        Shelf { entity, layout, is_shown, compression, trend, company, readers, dictionary, parts }
     }
 
     /// Fence and lists of changed keys of a part.
@@ -108,9 +108,9 @@ impl Shelf {
         [self.part(part).entries.as_slice(), &id(key)].concat()
     }
 
-    /// Where a process that misses says so.
-    pub(crate) fn missing(&self) -> &[u8] {
-        &self.missing
+    /// Where a process that reads says so.
+    pub(crate) fn readers(&self) -> &[u8] {
+        &self.readers
     }
 
     /// The dictionary that all processes compress entries with.

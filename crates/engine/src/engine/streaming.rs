@@ -77,7 +77,10 @@ impl Engine {
             Err(error)
                 if matches!(
                     error.kind(),
-                    ErrorKind::VersionConflict | ErrorKind::ConstraintViolated
+                    ErrorKind::VersionConflict
+                        | ErrorKind::ConstraintViolated
+                        // It may have been closed since the first time.
+                        | ErrorKind::StreamClosed
                 ) =>
             {
                 let earlier = match &known {

@@ -7,7 +7,7 @@ use unisono_core::capability::Role;
 use unisono_core::kind::Options;
 use unisono_core::source::{Binding, Source};
 use unisono_core::{Error, ErrorKind, Result};
-use unisono_policy::declaration::{Declaration, EntityDeclaration};
+use unisono_policy::declaration::Declaration;
 
 use crate::audit;
 use crate::kept;
@@ -58,18 +58,13 @@ pub(crate) fn bindings<'a>(
             bindings.entry(source).or_default().push(binding);
         }
     }
-    for (name, source) in sources.clone() {
+    for (name, source) in sources {
         let is_truth = declaration.entities.values().any(|e| e.truth == *name);
         if let Some(of_source) = bindings.get_mut(name)
             && is_truth
         {
             of_source.extend(audit::binding(source));
-            let has_outlet =
-                |e: &EntityDeclaration| e.followers.iter().any(|f| is_outlet(&f.source));
-            let keeps = |e: &EntityDeclaration| e.entity.is_of_events() || has_outlet(e);
-            if declaration.entities.values().any(|e| e.truth == *name && keeps(e)) {
-                of_source.extend(kept::binding(source));
-            }
+            of_source.extend(kept::binding(source));
         }
     }
     Ok(bindings)

@@ -1,5 +1,7 @@
 //! The log as server-sent events.
 
+use std::time::Duration;
+
 use reqwest::Response;
 use serde_json::Value as Json;
 
@@ -49,7 +51,8 @@ impl Events {
 
     pub(crate) async fn next(&mut self) -> Event {
         loop {
-            let block = self.block().await.expect("the stream goes on");
+            let block = tokio::time::timeout(Duration::from_secs(30), self.block()).await;
+            let block = block.expect("the next event comes").expect("the stream goes on");
             let field = |name: &str| {
                 let line = block.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(": "));
                 line.unwrap_or_default().to_owned()

@@ -19,7 +19,7 @@ pub(crate) const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZ
 type Answers = Box<dyn Fn(&Json, u32) -> (Option<u16>, Duration) + Send + Sync>;
 
 /// What it took: the messages in order, and how often each came.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Took {
     pub(crate) messages: Vec<Json>,
     pub(crate) times: BTreeMap<String, u32>,
@@ -46,10 +46,16 @@ impl Receiver {
         receiver
     }
 
+    /// What has come so far.
+    pub(crate) fn took(&self) -> Took {
+        self.took.lock().unwrap().clone()
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("http://{}/events", self.address)
     }
 
+    #[expect(clippy::disallowed_methods, reason = "another program's task, which is killed alone")]
     fn listen(&mut self, listener: TcpListener) {
         let (took, answers) = (Arc::clone(&self.took), Arc::clone(&self.answers));
         self.task = Some(tokio::spawn(async move {
