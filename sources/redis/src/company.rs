@@ -19,12 +19,14 @@ pub(crate) const KEPT: Duration = Duration::from_secs(5);
 /// What one process knows; times in microseconds.
 pub(crate) struct Company {
     next_look: AtomicI64,
+    last_look: AtomicI64,
     alone_until: AtomicI64,
 }
 
 impl Default for Company {
     fn default() -> Self {
-        Company { next_look: AtomicI64::new(i64::MIN), alone_until: AtomicI64::new(i64::MIN) }
+        let never = || AtomicI64::new(i64::MIN);
+        Company { next_look: never(), last_look: never(), alone_until: never() }
     }
 }
 
@@ -47,7 +49,11 @@ impl Company {
 
     /// Takes note of who read last before a look at `now`; nobody can tell if the look failed.
     pub(crate) fn saw(&self, last: Option<&[u8]>, me: &[u8], now: Timestamp) {
-        let until = if last == Some(me) { now.plus(HOLDS).micros() } else { i64::MIN };
+        let before = self.last_look.swap(now.micros(), Ordering::Relaxed);
+        // What is from long ago says nothing of the time since, whatever the server's clock made of it.
+        let is_recent = now.micros().saturating_sub(before) <= KEPT.as_micros() as i64;
+        let alone = last == Some(me) && is_recent;
+        let until = if alone { now.plus(HOLDS).micros() } else { i64::MIN };
         self.alone_until.store(until, Ordering::Relaxed);
     }
 }
@@ -74,5 +80,7 @@ mod tests {
         company.saw(Some(ME), ME, at(3000));
         company.saw(Some(b"other"), ME, at(4000));
         assert!(!company.is_alone(at(4001)));
+        company.saw(Some(ME), ME, at(60_000));
+        assert!(!company.is_alone(at(60_001)), "the last look is too long ago");
     }
 }

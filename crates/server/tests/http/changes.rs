@@ -50,9 +50,13 @@ impl Events {
     }
 
     pub(crate) async fn next(&mut self) -> Event {
+        let next = tokio::time::timeout(Duration::from_secs(30), self.next_of_all());
+        next.await.expect("there is another event")
+    }
+
+    async fn next_of_all(&mut self) -> Event {
         loop {
-            let block = tokio::time::timeout(Duration::from_secs(30), self.block()).await;
-            let block = block.expect("the next event comes").expect("the stream goes on");
+            let block = self.block().await.expect("the stream goes on");
             let field = |name: &str| {
                 let line = block.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(": "));
                 line.unwrap_or_default().to_owned()

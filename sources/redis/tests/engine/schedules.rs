@@ -235,7 +235,7 @@ const MUTANTS: &[Mutant] = &[
     doubled(
         "fill: which of two equal versions lives longer",
         "both are right; an entry could only end earlier",
-        &[cut(FILL, " or (held == version and ARGV[5] <= string.sub(cached, 37))", "")],
+        &[cut(FILL, " or (held == version and ARGV[5] <= string.sub(cached, 37, 56))", "")],
     ),
 ];
 
