@@ -1,7 +1,6 @@
 //! A process with a timer: an order that is not paid in time is cancelled. Run it twice, and end it meanwhile: the timer
 //! fires all the same, once. `cargo run -p unisono --example process`
 #![expect(clippy::print_stdout, reason = "it shows what happens")]
-#![expect(clippy::disallowed_methods, reason = "it waits in real time")]
 
 use std::time::Duration;
 
